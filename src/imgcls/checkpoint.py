@@ -1,0 +1,241 @@
+"""Checkpoints: one self-sufficient safetensors file each, with a checksum over the whole file, and no pickle.
+
+Tensors: ``model.*``, ``optimizer.PARAMETER.SLOT``, ``progress.*``, ``scaler.*``. Metadata: JSON strings (format, step,
+config, classes, preprocessing, ...) and ``sha256``: the SHA-256 of the file with the 64 digits themselves set to zeros.
+Two runs of the same configuration write the same bytes: there is no clock time inside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from imgcls.errors import CheckpointError, RunError
+
+FORMAT = 1
+NO_DIGEST = "0" * 64
+DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+PLAIN = ("format", "imgcls", "sha256")  # metadata that is text, not JSON
+LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
+LAST, PREV, BEST = "last.safetensors", "prev.safetensors", "best.safetensors"
+
+
+@dataclass
+class State:
+    """All that a run's future depends on, beside its configuration.
+
+    module: the raw one, whatever it is wrapped in to compute. sums: loss, hits and images of the epoch so far, (3,).
+    step: updates done; epochs: epochs finished, their line in metrics.jsonl included.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    sums: Tensor
+    step: int = 0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: verified, not yet put into a model."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under that prefix, which is taken off."""
+        return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+
+# --- bytes -----------------------------------------------------------------------------------------------------------
+
+
+def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+    """The file's bytes, the same for the same content."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    body = safetensors.torch.save(plain)
+    size = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + size])
+    strings = {key: value if key in PLAIN else json.dumps(value) for key, value in sorted(meta.items())}
+    header = {"__metadata__": {"format": "pt", "sha256": NO_DIGEST, **strings}, **header}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    whole = len(text).to_bytes(8, "little") + text + body[8 + size :]
+    return whole.replace(NO_DIGEST.encode(), hashlib.sha256(whole).hexdigest().encode(), 1)
+
+
+def decode(data: bytes, path: Path) -> Checkpoint:
+    """The checkpoint in these bytes. The checksum is verified before anything is parsed."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 16 or not 2 <= size <= min(LARGEST_HEADER, len(data) - 8) or data[8:9] != b"{":
+        raise CheckpointError(f"{path}: damaged, or not an imgcls checkpoint")
+    found = DIGEST.search(data, 8, 8 + size)
+    if found is None:
+        raise CheckpointError(f"{path}: not an imgcls checkpoint (it bears no checksum)")
+    start, end = found.span(1)
+    digest = hashlib.sha256(data[:start])
+    digest.update(NO_DIGEST.encode())
+    digest.update(memoryview(data)[end:])
+    if digest.hexdigest().encode() != found[1]:
+        raise CheckpointError(f"{path}: damaged (its SHA-256 does not match)")
+    try:
+        strings = json.loads(data[8 : 8 + size])["__metadata__"]
+        version, maker = int(strings["format_version"]), strings["imgcls"]
+        if version > FORMAT:
+            raise CheckpointError(
+                f"{path}: made by a newer imgcls ({maker}, format {version}); update imgcls to read it"
+            )
+        meta = {key: text if key in PLAIN else json.loads(text) for key, text in strings.items()}
+        tensors = safetensors.torch.load(data)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{path}: not an imgcls checkpoint ({type(error).__name__}: {error})") from error
+    return Checkpoint(path, tensors, meta)
+
+
+def write(path: Path, data: bytes, *, keep_as: Path | None = None) -> None:
+    """Replace path by data at once or not at all; what stood there becomes ``keep_as``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep_as is not None and path.exists():
+            path.replace(keep_as)
+        temporary.replace(path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        raise RunError(f"cannot save {path}: {error.strerror or error}; the checkpoint before it is kept") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    with contextlib.suppress(PermissionError):  # Windows has no such thing
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read(path: Path) -> Checkpoint:
+    """The verified checkpoint in that file."""
+    try:
+        if path.is_dir():
+            raise CheckpointError(f"{path} is a folder, not a checkpoint")
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
+    return decode(data, path)
+
+
+# --- state -----------------------------------------------------------------------------------------------------------
+
+
+def model_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The module's parameters and buffers, as they are stored."""
+    return {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def state_tensors(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of the state, and the optimizer's plain numbers by name."""
+    tensors = model_tensors(state.module) | {"progress.sums": state.sums}
+    numbers: dict[str, Any] = {}
+    names = {id(parameter): name for name, parameter in state.module.named_parameters()}
+    for parameter, slots in state.optimizer.state.items():
+        for slot, value in slots.items():
+            name = f"{names[id(parameter)]}.{slot}"
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{name}"] = value
+            elif value is None or isinstance(value, bool | int | float | str):
+                numbers[name] = value
+            else:
+                kind = type(value).__name__
+                raise RunError(f"the optimizer keeps a {kind} in its state ('{slot}'), which a checkpoint cannot hold")
+    if state.scaler is not None:
+        scaler = state.scaler.state_dict()
+        tensors["scaler.scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
+        tensors["scaler.growth_tracker"] = torch.tensor(scaler["_growth_tracker"], dtype=torch.int64)
+    return tensors, numbers
+
+
+def load_module(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put the checkpoint's weights into the module. Names, shapes, types and finiteness are checked first."""
+    stored, wanted = checkpoint.part("model."), module.state_dict()
+    wrong = [f"{name} (missing)" for name in wanted if name not in stored]
+    wrong += [f"{name} (unknown)" for name in stored if name not in wanted]
+    for name, tensor in wanted.items():
+        if name in stored and (stored[name].shape, stored[name].dtype) != (tensor.shape, tensor.dtype):
+            got, want = (f"{one.dtype} {tuple(one.shape)}" for one in (stored[name], tensor))
+            wrong.append(f"{name} ({got} instead of {want})".replace("torch.", ""))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{checkpoint.path}: its tensors do not fit its model: {', '.join(wrong[:3])}{more}")
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{checkpoint.path}: {name} holds numbers that are not finite")
+    module.load_state_dict(stored)
+
+
+def load_state(state: State, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint into a freshly built state, to go on from it."""
+    if "progress.sums" not in checkpoint.tensors:
+        raise CheckpointError(f"{checkpoint.path}: holds weights only, no optimizer state; resume from {LAST}")
+    load_module(state.module, checkpoint)
+    try:
+        _load_optimizer(state, checkpoint)
+        if state.scaler is not None:
+            scale, tracker = checkpoint.tensors["scaler.scale"], checkpoint.tensors["scaler.growth_tracker"]
+            values = {"scale": float(scale), "_growth_tracker": int(tracker)}
+            state.scaler.load_state_dict({**state.scaler.state_dict(), **values})
+        state.sums.copy_(checkpoint.tensors["progress.sums"])
+        state.step, state.epochs = int(checkpoint.meta["step"]), int(checkpoint.meta["epochs_done"])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint.path}: its optimizer state does not fit ({error})") from error
+
+
+def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
+    stored = checkpoint.part("optimizer.")
+    numbers: dict[str, Any] = checkpoint.meta["optimizer_numbers"]
+    names = {id(parameter): name for name, parameter in state.module.named_parameters()}
+    packed = state.optimizer.state_dict()
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(parameters):
+        prefix = f"{names[id(parameter)]}."
+        slots: dict[str, Any] = {
+            name[len(prefix) :]: _in_format_of(parameter, value)
+            for name, value in stored.items()
+            if name.startswith(prefix) and "." not in name[len(prefix) :]
+        }
+        slots |= {
+            name[len(prefix) :]: value
+            for name, value in numbers.items()
+            if name.startswith(prefix) and "." not in name[len(prefix) :]
+        }
+        if slots:
+            packed["state"][index] = slots
+    state.optimizer.load_state_dict(packed)
+
+
+def _in_format_of(parameter: Tensor, stored: Tensor) -> Tensor:
+    """The stored tensor in the parameter's memory format: fused kernels pair elements by address, not by index."""
+    if stored.shape != parameter.shape:
+        return stored
+    return torch.empty_like(parameter, dtype=stored.dtype, requires_grad=False).copy_(stored)

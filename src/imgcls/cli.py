@@ -1,0 +1,453 @@
+"""The command line: verbs, flags, exit codes. Everything heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imgcls import __version__
+from imgcls.errors import ConfigError, DeviceError, ImgclsError
+
+COMMANDS = ("train", "evaluate", "predict")
+VALUE_FLAGS = {
+    "--cfg": "cfg",
+    "-c": "cfg",
+    "--config-dir": "config_dir",
+    "-cd": "config_dir",
+    "--config-name": "config_name",
+    "-cn": "config_name",
+}
+BARE_FLAGS = {
+    "-m": "multirun",
+    "--multirun": "multirun",
+    "--json": "json",
+    "--debug": "debug",
+    "-h": "help",
+    "-help": "help",
+    "--help": "help",
+    "--version": "version",
+}
+UNSUPPORTED = (
+    "--experimental-rerun",
+    "--run",
+    "-r",
+    "--config-path",
+    "-cp",
+    "--info",
+    "-i",
+    "--package",
+    "-p",
+    "--resolve",
+    "--hydra-help",
+    "--shell-completion",
+    "-sc",
+)
+RESUME_KEYS = ("epochs", "device", "devices", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
+OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
+
+
+@dataclass
+class Line:
+    """A command line, sorted: flags out of the words, wherever they stood."""
+
+    command: str = ""
+    words: list[str] = field(default_factory=list)
+    literal: list[str] = field(default_factory=list)  # after --
+    flags: dict[str, Any] = field(default_factory=dict)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code. Errors are one line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    is_debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _dispatch(arguments)
+    except ImgclsError as error:
+        return _fail(error, error.exit_code, is_debug)
+    except KeyboardInterrupt:
+        return _fail("stopped before the first step; nothing was trained", 130, False)
+    except BrokenPipeError:  # the reader of stdout has gone: | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", 1, is_debug)
+    except MemoryError:
+        return _fail("out of memory; try a smaller batch_size or dataset.image_size, or loader=stream", 1, is_debug)
+    except Exception as error:  # the last resort: still one line
+        return _fail(_unexpected(error), 1, is_debug)
+
+
+def _unexpected(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300]
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return f"out of memory; try a smaller batch_size or dataset.image_size ({text[:120]})"
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _fail(error: ImgclsError | str, code: int, is_debug: bool) -> int:
+    from_rank = os.environ.get("RANK", "0")
+    if from_rank == "0" or isinstance(error, DeviceError):
+        print(
+            f"imgcls: error: {' '.join(str(error).split())}" if code < 128 else f"\n{error}",
+            file=sys.stderr,
+            flush=True,
+        )
+    if is_debug and sys.exc_info()[0] is not None:
+        import traceback
+
+        traceback.print_exc()
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    from imgcls import help as texts  # imports no Hydra
+
+    line = sort_out(arguments)
+    if line.flags.get("version"):
+        print(f"imgcls {__version__}")
+        return 0
+    if not line.command:
+        if line.flags.get("help"):
+            print(texts.overview(), end="")
+            return 0
+        print(texts.overview(), end="", file=sys.stderr)
+        return 2
+    from imgcls.compose import Composer
+
+    composer = Composer(line.flags.get("config_dir"), line.flags.get("config_name"))
+    if line.flags.get("help"):
+        print(texts.command_help(line.command, composer), end="")
+        return 0
+    return {"train": _train, "evaluate": _evaluate, "predict": _predict}[line.command](line, composer)
+
+
+def sort_out(arguments: Sequence[str]) -> Line:
+    """The command, its words and its flags. Raises ConfigError for what is neither."""
+    from imgcls.config import did_you_mean
+
+    line = Line()
+    waiting = list(arguments)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.partition("=")
+        if word == "--":
+            line.literal, waiting = waiting, []
+        elif word in BARE_FLAGS:
+            line.flags[BARE_FLAGS[word]] = True
+        elif name in VALUE_FLAGS:
+            if not equals and not waiting:
+                raise ConfigError(f"{name} needs a value")
+            line.flags[VALUE_FLAGS[name]] = value if equals else waiting.pop(0)
+        elif name in UNSUPPORTED:
+            raise ConfigError(
+                f"option {name} is not supported; imgcls {line.command or 'COMMAND'} --help lists the flags"
+            )
+        elif word.startswith("--") and equals and re.fullmatch(r"--[A-Za-z_][\w.]*", name):
+            line.words.append(word[2:])  # --key=value is understood as key=value
+        elif word.startswith("-") and len(word) > 1 and not equals:
+            near = did_you_mean(word, [*VALUE_FLAGS, *BARE_FLAGS])
+            raise ConfigError(
+                f"unknown option {word}{near or '; keys are set by key=value, and a file of that name is given as ./' + word}"
+            )
+        elif not line.command:
+            line.command = _command(word)
+        else:
+            line.words.append(word)
+    if line.command == "help":
+        line.command = _command(line.words[0]) if line.words else ""
+        line.flags["help"] = True
+    elif line.words and line.words[0] == "help" and line.command == "train":
+        line.flags["help"] = True
+    cfg = line.flags.get("cfg", "job")
+    if cfg != "job":
+        raise ConfigError(f"--cfg: unknown '{cfg}' (choices: job)")
+    return line
+
+
+def _command(word: str) -> str:
+    from imgcls.config import did_you_mean
+
+    if word in (*COMMANDS, "help"):
+        return word
+    if "=" in word:
+        raise ConfigError(f"a command is missing before '{word}'; for example: imgcls train {word}")
+    raise ConfigError(f"unknown command '{word}'{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})")
+
+
+def joined(words: Sequence[str], is_key: Any) -> list[str]:
+    """``key = value`` typed with spaces, as one word; ``is_key`` says which bare words can be keys."""
+    result: list[str] = []
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        if waiting and "=" not in word and is_key(word) and waiting[0].startswith("="):
+            word += waiting.pop(0)
+            if word.endswith("=") and waiting:
+                word += waiting.pop(0)
+        elif word.endswith("=") and word.count("=") == 1 and is_key(word[:-1]) and waiting and "=" not in waiting[0]:
+            word += waiting.pop(0)
+        result.append(word)
+    return result
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+def _train(line: Line, composer: Any) -> int:
+    from imgcls.compose import read, read_all
+    from imgcls.config import TrainConfig, parse
+
+    if line.literal:
+        raise ConfigError(f"expected key=value, got '{line.literal[0]}'")
+    words = joined(line.words, lambda word: re.fullmatch(r"[+~]*[A-Za-z_][\w.]*", word))
+    resumed = next((one.value for one in map(read, words) if one.key == "resume" and one.value != "null"), None)
+    if line.flags.get("multirun"):
+        if resumed is not None or "cfg" in line.flags:
+            raise ConfigError(f"{'resume' if resumed is not None else '--cfg'} cannot be used with --multirun")
+        return _sweep(line, words, composer)
+    if resumed is not None:
+        return _resume(resumed, words, line, composer)
+    table = composer.table(read_all(words, composer.paths), "train")
+    _make_absolute(table)
+    config = parse(TrainConfig, table)
+    if "cfg" in line.flags:
+        print(as_yaml(table), end="")
+        return 0
+    from imgcls.train import train
+
+    return _finish(train(config, is_quiet=bool(line.flags.get("json"))), line)
+
+
+def _make_absolute(table: dict[str, Any]) -> None:
+    """dataset.root as an absolute path: the run may be resumed or evaluated from another folder."""
+    dataset = table.get("dataset")
+    if isinstance(dataset, dict) and isinstance(dataset.get("root"), str):
+        dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())
+
+
+def _finish(report: Mapping[str, Any] | None, line: Line) -> int:
+    if line.flags.get("json") and report is not None:
+        print(json.dumps(report, indent=1, allow_nan=False))
+    return 0
+
+
+def as_yaml(table: Mapping[str, Any]) -> str:
+    """The table as YAML."""
+    import yaml
+
+    return yaml.safe_dump(dict(table), sort_keys=False, allow_unicode=True)
+
+
+def _sweep(line: Line, words: list[str], composer: Any) -> int:
+    """Compose and check every job; only then run the first."""
+    from imgcls import sweep
+    from imgcls.config import TrainConfig, parse
+    from imgcls.train import check
+
+    jobs = composer.expand(words)
+    sweep_dirs = {composer.paths.restore(one.value) for job in jobs for one in job if one.key == "sweep_dir"}
+    if len(sweep_dirs) > 1:
+        raise ConfigError("sweep_dir: one folder for the whole sweep, got several")
+    kept = [[one for one in job if one.key != "sweep_dir"] for job in jobs]
+    for i, job in enumerate(kept):
+        if any(one.key == "run_dir" for one in job):
+            raise ConfigError("run_dir cannot be used with --multirun; sweep_dir= names the folder of all runs")
+        try:
+            table = composer.table(job, "train")
+            _make_absolute(table)
+            check(parse(TrainConfig, table))
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error} (job {i}: {' '.join(composer.words(job))})" if len(kept) > 1 else str(error)
+            ) from error
+    flags = [
+        f"--{name.replace('_', '-')}={line.flags[name]}" for name in ("config_dir", "config_name") if name in line.flags
+    ]
+    if line.flags.get("debug"):
+        flags.append("--debug")
+    sweep_dir = next(iter(sweep_dirs), None)
+    return sweep.run([composer.words(job) for job in kept], flags, sweep_dir, is_quiet=bool(line.flags.get("json")))
+
+
+def _resume(run: str, words: list[str], line: Line, composer: Any) -> int:
+    """Go on with a run by its own configuration; beside it only what does not change what is computed may be given."""
+    from imgcls import rundir
+    from imgcls.compose import read_all
+    from imgcls.config import TrainConfig, flatten, parse, show, unknown_key
+    from imgcls.yamlcheck import check_yaml
+
+    folder = rundir.run_folder(run)
+    table = stored_config(folder, check_yaml)
+    known = flatten(table)
+    given = composer.values([one for one in read_all(words, composer.paths) if one.key != "resume"])
+    for key, value in given.items():
+        if key not in known:
+            raise unknown_key(key, known)
+        current = known[key]["name"] if isinstance(known[key], dict) else known[key]
+        if key not in RESUME_KEYS and current != value:
+            raise ConfigError(
+                f"{key} is {show(current)} in {folder} and cannot become {show(value)} on resume; "
+                f"only {', '.join(RESUME_KEYS)} may be given (a changed run is a new run)"
+            )
+        outer, _, inner = key.partition(".")
+        if key in RESUME_KEYS and inner:
+            table[outer][inner] = value
+        elif key in RESUME_KEYS:
+            table[outer] = value
+    if "cfg" in line.flags:
+        print(as_yaml(table), end="")
+        return 0
+    _make_absolute(table)
+    config = parse(TrainConfig, table)
+    from imgcls.train import resume
+
+    own_names = frozenset(str(given[key]) for key in OWN_NAMES if key in given)
+    return _finish(resume(config, folder, own_names, is_quiet=bool(line.flags.get("json"))), line)
+
+
+def stored_config(folder: Path, check_yaml: Any) -> dict[str, Any]:
+    """A run's config.yaml as a table of plain values."""
+    import yaml
+
+    from imgcls.config import reject_forbidden
+    from imgcls.errors import CheckpointError
+
+    path = folder / "config.yaml"
+    try:
+        check_yaml(path)
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        reject_forbidden(table)
+    except (ConfigError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{error}; the run's configuration is damaged") from error
+    return dict(table)
+
+
+# --- evaluate and predict --------------------------------------------------------------------------------------------
+
+
+def _split_words(line: Line, composer: Any, keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """(positional words, {key: word}) of a command that takes both; ``keys`` are those that it knows."""
+    from imgcls.config import unknown_key
+
+    def is_known(key: str) -> bool:
+        return key in keys or key.split(".")[0] in ("dataset", "model", "optimizer")
+
+    positional: list[str] = []
+    words: dict[str, str] = {}
+    for word in joined(line.words, is_known):
+        key, equals, _ = word.lstrip("+").partition("=")
+        if not word:
+            raise ConfigError("empty argument")
+        if equals and is_known(key):
+            if key in words:
+                raise ConfigError(f"{key} is given twice")
+            words[key] = word
+        elif equals and re.fullmatch(r"[A-Za-z_][\w.]*", key) and not os.path.lexists(word):
+            raise (
+                unknown_key(key, dict.fromkeys(keys) | {"dataset": {}})
+                if key
+                else ConfigError(f"missing key before '=' in '{word}'")
+            )
+        elif equals and not key:
+            raise ConfigError(f"missing key before '=' in '{word}'")
+        else:
+            positional.append(word)
+    return positional + line.literal, words
+
+
+def _keys_of(command: str) -> list[str]:
+    from imgcls.config import EvaluateConfig, PredictConfig
+
+    return list({"evaluate": EvaluateConfig, "predict": PredictConfig}[command].__dataclass_fields__)
+
+
+def _own_names(words: Mapping[str, str], composer: Any) -> frozenset[str]:
+    from imgcls.compose import read
+
+    return frozenset(read(words[key]).value or "" for key in OWN_NAMES if key in words and ":" in words[key])
+
+
+def _table(command: str, words: Sequence[str], composer: Any) -> dict[str, Any]:
+    from imgcls.compose import read_all
+
+    table: dict[str, Any] = composer.table(read_all(words, composer.paths), command)
+    return table
+
+
+def _evaluate(line: Line, composer: Any) -> int:
+    from imgcls.compose import read_all
+    from imgcls.config import EvaluateConfig, parse
+
+    _no_multirun(line)
+    positional, words = _split_words(line, composer, _keys_of("evaluate"))
+    if len(positional) > 1:
+        raise ConfigError(f"expected one RUN, got {len(positional)}: {' '.join(positional)}; keys are set by key=value")
+    _take(words, "checkpoint", positional)
+    if "checkpoint" not in words:
+        raise ConfigError("missing RUN: a run folder, a checkpoint file, or latest (imgcls evaluate latest)")
+    own = [word for key, word in words.items() if key.split(".")[0] in ("dataset", "model", "optimizer")]
+    table = _table("evaluate", [word for word in words.values() if word not in own], composer)
+    config = parse(EvaluateConfig, table)
+    dataset_words = [word for key, word in words.items() if key.split(".")[0] == "dataset" and key != "dataset.name"]
+    names = _own_names(words, composer)
+    dataset, changes = None, {}
+    if "dataset" in words:
+        dataset = composer.table(read_all(dataset_words, composer.paths), "train")["dataset"]
+    elif "dataset.name" in words and words["dataset.name"].partition("=")[2] not in names:
+        dataset = composer.table(read_all([*dataset_words, words["dataset.name"]], composer.paths), "train")["dataset"]
+    else:
+        found = composer.values(read_all(dataset_words, composer.paths))
+        changes = {key.partition(".")[2]: value for key, value in found.items()}
+    if "cfg" in line.flags:
+        print(as_yaml(table | ({"dataset": dataset} if dataset else {})), end="")
+        return 0
+    from imgcls.evaluate import evaluate
+
+    return _finish(evaluate(config, dataset, changes, names, is_quiet=bool(line.flags.get("json"))), line)
+
+
+def _predict(line: Line, composer: Any) -> int:
+    from imgcls.config import PredictConfig, parse
+
+    _no_multirun(line)
+    positional, words = _split_words(line, composer, _keys_of("predict"))
+    inputs = [words.pop("input").partition("=")[2]] if "input" in words else []
+    if "checkpoint" not in words and positional:
+        words["checkpoint"] = f"checkpoint={positional.pop(0)}"
+    if "checkpoint" not in words:
+        raise ConfigError("missing RUN and INPUT: imgcls predict RUN INPUT... (imgcls predict latest photo.png)")
+    inputs += positional
+    if not inputs:
+        raise ConfigError("missing INPUT: image files, folders or globs (imgcls predict latest photo.png)")
+    names = _own_names(words, composer)
+    table = _table("predict", [*(word for key, word in words.items() if key not in OWN_NAMES), "input=null"], composer)
+    config = parse(PredictConfig, table | {"input": inputs})
+    if "cfg" in line.flags:
+        print(as_yaml(table | {"input": inputs}), end="")
+        return 0
+    from imgcls.predict import predict
+
+    predict(config, names, is_quiet=bool(line.flags.get("json")))
+    return 0
+
+
+def _take(words: dict[str, str], key: str, positional: list[str]) -> None:
+    if positional:
+        if key in words:
+            raise ConfigError(f"{key} is given twice: '{positional[0]}' and '{words[key]}'")
+        words[key] = f"{key}={positional.pop(0)}"
+
+
+def _no_multirun(line: Line) -> None:
+    if line.flags.get("multirun"):
+        raise ConfigError(f"--multirun is for train; {line.command} takes one configuration")

@@ -1,0 +1,27 @@
+"""DATASETS: name -> function (*, knobs) -> Source.
+
+To add one: write a function that returns a Source, add a line here, and conf/dataset/NAME.yaml with its knobs. It raises
+DataError if the data is missing or damaged, ValueError if a knob cannot be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from imgcls.data.cifar import cifar10, cifar100
+from imgcls.data.digits import digits
+from imgcls.data.idx import fashion_mnist, mnist
+from imgcls.data.imagefolder import imagefolder
+from imgcls.data.source import Images, Source
+
+DATASETS: dict[str, Callable[..., Any]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "imagefolder": imagefolder,
+}
+
+__all__ = ["DATASETS", "Images", "Source"]

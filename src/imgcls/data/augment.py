@@ -1,0 +1,81 @@
+"""Augmentation: batched pure functions (images, draws) -> images, on the device where the images lie.
+
+``draws`` are the rows of the epoch's table of random numbers that belong to the samples of the batch, so the same sample
+gets the same augmentation in either loader, with any number of workers or processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from imgcls.knobs import Probability, Range
+
+
+def crop(images: Tensor, draws: Tensor, *, padding: int) -> Tensor:
+    """Shift image i by up to ``padding`` pixels, black coming in: (B, H, W, C) uint8, (B, 2) in [0, 1) -> (B, H, W, C)"""
+    batch, height, width, channels = images.shape
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
+    row_stride = (width + 2 * padding) * channels
+    windows = padded.as_strided(
+        (batch, 2 * padding + 1, 2 * padding + 1, height, width * channels),
+        ((height + 2 * padding) * row_stride, row_stride, channels, row_stride, 1),
+    )
+    offsets = (draws * (2 * padding + 1)).long()
+    rows = torch.arange(batch, device=images.device)
+    return windows[rows, offsets[:, 0], offsets[:, 1]].view(batch, height, width, channels)
+
+
+def mirror(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
+    """Flip image i left-right where draws[i] < p: (B, H, W, C), (B,) in [0, 1) -> (B, H, W, C)"""
+    return torch.where((draws < p)[:, None, None, None], images.flip(2), images)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """A batched augmentation: ``draws`` random numbers a sample, a phrase for the header, and the function."""
+
+    draws: int
+    words: str
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
+        """(B, H, W, C) uint8, (B, draws) float in [0, 1) -> (B, H, W, C) uint8"""
+        return self.function(images, draws)
+
+
+def none(image_size: tuple[int, int], can_mirror: bool) -> Augment:
+    """The images as they are."""
+    return Augment(0, "none", lambda images, draws: images)
+
+
+def standard(
+    image_size: tuple[int, int],
+    can_mirror: bool,
+    *,
+    padding: Annotated[int, Range(low=0, high=256)] | None,
+    flip: Probability | None,
+) -> Augment:
+    """Random crop after padding with black, and random mirroring: He et al. 2016, section 4.2.
+
+    padding: pixels a side; null is an eighth of the image, 4 pixels of 32. flip: probability; null is 0.5, and 0 for
+    data whose classes a mirror changes (digits).
+    """
+    pixels = max(1, min(image_size) // 8) if padding is None else padding
+    p = (0.5 if can_mirror else 0.0) if flip is None else flip
+
+    def augment(images: Tensor, draws: Tensor) -> Tensor:
+        if pixels:
+            images = crop(images, draws[:, :2], padding=pixels)
+        return mirror(images, draws[:, 2], p=p) if p > 0 else images
+
+    words = " + ".join(word for word, used in ((f"crop {pixels} px", pixels), ("flip", p)) if used) or "none"
+    return Augment(3, words, augment)
+
+
+AUGMENTS: dict[str, Callable[..., Any]] = {"none": none, "standard": standard}

@@ -1,0 +1,191 @@
+"""One path from a file to the numbers a model sees, shared by train, evaluate and predict."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from imgcls.errors import DataError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+MAX_PIXELS = 64_000_000  # 8000 x 8000: a larger one is refused before it is decoded
+BACKGROUND = 255  # transparent images are laid on white
+
+
+def _open(path: str) -> Image.Image:
+    """The image at path, header read but not yet decoded."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a regular file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the stricter bound
+        image = Image.open(path, formats=FORMATS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
+    return image
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey -> 8-bit grey, scaled; what has no defined white is refused."""
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no defined range; save it with 8 or 16 bits")
+    if image.mode not in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
+        return image
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit pixels have no defined range; save it with 8 or 16 bits")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _flatten(image: Image.Image, channels: int) -> Image.Image:
+    """Any 8-bit mode -> L or RGB, transparency laid on the background."""
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+        image = Image.alpha_composite(white, rgba)
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def header(path: str) -> tuple[int, int, bool]:
+    """Upright height and width, and whether the image is grey, without decoding it."""
+    try:
+        with _open(path) as image:
+            width, height = image.size
+            if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientations 5 to 8 lie on their side
+                width, height = height, width
+            return height, width, image.mode in GREY_MODES
+    except Exception as error:  # decoders raise anything
+        raise _unreadable(path, error) from error
+
+
+def load_image(path: str, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Decode a file: upright, grey or RGB, scaled to cover (height, width) and cropped to its centre.
+
+    Returns uint8 (height, width, channels). Raises DataError with the file's name if it is no readable image.
+    """
+    try:
+        with _open(path) as image:
+            image.draft(None, (width, height))  # JPEG: decode at 1/2, 1/4 or 1/8 if that is still large enough
+            upright = ImageOps.exif_transpose(image)
+            return fit_image(_flatten(_to_8_bit(upright), channels), height, width)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def fit_image(image: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
+    """Scale a mode L or RGB image to cover (height, width), crop its centre: uint8 (height, width, channels)."""
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def fit_pixels(pixels: NDArray[np.uint8], channels: int, height: int, width: int) -> NDArray[np.uint8]:
+    """(N, H, W, 1 or 3) uint8 -> (N, height, width, channels) by the same rules as load_image."""
+    if pixels.shape[1:] == (height, width, channels):
+        return pixels
+    out = np.empty((len(pixels), height, width, channels), np.uint8)
+    for i, one in enumerate(pixels):
+        image = Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one)
+        out[i] = fit_image(_flatten(image, channels), height, width)
+    return out
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"no such file: {path}")
+    reason = (
+        f"cannot identify it as one of {', '.join(FORMATS)}"
+        if type(error).__name__ == "UnidentifiedImageError"
+        else error
+    )
+    return DataError(f"not a readable image: {path} ({reason})")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What turns an image into a model's input; it travels in the checkpoint.
+
+    mean and std are per channel, in units of [0, 1].
+    """
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def load(self, path: str) -> NDArray[np.uint8]:
+        """A file -> uint8 (height, width, channels)."""
+        return load_image(path, self.channels, self.height, self.width)
+
+    def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 (N, H, W, 1 or 3) -> (N, height, width, channels)."""
+        return fit_pixels(pixels, self.channels, self.height, self.width)
+
+    def normaliser(self, device: torch.device) -> Normalise:
+        """The step from pixels to the model's input, on that device."""
+        return Normalise(self, device)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is stored in a checkpoint."""
+        return {
+            "channels": self.channels,
+            "height": self.height,
+            "width": self.width,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+
+class Normalise:
+    """(B, H, W, C) uint8 -> (B, C, H, W) float32 with mean 0 and deviation 1, channels last in memory.
+
+    Mean and deviation are laid out along a whole row (W * C): broadcasting over a last dimension of 3 is five times slower.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        mean = torch.tensor(preprocessing.mean, dtype=torch.float64).repeat(preprocessing.width) * 255
+        std = torch.tensor(preprocessing.std, dtype=torch.float64).repeat(preprocessing.width) * 255
+        self.scale = (1 / std).to(device, torch.float32)
+        self.shift = (-mean / std).to(device, torch.float32)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        batch, height, width, channels = images.shape
+        rows = images.reshape(batch, height, width * channels).to(torch.float32)
+        return rows.mul_(self.scale).add_(self.shift).view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+    def inverse(self, images: Tensor) -> NDArray[np.uint8]:
+        """A normalised batch back to uint8 (B, H, W, C), for pictures."""
+        rows = images.permute(0, 2, 3, 1).flatten(2).float()
+        pixels = ((rows - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
+        return pixels.view(len(images), images.shape[2], images.shape[3], images.shape[1]).cpu().numpy()
+
+
+def statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of (N, H, W, C) uint8, in units of [0, 1].
+
+    Exact integer sums, so that the order of the images does not matter; a channel without contrast gets deviation 1.
+    """
+    means, stds = [], []
+    for channel in range(pixels.shape[-1]):
+        counts = np.bincount(pixels[..., channel].ravel(), minlength=256)
+        levels = np.arange(256) / 255
+        mean = float((counts * levels).sum() / counts.sum())
+        variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())
+        means.append(mean)
+        stds.append(variance**0.5 if variance > 1e-8 else 1.0)
+    return tuple(means), tuple(stds)

@@ -1,0 +1,93 @@
+"""What a data set is: labelled images in memory or in files, in parts, with class names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.errors import DataError
+
+Indices = NDArray[np.int64]
+
+
+class Images:
+    """Labelled images: pixels in memory, or the paths of files.
+
+    pixels: uint8, (N, H, W) grey or (N, H, W, C); paths: N files of any size. Exactly one of the two.
+    labels: N integers in 0 .. C - 1.
+    ids: N names that stand in predictions.npz; default: the paths, or 0 .. N - 1.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int] | NDArray[Any],
+        *,
+        pixels: NDArray[np.uint8] | None = None,
+        paths: Sequence[str | Path] | None = None,
+        ids: NDArray[Any] | None = None,
+    ) -> None:
+        self.labels: Indices = np.asarray(labels, dtype=np.int64)
+        if (pixels is None) == (paths is None):
+            raise DataError("a data set needs either pixels or paths, not both")
+        self.paths = None if paths is None else tuple(str(path) for path in paths)
+        self.pixels = None if pixels is None else (pixels[..., None] if pixels.ndim == 3 else pixels)
+        if self.pixels is not None and (self.pixels.dtype != np.uint8 or self.pixels.ndim != 4):
+            raise DataError(f"pixels must be uint8 (N, H, W) or (N, H, W, C), got {self.pixels.dtype} {pixels.shape}")  # type: ignore[union-attr]
+        count = len(self.paths if self.pixels is None else self.pixels)  # type: ignore[arg-type]
+        if self.labels.shape != (count,):
+            raise DataError(f"{count:,} images but labels of shape {self.labels.shape}; one label an image is needed")
+        default = np.arange(count) if self.paths is None else np.array(self.paths, dtype=np.str_)
+        self.ids: NDArray[Any] = default if ids is None else ids
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Indices) -> Images:
+        """The images of these rows, in their order."""
+        return Images(
+            self.labels[rows],
+            pixels=None if self.pixels is None else self.pixels[rows],
+            paths=None if self.paths is None else [self.paths[row] for row in rows],
+            ids=self.ids[rows],
+        )
+
+    def relabel(self, new: Sequence[int]) -> Images:
+        """The same images where label i is called new[i]."""
+        return Images(np.asarray(new, dtype=np.int64)[self.labels], pixels=self.pixels, paths=self.paths, ids=self.ids)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as it comes: the function of each table entry (see imgcls.data) returns one.
+
+    val and test are None where the data set brings none: they are then cut from train (splits.py).
+    augment: what ``augment=default`` means here; mirror: whether a mirrored image is still of its class.
+    notes: lines for the header (ignored files, say); warnings: lines that deserve a second look.
+    """
+
+    classes: tuple[str, ...]
+    train: Images
+    val: Images | None = None
+    test: Images | None = None
+    augment: Literal["none", "standard"] = "none"
+    mirror: bool = False
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    parts: dict[str, Images] = field(init=False)
+
+    def __post_init__(self) -> None:
+        given = {"train": self.train, "val": self.val, "test": self.test}
+        object.__setattr__(self, "parts", {name: part for name, part in given.items() if part is not None})
+        for name, part in self.parts.items():
+            if len(part) == 0:
+                raise DataError(f"the {name} part of the data set has no images")
+            low, high = int(part.labels.min()), int(part.labels.max())
+            if low < 0 or high >= len(self.classes):
+                raise DataError(
+                    f"{name}: labels from {low} to {high}, but {len(self.classes)} classes (0 to {len(self.classes) - 1})"
+                )

@@ -1,0 +1,43 @@
+"""The mistakes and mishaps that end a command with one line instead of a traceback, each with its exit code."""
+
+from __future__ import annotations
+
+
+class ImgclsError(Exception):
+    """Something a person can act on; its text is the whole message."""
+
+    exit_code = 1
+
+
+class RunError(ImgclsError):
+    """The run itself failed: non-finite loss, disk full, a folder that cannot be written."""
+
+
+class ConfigError(ImgclsError):
+    """A key, a value or a flag that cannot be used as given."""
+
+    exit_code = 2
+
+
+class DeviceError(ConfigError):
+    """The device asked for is not there; under torchrun each rank that lacks one says so itself."""
+
+
+class DataError(ImgclsError):
+    """Data that is missing, damaged or of another kind than expected."""
+
+    exit_code = 3
+
+
+class CheckpointError(ImgclsError):
+    """A checkpoint that is missing, damaged or not ours."""
+
+    exit_code = 3
+
+
+class Stopped(ImgclsError):
+    """The run was asked to stop (SIGINT or SIGTERM) and has saved what it had."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

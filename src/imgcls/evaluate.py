@@ -1,0 +1,219 @@
+"""``imgcls evaluate``: a checkpoint on a split of a data set -> report.json and predictions.npz."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls import config as configs
+from imgcls import metrics, rundir
+from imgcls.config import EvaluateConfig, Node
+from imgcls.data import Source
+from imgcls.data.source import Images
+from imgcls.data.splits import split
+from imgcls.errors import CheckpointError, ConfigError, DataError, RunError
+from imgcls.inference import Trained, check_finite, describe_parts, infer, restore, versions
+from imgcls.logbook import Logbook
+from imgcls.prepare import DataChoice, choose_data, fetcher_for, is_resident, load_source
+from imgcls.runtime import Runtime, exact_fp32, session
+
+WORST = 8  # classes in the table, if there are more than
+ALL_ROWS = 12
+
+Report = dict[str, Any]
+
+
+def assess(
+    trained: Trained, images: Images, runtime: Runtime, *, loader: str, workers: int
+) -> tuple[Report, NDArray[np.float32]]:
+    """The report of a model on these images, as far as it follows from its logits; and the logits, (N, C)."""
+    resident = is_resident(images, trained.preprocessing, runtime, loader)
+    fetcher = fetcher_for(images, trained.preprocessing, runtime, resident=resident, workers=workers)
+    with exact_fp32():
+        logits = infer(trained.module, fetcher, len(images), trained.preprocessing, runtime)
+    check_finite(logits, str(trained.checkpoint.path))
+    return metrics.report(logits, images.labels, trained.classes), logits
+
+
+def complete(report: Report, trained: Trained, split_name: str, dataset: str) -> Report:
+    """The report with what it is a report of, in the order of the contract."""
+    meta = trained.checkpoint.meta
+    return {
+        "split": split_name,
+        **report,
+        "model": meta["model"]["name"],
+        "dataset": dataset,
+        "checkpoint": str(trained.checkpoint.path),
+        "epoch": meta["epochs_done"],
+        "parameters": trained.parameters,
+        "train_seconds": meta["train_seconds"] if "train_seconds" in meta else None,
+        "versions": versions(),
+    }
+
+
+def write(folder: Path, report: Report, logits: NDArray[np.float32], images: Images) -> None:
+    """report.json and predictions.npz into the folder."""
+    key = "path" if images.ids.dtype.kind == "U" else "index"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            folder / "predictions.npz",
+            labels=images.labels,
+            probabilities=metrics.softmax(logits),
+            classes=np.array([row["class"] for row in report["per_class"]], dtype=np.str_),
+            **{key: images.ids},
+        )
+        (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def table(report: Report, images_word: str) -> list[str]:
+    """The result as lines for the terminal: one of accuracy, then a row for each class (or the worst), under 80 columns."""
+    low, high = (bound * 100 for bound in report["accuracy_ci95"])
+    macro = {name: report[name]["macro"] * 100 for name in ("precision", "recall", "f1")}
+    lines = [
+        f"test     {report['n']:,} images, {images_word}",
+        f"         accuracy {report['accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f})  "
+        f"precision {macro['precision']:.1f}  recall {macro['recall']:.1f}  F1 {macro['f1']:.1f}",
+    ]
+    rows = sorted(enumerate(report["per_class"]), key=lambda pair: -pair[1]["f1"])
+    left_out = len(rows) - WORST if len(rows) > ALL_ROWS else 0
+    width = min(20, max(5, *(len(row["class"]) for _, row in rows)))
+    lines.append(f"{'class':<{width}}  precision  recall     F1  images")
+    if left_out:
+        lines.append(f"... {left_out} better ones; all of them are in report.json")
+    for i, row in rows[left_out:]:
+        name = row["class"] if len(row["class"]) <= width else row["class"][: width - 3] + "..."
+        numbers = (
+            f"{name:<{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {row['support']:6,}"
+        )
+        lines.append(numbers + _confusion(report, i, 80 - len(numbers)))
+    return lines
+
+
+def _confusion(report: Report, i: int, room: int) -> str:
+    """'  most often taken for dog (181)' where a class loses more than a tenth of its images to another."""
+    row = [0 if j == i else count for j, count in enumerate(report["confusion_matrix"][i])]
+    most = max(row)
+    if most == 0 or most < 0.1 * report["per_class"][i]["support"]:
+        return ""
+    text = f"  most often taken for {report['per_class'][row.index(most)]['class']} ({most:,})"
+    return text if len(text) <= room else ""
+
+
+def empty_classes(report: Report) -> str | None:
+    """A warning that names the classes without images: they count as 0 in the macro averages."""
+    names = [row["class"] for row in report["per_class"] if row["support"] == 0]
+    if not names:
+        return None
+    return (
+        f"no images of {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}; they count as 0 in the macro averages"
+    )
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def evaluate(
+    config: EvaluateConfig,
+    dataset: Node | None,
+    changes: Mapping[str, Any],
+    own_names: frozenset[str],
+    *,
+    is_quiet: bool,
+) -> Report:
+    """Run the command.
+
+    dataset: the node of another data set than the run's own; changes: keys changed in the run's own one.
+    own_names: names of the user's own code that were typed for this command.
+    """
+    checkpoint = rundir.best_checkpoint(config.checkpoint)
+    stored = checkpoint.meta.get("chosen", {})
+    threads = config.threads or stored.get("threads")
+    with session(config.device, "fp32" if config.precision == "auto" else config.precision, threads) as runtime:
+        log = Logbook(is_main=True, is_quiet=is_quiet)
+        trained = restore(checkpoint, runtime, own_names)
+        choice = _choose(checkpoint.meta, dataset, changes, own_names)
+        source = load_source(choice)
+        images, how = _part(source, choice, config.split, trained.classes)
+        log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
+        log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
+        log.say(f"device   {runtime.describe()}\n")
+        report, logits = assess(trained, images, runtime, loader="auto", workers=0)
+    report = complete(report, trained, config.split, choice.name)
+    folder = (
+        Path(config.output).expanduser()
+        if config.output
+        else _default_output(checkpoint.path, choice.name, config.split)
+    )
+    write(folder, report, logits, images)
+    if warning := empty_classes(report):
+        log.warn(warning)
+    for line in table(report, f"the {config.split} split of {choice.name}"):
+        log.result(line)
+    log.result(f"\nreport   {folder / 'report.json'}")
+    return report
+
+
+def _choose(
+    meta: Mapping[str, Any], dataset: Node | None, changes: Mapping[str, Any], own_names: frozenset[str]
+) -> DataChoice:
+    node = dataset
+    if node is None:
+        try:
+            node = {**meta["config"]["dataset"], **changes}
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                "the checkpoint does not say which data set it is from; name one by dataset=..."
+            ) from error
+        unknown = [key for key in changes if key not in meta["config"]["dataset"]]
+        if unknown:
+            known = {f"dataset.{key}": value for key, value in meta["config"]["dataset"].items()}
+            raise configs.unknown_key(f"dataset.{unknown[0]}", known)
+    name = str(node.get("name"))
+    return choose_data(node, trusted=dataset is not None or name in own_names)
+
+
+def _part(source: Source, choice: DataChoice, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:
+    """The images of the split, labelled by the model's classes, and a phrase on how the split came about."""
+    if set(source.classes) - set(classes):
+        raise DataError(
+            f"{choice.name} has other classes than the model: it has {_listing(source.classes)}; the model has {_listing(classes)}"
+        )
+    if name == "all":
+        images, how = _everything(source), "; every image it has"
+    else:
+        splits = split(source, choice.options)
+        part = {"train": splits.train, "val": splits.val, "test": splits.test}[name]
+        if part is None:
+            raise ConfigError(f"split: {choice.name} has no {name} part")
+        images, how = part, "".join(f"; {words}" for words in splits.how if words.startswith(name))
+    return images.relabel([classes.index(each) for each in source.classes]), how
+
+
+def _everything(source: Source) -> Images:
+    parts = list(source.parts.values())
+    if len(parts) == 1:
+        return parts[0]
+    labels = np.concatenate([part.labels for part in parts])
+    if parts[0].pixels is not None:
+        return Images(labels, pixels=np.concatenate([part.pixels for part in parts if part.pixels is not None]))
+    paths = [path for part in parts for path in part.paths or ()]
+    return Images(labels, paths=paths, ids=np.concatenate([part.ids for part in parts]))
+
+
+def _listing(classes: tuple[str, ...]) -> str:
+    return f"{', '.join(classes[:10])}{f' ... ({len(classes)} in all)' if len(classes) > 10 else ''}"
+
+
+def _default_output(path: Path, dataset: str, split_name: str) -> Path:
+    folder = path.resolve().parent
+    run = folder.parent if folder.name == "checkpoints" else folder
+    run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
+    return run / "evaluations" / f"{dataset}-{split_name}"

@@ -1,0 +1,125 @@
+"""A trained model and what it says of images: shared by the test at the end of train, by evaluate and by predict."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from imgcls import checkpoint as checkpoints
+from imgcls.checkpoint import Checkpoint
+from imgcls.config import Component, ConfigError, select
+from imgcls.data.loaders import Fetcher, evaluation_batch, in_order
+from imgcls.data.pixels import Preprocessing
+from imgcls.errors import CheckpointError, DataError
+from imgcls.models import MODELS
+from imgcls.runtime import Runtime
+
+MODEL_FACTS = ("channels", "image_size", "num_classes")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model as its checkpoint describes it, on the runtime's device."""
+
+    module: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    checkpoint: Checkpoint
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+def build_model(component: Component, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
+    """The module for images of that kind; one forward pass shows that it gives a logit for each class."""
+    size = (preprocessing.height, preprocessing.width)
+    module = component(channels=preprocessing.channels, image_size=size, num_classes=num_classes)
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"model.name={component.name}: expected a torch module, got {type(module).__name__}")
+    if ":" in component.name:
+        _try_out(component.name, module, preprocessing, num_classes)
+    return module
+
+
+def _try_out(name: str, module: nn.Module, preprocessing: Preprocessing, num_classes: int) -> None:
+    images = torch.zeros(2, preprocessing.channels, preprocessing.height, preprocessing.width)
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            shape = tuple(module(images).shape)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"model.name={name}: fails on images of shape {tuple(images.shape)}: {error}") from error
+    finally:
+        module.train(was_training)
+    if shape != (2, num_classes):
+        raise ConfigError(f"model.name={name}: expected logits of shape (2, {num_classes}) for 2 images, got {shape}")
+
+
+def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str]) -> Trained:
+    """The model in a checkpoint. Code of the user's own is imported only if its name is among ``own_names``."""
+    meta = checkpoint.meta
+    try:
+        node, stored = dict(meta["model"]), dict(meta["preprocessing"])
+        classes = tuple(str(name) for name in meta["classes"])
+        preprocessing = Preprocessing(
+            int(stored["channels"]),
+            int(stored["height"]),
+            int(stored["width"]),
+            tuple(stored["mean"]),
+            tuple(stored["std"]),
+        )
+        component = select(MODELS, node, "model", facts=MODEL_FACTS, trusted=node.get("name") in own_names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}: its description of the model is incomplete ({error})") from error
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
+        module = build_model(component, preprocessing, len(classes))
+    checkpoints.load_module(module, checkpoint)
+    return Trained(runtime.place(module).eval(), classes, preprocessing, checkpoint)
+
+
+def infer(
+    module: nn.Module, fetcher: Fetcher, count: int, preprocessing: Preprocessing, runtime: Runtime
+) -> NDArray[np.float32]:
+    """Logits of ``count`` images in order, (N, C); the processes share the work, and each gets the whole."""
+    normalise = preprocessing.normaliser(runtime.device)
+    batch = evaluation_batch(preprocessing, runtime.device)
+    mine = in_order(count, batch, runtime.rank, runtime.world)
+    was_training = module.training
+    module.eval()
+    with torch.inference_mode(), runtime.autocast():
+        logits = [module(normalise(images)).float() for images in fetcher.batches(mine)]
+    module.train(was_training)
+    sizes = [len(rows) for rows in in_order(count, batch)]
+    return runtime.gather_batches(logits, sizes)
+
+
+def check_finite(logits: NDArray[np.float32], what: str) -> None:
+    """Raises DataError if the model's answers are no numbers: nothing could be reported of them."""
+    if not np.isfinite(logits).all():
+        raise DataError(f"{what}: the model gives logits that are not finite")
+
+
+def versions() -> dict[str, str]:
+    """What computed it."""
+    import imgcls
+
+    return {
+        "imgcls": imgcls.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+    }
+
+
+def describe_parts(parts: dict[str, Any]) -> str:
+    """'45,000 train, 5,000 val, 10,000 test'"""
+    return ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)

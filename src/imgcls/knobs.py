@@ -1,0 +1,43 @@
+"""The kinds of value that a key can hold: a type, and beside it the range.
+
+Used in annotations of the run's dataclasses (config.py) and of the functions in the tables (models, optimizers, ...),
+where the keyword-only arguments are the schema: ``def sgd(groups, *, lr: LearningRate, momentum: Fraction)``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval of numbers; ``above`` excludes its lower end, ``below`` its upper end."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """'at least 1 and at most 10', as it stands in an error message."""
+        bounds = {"above": self.above, "at least": self.low, "below": self.below, "at most": self.high}
+        return " and ".join(f"{word} {bound:,}" for word, bound in bounds.items() if bound is not None)
+
+
+Probability = Annotated[float, Range(low=0, high=1)]
+Fraction = Annotated[float, Range(low=0, below=1)]
+Positive = Annotated[float, Range(above=0, high=1e6)]
+NonNegative = Annotated[float, Range(low=0, high=1e6)]
+LearningRate = Annotated[float, Range(above=0, high=1000)]
+Count = Annotated[int, Range(low=1, high=1_000_000)]
+Width = Annotated[int, Range(low=1, high=65_536)]
+Seed = Annotated[int, Range(low=0, high=2**63 - 1)]

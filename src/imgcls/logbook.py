@@ -1,0 +1,306 @@
+"""What a run says: the terminal, train.log, metrics.jsonl and TensorBoard, from one place and from rank 0 only."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from imgcls.errors import RunError
+
+INTERVAL = 50  # steps between two looks at the loss, which on a GPU means waiting for it
+REDRAW = 0.2  # seconds between two drawings of the live line
+Row = dict[str, Any]
+
+
+def clock(seconds: float) -> str:
+    """27 s, 4:05 min, 2:03 h"""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+class Logbook:
+    """One log for a run; in every process but the main one it does nothing.
+
+    holding: keep what is said until ``open``, so that the line that names the run folder comes first.
+    """
+
+    def __init__(self, *, is_main: bool, is_quiet: bool = False, holding: bool = False) -> None:
+        self.is_main = is_main
+        self.is_quiet = is_quiet  # --json: stdout bears nothing but the report
+        self.folder: Path | None = None
+        self.rows: list[Row] = []
+        self._log: IO[str] | None = None
+        self._held: list[str] | None = [] if holding else None
+        self.board: Board | None = None
+        self._live: Live | None = None
+        self._started = time.monotonic()
+
+    def open(self, folder: Path, words: str, *, keep_epochs: int = 0) -> None:
+        """Write into the folder from here on; of an earlier part of the run the first ``keep_epochs`` rows stay."""
+        if not self.is_main:
+            return
+        self.folder = folder
+        self.rows = read_rows(folder / "metrics.jsonl")[:keep_epochs]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self._log = (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace")
+        held, self._held = self._held or [], None
+        for text in (f"run      {folder}{words}", *held):
+            self.say(text)
+
+    def start_board(self, purge_step: int) -> Board | None:
+        """TensorBoard's file; events of a killed run beyond the step are purged."""
+        if self.is_main and self.folder is not None:
+            self.board = Board(self.folder / "tensorboard", purge_step or None, self.warn)
+        return self.board
+
+    def close(self) -> None:
+        """Take the live line off and close the files."""
+        self.end_live()
+        held, self._held = self._held or [], None
+        for text in held:
+            self.say(text)
+        if self.board is not None:
+            self.board.close()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    # --- text ---
+
+    def say(self, text: str) -> None:
+        """Progress: stderr and train.log."""
+        self._write(text, sys.stderr)
+
+    def warn(self, text: str) -> None:
+        """A line that deserves a look: stderr and train.log."""
+        self.say(f"imgcls: warning: {text}")
+
+    def result(self, text: str) -> None:
+        """The result: stdout and train.log."""
+        self._write(text, None if self.is_quiet else sys.stdout)
+
+    def _write(self, text: str, stream: IO[str] | None) -> None:
+        if not self.is_main:
+            return
+        if self._held is not None:
+            self._held.append(text)
+            return
+        if self._log is not None:
+            self._log.write(text + "\n")
+            self._log.flush()
+        if stream is not None:
+            if self._live is not None:
+                self._live.clear()
+            print(text, file=stream, flush=True)
+
+    # --- numbers ---
+
+    def begin(self, *, step: int, total: int, epochs: int) -> None:
+        """The loop starts at that step: header of the table, live line on a terminal."""
+        self._started = time.monotonic()
+        if self.is_main:
+            self.say("\nepoch  train loss  val loss  val acc   images/s")
+            if sys.stderr.isatty():
+                self._live = Live(step, total, epochs)
+
+    def end_live(self) -> None:
+        """Take the live line off."""
+        if self._live is not None:
+            self._live.close()
+            self._live = None
+
+    def log(self, step: int, loss: Tensor, lr: float, epoch: int, images: int) -> None:
+        """After each step, with the loss still on the device: it is read every INTERVAL steps.
+
+        Raises RunError if it is not finite by then.
+        """
+        is_due = step % INTERVAL == 0
+        if is_due:
+            self.check_finite(float(loss), step, epoch, lr)
+            if self.board is not None:
+                self.board.scalars(step, {"train/loss_step": float(loss), "train/lr": lr})
+        if self._live is not None:
+            self._live.update(step, epoch, images, float(loss) if is_due else None)
+
+    @staticmethod
+    def check_finite(loss: float, step: int, epoch: int, lr: float) -> None:
+        """Raises RunError for a loss that is no number any more."""
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the loss is not finite (step {step:,}, epoch {epoch + 1}, learning rate {lr:.3g}); "
+                f"the last checkpoint is from before; try a smaller optimizer.lr"
+            )
+
+    def epoch(self, row: Row, *, is_best: bool, is_last: bool, best: float | None) -> None:
+        """An epoch is done: a line each in the table, metrics.jsonl and TensorBoard."""
+        self.rows.append(row)
+        if not self.is_main:
+            return
+        if self.folder is not None:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            pairs = (
+                ("train/loss", "train_loss"),
+                ("train/accuracy", "train_accuracy"),
+                ("val/loss", "val_loss"),
+                ("val/accuracy", "val_accuracy"),
+            )
+            self.board.scalars(row["step"], {tag: row[key] for tag, key in pairs if row[key] is not None})
+        self.say(epoch_line(row, is_best, clock(time.monotonic() - self._started) if is_last else None))
+        if self._live is not None:
+            self._live.best = best
+
+
+def epoch_line(row: Row, is_best: bool, took: str | None) -> str:
+    """A row of the table of epochs, under 80 columns."""
+    val_loss = f"{row['val_loss']:8.3f}" if row["val_loss"] is not None else "       -"
+    val_acc = f"{row['val_accuracy'] * 100:5.1f} %" if row["val_accuracy"] is not None else "      -"
+    line = f"{row['epoch']:5d}  {row['train_loss']:10.3f}  {val_loss}  {val_acc}  {row['images_per_second']:9,.0f}"
+    line += "  best" if is_best else ""
+    return f"{line:<56}{took} in all" if took else line
+
+
+def read_rows(path: Path) -> list[Row]:
+    """metrics.jsonl as far as it is whole: a killed run can leave half a line."""
+    rows: list[Row] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break
+    return rows
+
+
+class Live:
+    """One live line on stderr: epoch, share, loss, speed, time left of the whole run, best accuracy so far."""
+
+    def __init__(self, step: int, total: int, epochs: int) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+
+        self.first, self.total, self.epochs = step, total, epochs
+        self.best: float | None = None
+        self.loss = math.nan
+        self.images = 0
+        self.started = self.drawn = time.monotonic()
+        self.rich = RichLive(console=Console(stderr=True), auto_refresh=False, transient=True)
+        self.rich.start()
+
+    def update(self, step: int, epoch: int, images: int, loss: float | None) -> None:
+        """After each step; draws a few times a second."""
+        self.images += images
+        self.loss = self.loss if loss is None else loss
+        now = time.monotonic()
+        if now - self.drawn >= REDRAW:
+            self.drawn = now
+            self.rich.update(self._line(step, epoch, now - self.started), refresh=True)
+
+    def _line(self, step: int, epoch: int, seconds: float) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        share = step / self.total
+        left = seconds / max(1, step - self.first) * (self.total - step)
+        words = f"{share:.0%}"
+        words += "" if math.isnan(self.loss) else f"  loss {self.loss:.3g}"
+        words += f"  {self.images / max(seconds, 1e-9):,.0f} img/s  {clock(left)} left"
+        words += "" if self.best is None else f"  best {self.best * 100:.1f} %"
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(f"{epoch + 1:>2}/{self.epochs}", ProgressBar(self.total, step, width=20), words)
+        return grid
+
+    def clear(self) -> None:
+        """Make room for a line of text; the next update draws again."""
+        self.rich.update("", refresh=True)
+
+    def close(self) -> None:
+        """Take the line off."""
+        self.rich.update("")
+        self.rich.stop()
+
+
+class Board:
+    """TensorBoard's event file. Its writer failing (disk full, say) is said once and never stops a run."""
+
+    def __init__(self, folder: Path, purge_step: int | None, warn: Callable[[str], None]) -> None:
+        self.warn = warn
+        self.writer: Any = None
+
+        def start() -> None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder), purge_step=purge_step)  # type: ignore[no-untyped-call]
+
+        self._safely(start)
+
+    def _safely(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever it is, the run is worth more than its pictures
+            self.writer = None
+            self.warn(f"TensorBoard's log is given up ({type(error).__name__}: {error}); the run goes on")
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers at a step."""
+        if self.writer is not None:
+            self._safely(lambda: [self.writer.add_scalar(tag, value, step) for tag, value in values.items()] and None)
+
+    def picture(self, tag: str, step: int, pixels: NDArray[Any]) -> None:
+        """(H, W, 3) uint8"""
+        if self.writer is not None:
+            self._safely(lambda: self.writer.add_image(tag, pixels, step, dataformats="HWC"))
+
+    def graph(self, module: nn.Module, images: Tensor) -> None:
+        """The module's graph, traced on a copy's evaluation mode; a module that cannot be traced is only noted."""
+        if self.writer is None:
+            return
+        import warnings
+
+        was_training = module.training
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")  # add_graph uses torch.jit.trace, which is deprecated
+                module.eval()
+                self.writer.add_graph(module, images)
+        except Exception as error:
+            self.warn(f"TensorBoard's graph is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
+        finally:
+            module.train(was_training)
+
+    def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """The run's settings beside its results, in this same file (add_hparams would make a run of its own)."""
+
+        def write() -> None:
+            from torch.utils.tensorboard.summary import hparams
+
+            plain = {
+                key: value if isinstance(value, bool | int | float | str) else str(value)
+                for key, value in settings.items()
+            }
+            for summary in hparams(plain, dict(metrics)):  # type: ignore[no-untyped-call]
+                self.writer.file_writer.add_summary(summary)
+            for tag, value in metrics.items():
+                self.writer.add_scalar(tag, value, 0)
+
+        if self.writer is not None:
+            self._safely(write)
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self.writer is not None:
+            self._safely(lambda: self.writer.close())

@@ -1,0 +1,141 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imgcls import seeding
+from imgcls.checkpoint import State
+from imgcls.data.augment import Augment
+from imgcls.data.loaders import Loader
+from imgcls.data.pixels import Normalise
+from imgcls.logbook import Logbook
+from imgcls.losses import Loss
+from imgcls.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the loop does to a batch, beside the model: pure functions and numbers.
+
+    base_lrs: the learning rate of each parameter group, which the schedule scales.
+    """
+
+    epochs: int
+    seed: int
+    schedule: Schedule
+    base_lrs: tuple[float, ...]
+    augment: Augment
+    normalise: Normalise
+    loss: Loss
+    autocast: Callable[[], AbstractContextManager[object]]
+    rank: int = 0
+    world: int = 1
+
+
+class Watch:
+    """What happens around the loop: saving, stopping, validating. The loop calls it and knows no more."""
+
+    def after_step(self, state: State) -> None:
+        """Each update."""
+
+    def after_epoch(self, state: State, images: int, seconds: float, lr: float) -> None:
+        """Each pass over the data; images and seconds of the part that this process did."""
+
+
+def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: Logbook, watch: Watch) -> None:
+    """Train until ``recipe.epochs`` are done, from wherever the state stands.
+
+    forward: the state's module, as it is wrapped to compute.
+    """
+    forward.train()
+    while state.epochs < recipe.epochs:
+        done = state.step - state.epochs * len(loader)
+        if done == 0:
+            state.sums.zero_()
+        images_done, started, lr = 0, time.perf_counter(), 0.0
+        for position, (images, labels, draws) in enumerate(loader.epoch(state.epochs, start=done), start=done):
+            lr = set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
+            seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
+            size = loader.global_size(position)
+            loss = update(state, forward, recipe.normalise(recipe.augment(images, draws)), labels, size, recipe)
+            state.step += 1
+            images_done += size
+            log.log(state.step, loss, lr, state.epochs, size)
+            watch.after_step(state)
+        watch.after_epoch(state, images_done, time.perf_counter() - started, lr)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, base_lrs: tuple[float, ...], factor: float) -> float:
+    """Scale each group's learning rate; returns the first group's."""
+    for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
+        group["lr"] = base * factor
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def update(
+    state: State, forward: nn.Module, images: Tensor, labels: Tensor, global_size: int, recipe: Recipe
+) -> Tensor:
+    """One update: (B, C, H, W) float images, (B,) labels -> this process's mean loss, detached, on the device.
+
+    The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are shared out.
+    """
+    state.optimizer.zero_grad(set_to_none=True)
+    with recipe.autocast():
+        logits = forward(images)
+        losses = recipe.loss(logits.float(), labels)
+    backward(state, losses.sum() * (recipe.world / global_size))
+    with torch.no_grad():
+        total = losses.detach().sum()
+        hits = (logits.argmax(1) == labels).sum()
+        state.sums += torch.stack(
+            [total.to(state.sums), hits.to(state.sums), torch.full_like(total, len(labels)).to(state.sums)]
+        )
+        return total / len(labels)
+
+
+def backward(state: State, loss: Tensor) -> None:
+    """Gradients and the optimizer's step; with a scaler (fp16) a step with infinite gradients is skipped."""
+    if state.scaler is None:
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        return
+    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+
+
+class Signals:
+    """SIGINT and SIGTERM set a number that the run looks at after each step; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received = number
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

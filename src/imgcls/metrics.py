@@ -1,0 +1,113 @@
+"""Classification metrics in numpy, equal to scikit-learn's with labels=range(C), zero_division=0."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.int64]
+
+ECE_BINS = 15  # Guo et al. 2017, https://arxiv.org/abs/1706.04599
+WILSON_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+def softmax(logits: Floats) -> NDArray[np.float32]:
+    """(N, C) logits -> (N, C) float32 probabilities."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def cross_entropy(logits: Floats, labels: Ints) -> float:
+    """Mean negative log-likelihood (nats) of (N,) labels under the softmax of (N, C) logits."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    log_total = np.log(np.exp(shifted).sum(axis=1))
+    return float((log_total - shifted[np.arange(len(labels)), labels]).mean())
+
+
+def confusion_matrix(labels: Ints, predicted: Ints, num_classes: int) -> Ints:
+    """(C, C) counts; rows are true classes, columns predicted ones."""
+    cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def _ratio(part: Floats | Ints, whole: Floats | Ints) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole != 0, dtype=np.float64)
+
+
+def per_class(matrix: Ints) -> dict[str, NDArray[np.float64]]:
+    """(C, C) confusion matrix -> precision, recall and f1 of each class, (C,) in [0, 1]; 0 where undefined."""
+    hits = np.diag(matrix)
+    supports, predictions = matrix.sum(axis=1), matrix.sum(axis=0)
+    return {
+        "precision": _ratio(hits, predictions),
+        "recall": _ratio(hits, supports),
+        "f1": _ratio(2 * hits, supports + predictions),
+    }
+
+
+def averages(values: NDArray[np.float64], supports: Ints, micro: float) -> dict[str, float]:
+    """(C,) values of the classes -> macro, micro and weighted mean; in single-label problems micro is the accuracy."""
+    return {"macro": float(values.mean()), "micro": micro, "weighted": float(np.average(values, weights=supports))}
+
+
+def wilson(accuracy: float, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a proportion over n trials: Wilson 1927."""
+    z2 = WILSON_Z**2 / n
+    centre = (accuracy + z2 / 2) / (1 + z2)
+    half = WILSON_Z * math.sqrt(accuracy * (1 - accuracy) / n + z2 / (4 * n)) / (1 + z2)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def expected_calibration_error(probabilities: Floats, is_correct: NDArray[np.bool_]) -> float:
+    """Mean gap between confidence and accuracy over 15 equal-width bins of the top probability."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    gaps = np.bincount(bins, weights=is_correct - confidence, minlength=ECE_BINS)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def brier(probabilities: Floats, labels: Ints) -> float:
+    """Squared distance to the one-hot label, summed over classes, mean over images; in [0, 2]."""
+    errors = probabilities.astype(np.float64)
+    errors[np.arange(len(labels)), labels] -= 1
+    return float((errors**2).sum(axis=1).mean())
+
+
+def top_k_accuracy(probabilities: Floats, labels: Ints, k: int) -> float:
+    """Share of images whose label is among the k most probable classes (ties count for the label)."""
+    own = probabilities[np.arange(len(labels)), labels]
+    return float(((probabilities > own[:, None]).sum(axis=1) < k).mean())
+
+
+def report(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
+    """All of report.json that follows from (N, C) logits and (N,) labels.
+
+    The predicted class is the one of the highest float32 probability, as predictions.npz holds it.
+    """
+    probabilities = softmax(logits)
+    predicted = probabilities.argmax(axis=1)
+    is_correct = predicted == labels
+    accuracy = float(is_correct.mean())
+    matrix = confusion_matrix(labels, predicted, len(classes))
+    supports = matrix.sum(axis=1)
+    values = per_class(matrix)
+    return {
+        "n": len(labels),
+        "accuracy": accuracy,
+        "accuracy_ci95": list(wilson(accuracy, len(labels))),
+        "top5_accuracy": top_k_accuracy(probabilities, labels, 5) if len(classes) > 5 else None,
+        "loss": cross_entropy(logits, labels),
+        "ece": expected_calibration_error(probabilities, is_correct),
+        "brier": brier(probabilities, labels),
+        **{name: averages(values[name], supports, accuracy) for name in ("precision", "recall", "f1")},
+        "per_class": [
+            {"class": name, **{key: float(values[key][i]) for key in values}, "support": int(supports[i])}
+            for i, name in enumerate(classes)
+        ],
+        "confusion_matrix": matrix.tolist(),
+    }

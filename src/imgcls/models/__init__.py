@@ -1,0 +1,23 @@
+"""MODELS: name -> function (channels, image_size, num_classes, *, knobs) -> torch module.
+
+A module takes float images (B, C, H, W) and gives logits (B, num_classes). Its optional attribute ``note`` (text) is
+shown in the run's header. To add one: write the function, add a line here, and conf/model/NAME.yaml with its knobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from imgcls.models.lenet import lenet
+from imgcls.models.mlp import linear, mlp
+from imgcls.models.resnet import RESNETS
+
+MODELS: dict[str, Callable[..., Any]] = {"linear": linear, "mlp": mlp, "lenet": lenet, **RESNETS}
+
+AUTO_SMALL = 64  # pixels: model=auto is lenet up to here, resnet18 above
+
+
+def automatic(image_size: tuple[int, int]) -> str:
+    """The name of the model that ``model=auto`` stands for."""
+    return "lenet" if max(image_size) <= AUTO_SMALL else "resnet18"

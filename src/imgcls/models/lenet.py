@@ -1,0 +1,45 @@
+"""LeNet-5 (LeCun et al. 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf) with ReLU and max-pooling."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+LEAST_SIZE = 4  # pixels: below, nothing is left after the two poolings
+
+
+def lenet(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Module:
+    """Two 5x5 convolutions of 6 and 16 channels, three linear layers: (B, C, H, W) -> (B, num_classes)
+
+    As published it takes 32x32. Smaller images are padded by 2 pixels a side before the first convolution, as MNIST's
+    28x28 always was, and below 20 pixels before the second one too; larger images just leave more to the linear layers.
+    """
+    smallest = min(image_size)
+    if smallest < LEAST_SIZE:
+        raise ValueError(
+            f"lenet needs images of at least {LEAST_SIZE}x{LEAST_SIZE} pixels, got {image_size[0]}x{image_size[1]}; "
+            f"set dataset.image_size={LEAST_SIZE} or more, or model=mlp"
+        )
+    features = nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(channels, 6, 5, padding=2 if smallest < 32 else 0),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(6, 16, 5, padding=2 if smallest < 20 else 0),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+        )
+    )
+    with torch.no_grad():
+        width = features(torch.zeros(1, channels, *image_size)).shape[1]
+    head = OrderedDict(
+        fc1=nn.Linear(width, 120),
+        relu3=nn.ReLU(),
+        fc2=nn.Linear(120, 84),
+        relu4=nn.ReLU(),
+        fc3=nn.Linear(84, num_classes),
+    )
+    return nn.Sequential(OrderedDict(features=features, classifier=nn.Sequential(head)))

@@ -1,0 +1,279 @@
+"""``imgcls predict``: a checkpoint on image files -> a row for each; and the same from Python, ``imgcls.load``."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from imgcls import metrics, rundir
+from imgcls.config import PredictConfig
+from imgcls.data.loaders import Resident, evaluation_batch
+from imgcls.data.pixels import SUFFIXES, fit_pixels
+from imgcls.errors import ConfigError, DataError, RunError
+from imgcls.inference import Trained, check_finite, infer, restore
+from imgcls.logbook import Logbook
+from imgcls.runtime import Runtime, exact_fp32, session
+
+Row = dict[str, Any]
+Pixels = NDArray[np.uint8]
+FORMATS = (".csv", ".json", ".jsonl")
+FORMULA = ("=", "+", "@", "\t", "\r")  # what a spreadsheet would run
+
+
+class Classifier:
+    """A trained model to be used from Python: ``model = imgcls.load("latest"); model.predict(["photo.png"])``."""
+
+    def __init__(self, trained: Trained, runtime: Runtime) -> None:
+        self._trained = trained
+        self._runtime = runtime
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the logits."""
+        return self._trained.classes
+
+    @property
+    def module(self) -> nn.Module:
+        """The plain torch module, in evaluation mode: (B, C, H, W) float -> (B, number of classes) logits."""
+        return self._trained.module
+
+    def pixels(self, image: str | Path | Pixels | Image.Image) -> Pixels:
+        """A file, a PIL image or a uint8 array (H, W) or (H, W, C) as the model's uint8 (height, width, channels)."""
+        shape = self._trained.preprocessing
+        if isinstance(image, str | Path):
+            return shape.load(str(image))
+        if isinstance(image, Image.Image):
+            image = np.asarray(image.convert("L" if shape.channels == 1 else "RGB"))
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
+            given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise DataError(f"expected a path or a uint8 array of shape (H, W) or (H, W, 1, 3 or 4), got {given}")
+        whole = image[None, ..., None] if image.ndim == 2 else image[None]
+        return fit_pixels(whole, shape.channels, shape.height, shape.width)[0]
+
+    def preprocess(self, image: str | Path | Pixels | Image.Image) -> Tensor:
+        """An image as the module's input: float32 (1, C, H, W) on the model's device."""
+        pixels = torch.from_numpy(self.pixels(image)[None].copy()).to(self._runtime.device)
+        return self._trained.preprocessing.normaliser(self._runtime.device)(pixels)
+
+    def predict(self, images: Sequence[str | Path | Pixels | Image.Image], topk: int = 1) -> list[Row]:
+        """A row for each image: {"path", "label", "probability", "topk": [{"label", "probability"}, ...]}.
+
+        path is None for arrays. Raises DataError for an image that cannot be read.
+        """
+        if isinstance(images, str | Path | np.ndarray | Image.Image):
+            images = [images]
+        paths = [str(image) if isinstance(image, str | Path) else None for image in images]
+        return self.rows([self.pixels(image) for image in images], paths, topk)
+
+    def rows(self, pixels: Sequence[Pixels], paths: Sequence[str | None], topk: int) -> list[Row]:
+        """The rows of decoded images."""
+        if not pixels:
+            return []
+        trained, runtime = self._trained, self._runtime
+        with exact_fp32():
+            fetcher = Resident(np.stack(pixels), runtime.device)
+            logits = infer(trained.module, fetcher, len(pixels), trained.preprocessing, runtime)
+        check_finite(logits, str(trained.checkpoint.path))
+        probabilities = metrics.softmax(logits)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : min(topk, len(self.classes))]
+        return [
+            _row(path, one, best, self.classes) for path, one, best in zip(paths, probabilities, order, strict=True)
+        ]
+
+
+def _row(
+    path: str | None, probabilities: NDArray[np.float32], best: NDArray[np.int64], classes: tuple[str, ...]
+) -> Row:
+    top = [{"label": classes[i], "probability": float(probabilities[i])} for i in best]
+    return {"path": path, "label": top[0]["label"], "probability": top[0]["probability"], "topk": top}
+
+
+def load(run: str | Path, device: str = "auto", own_names: Iterable[str] = ()) -> Classifier:
+    """The best model of a run: a run folder, a checkpoint file, or "latest".
+
+    own_names: package:attribute names of your own code that the checkpoint may import.
+    Raises CheckpointError if it is missing or damaged.
+    """
+    context: AbstractContextManager[Runtime] = session(device, "fp32", None)
+    with context as runtime:
+        return Classifier(restore(rundir.best_checkpoint(str(run)), runtime, frozenset(own_names)), runtime)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def find_images(inputs: Sequence[str], ignored: Counter[str]) -> list[str]:
+    """The files that paths, folders (at any depth) and globs stand for, in their order; each once."""
+    found: dict[str, None] = {}
+    for given in inputs:
+        for path in _matches(given):
+            if os.path.isdir(path):
+                found.update(dict.fromkeys(_walk(path, ignored)))
+            else:
+                found[path] = None
+    return list(found)
+
+
+def _matches(given: str) -> list[str]:
+    path = os.path.expanduser(given)
+    if os.path.lexists(path):
+        return [path]
+    if any(mark in given for mark in "*?["):
+        matches = sorted(glob.glob(path, recursive=True))
+        if matches:
+            return matches
+        raise DataError(f"nothing matches {given}")
+    if "://" in given:
+        raise DataError(f"{given}: addresses are not supported; download the image first")
+    raise DataError(f"no such file: {given}")
+
+
+def _walk(folder: str, ignored: Counter[str]) -> list[str]:
+    paths: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        for name in sorted(name for name in files if not name.startswith(".")):
+            if name.lower().endswith(SUFFIXES):
+                paths.append(os.path.join(parent, name))
+            else:
+                ignored[os.path.splitext(name)[1].lower() or "without suffix"] += 1
+    return paths
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool) -> list[Row]:
+    """Run the command. Files that are no readable image are named on stderr; the others are done all the same.
+
+    Raises DataError at the end if there were any.
+    """
+    if config.output and not config.output.lower().endswith(FORMATS):
+        raise ConfigError(f"output: expected a file ending in .csv, .json or .jsonl, got '{config.output}'")
+    checkpoint = rundir.best_checkpoint(config.checkpoint)
+    ignored: Counter[str] = Counter()
+    paths = find_images(config.input, ignored)
+    log = Logbook(is_main=True, is_quiet=is_quiet)
+    if ignored:
+        log.say(
+            "ignored  "
+            + ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common())
+            + " (no image files by their suffix)"
+        )
+    precision = "fp32" if config.precision == "auto" else config.precision
+    with session(
+        config.device, precision, config.threads or checkpoint.meta.get("chosen", {}).get("threads")
+    ) as runtime:
+        classifier = Classifier(restore(checkpoint, runtime, own_names), runtime)
+        batch = evaluation_batch(checkpoint_shape(classifier), runtime.device)
+        rows: list[Row] = []
+        broken: list[str] = []
+        for start in range(0, len(paths), batch):
+            rows += _some(classifier, paths[start : start + batch], config.topk, broken)
+    for message in broken:
+        log.say(f"imgcls: error: {message}")
+    text = render(
+        rows, Path(config.output).suffix.lower() if config.output else "", len(classifier.classes), config.topk
+    )
+    if config.output:
+        _write(Path(config.output).expanduser(), text)
+        log.say(f"wrote    {config.output}: {len(rows):,} images")
+    else:
+        log.result(text.rstrip("\n"))
+    if accuracy := _accuracy(rows, classifier.classes):
+        log.say(accuracy) if config.output else log.result(accuracy)
+    if is_quiet:
+        print(json.dumps(rows, indent=1, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+    if not paths:
+        raise DataError(f"no images in {', '.join(config.input)}")
+    if broken:
+        raise DataError(f"{len(broken):,} of {len(paths):,} files could not be read; the others are done")
+    return rows
+
+
+def checkpoint_shape(classifier: Classifier) -> Any:
+    """The preprocessing that the classifier's checkpoint holds."""
+    return classifier._trained.preprocessing
+
+
+def _some(classifier: Classifier, paths: Sequence[str], topk: int, broken: list[str]) -> list[Row]:
+    good: list[str] = []
+    pixels: list[Pixels] = []
+    for path in paths:
+        try:
+            pixels.append(classifier.pixels(path))
+            good.append(path)
+        except DataError as error:
+            broken.append(_printable(str(error)))
+    return classifier.rows(pixels, [_printable(path) for path in good], topk)
+
+
+def _accuracy(rows: Sequence[Row], classes: tuple[str, ...]) -> str | None:
+    """'accuracy 98.0 % (49 of 50 ...)' where every file lies in a folder that is named like a class."""
+    folders = [Path(row["path"]).resolve().parent for row in rows]
+    truths = [next((part for part in reversed(folder.parts) if part in classes), None) for folder in folders]
+    if not rows or None in truths:
+        return None
+    hits = sum(row["label"] == truth for row, truth in zip(rows, truths, strict=True))
+    return f"accuracy {hits / len(rows):.1%} ({hits:,} of {len(rows):,}, by the names of their folders)"
+
+
+def _printable(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str:
+    """The rows as CSV, JSON, JSON lines or (no suffix) a table."""
+    if suffix == ".json":
+        return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+    if suffix == ".jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    if suffix == ".csv":
+        return _csv(rows, min(topk, num_classes))
+    width = max((len(row["path"]) for row in rows), default=4)
+    return "".join(
+        f"{row['path']:<{min(width, 48)}}  "
+        + "  ".join(f"{top['label']} {top['probability']:.1%}" for top in row["topk"])
+        + "\n"
+        for row in rows
+    )
+
+
+def _csv(rows: Sequence[Row], columns: int) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    more = [name for k in range(2, columns + 1) for name in (f"label_{k}", f"probability_{k}")]
+    writer.writerow(["path", "label", "probability", *more])
+    for row in rows:
+        writer.writerow(
+            [_cell(row["path"]), *(cell for top in row["topk"] for cell in (_cell(top["label"]), top["probability"]))]
+        )
+    return file.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,164 @@
+"""From the dataset's node to images that a loader can serve: source, splits, image size, normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from imgcls import config as configs
+from imgcls.config import Component, Node, parse, select
+from imgcls.data import DATASETS, Source
+from imgcls.data.loaders import Fetcher, decode_all, fits, make_fetcher, memory_bytes
+from imgcls.data.pixels import Preprocessing, header, statistics
+from imgcls.data.source import Images
+from imgcls.data.splits import SplitOptions, Splits, split
+from imgcls.errors import ConfigError
+from imgcls.runtime import Runtime
+
+FLAT_SIZE = 32  # pixels: files of unequal size, for models that see all pixels at once
+PHOTO_SIZE = 224  # pixels: files of unequal size, for the others
+FLAT_MODELS = ("linear", "mlp", "lenet")
+LARGEST_NATIVE = 512  # pixels: equal sizes beyond this are a camera's, not a data set's
+STATISTICS_SAMPLE = 2000  # training images that mean and deviation are computed from
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """The dataset's node, checked: which source, and the keys that every data set has."""
+
+    source: Component
+    options: SplitOptions
+
+    @property
+    def name(self) -> str:
+        """As it stands in headers, reports and folder names: for class folders the folder's own name."""
+        root = self.source.knobs.get("root")
+        if self.source.name == "imagefolder" and root:
+            return Path(root).expanduser().resolve().name or "images"
+        return self.source.name.rpartition(":")[2]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set ready to be served."""
+
+    name: str
+    source: Source
+    splits: Splits
+    preprocessing: Preprocessing
+    words: str  # on the image size, where it was chosen
+
+
+def choose_data(node: Node, *, trusted: bool = True) -> DataChoice:
+    """Check the dataset's node, touching no file."""
+    common = {field.name for field in fields(SplitOptions)}
+    options = parse(SplitOptions, {key: node[key] for key in node if key in common}, "dataset.")
+    rest = {key: value for key, value in node.items() if key not in common}
+    return DataChoice(select(DATASETS, rest, "dataset", trusted=trusted), options)
+
+
+def load_source(choice: DataChoice) -> Source:
+    """Read the data set (file names and headers of the user's own images, the arrays of the others)."""
+    source = choice.source()
+    if not isinstance(source, Source):
+        raise ConfigError(
+            f"dataset.name={choice.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"
+        )
+    return source
+
+
+def load_data(choice: DataChoice, model_name: str) -> Data:
+    """The data set in its splits, and the size and channels that its images will have; statistics come later."""
+    source = load_source(choice)
+    splits = split(source, choice.options)
+    height, width, channels, words = geometry(splits.train, choice.options, model_name)
+    blank = Preprocessing(channels, height, width, (0.0,) * channels, (1.0,) * channels)
+    return Data(choice.name, source, splits, blank, words)
+
+
+def geometry(train: Images, options: SplitOptions, model_name: str) -> tuple[int, int, int, str]:
+    """(height, width, channels, words): as given, else the images' own where all agree."""
+    if train.pixels is not None:
+        _, height, width, channels = train.pixels.shape
+        is_uniform, is_grey = True, channels == 1
+        if channels not in (1, 3) and (options.image_size, options.channels) != (None, None):
+            raise ConfigError(
+                f"dataset: images of {channels} channels cannot be resized or converted; leave image_size and channels null"
+            )
+    else:
+        height, width, is_uniform, is_grey = _survey(train.paths or (), options)
+        channels = 1 if is_grey else 3
+    channels = channels if options.channels is None else options.channels
+    if options.image_size is not None:
+        return options.image_size, options.image_size, channels, ""
+    if is_uniform and max(height, width) <= LARGEST_NATIVE:
+        return height, width, channels, ""
+    side = FLAT_SIZE if model_name in FLAT_MODELS else PHOTO_SIZE
+    why = f"all {width}x{height}" if is_uniform else "of several sizes"
+    return side, side, channels, f"images {why}, scaled to {side}x{side} (dataset.image_size)"
+
+
+def _survey(paths: tuple[str, ...], options: SplitOptions) -> tuple[int, int, bool, bool]:
+    """Height and width of the first file, whether all have that size, whether all are grey; headers only, as few as needed."""
+    height, width, is_grey = header(paths[0])
+    is_uniform = True
+    for path in paths[1:]:
+        needs_size = options.image_size is None and is_uniform
+        needs_colour = options.channels is None and is_grey
+        if not (needs_size or needs_colour):
+            break
+        other = header(path)
+        is_uniform = is_uniform and other[:2] == (height, width)
+        is_grey = is_grey and other[2]
+    return height, width, is_uniform, is_grey
+
+
+def is_resident(images: Images, preprocessing: Preprocessing, runtime: Runtime, loader: str) -> bool:
+    """Whether these images lie in memory as a whole: as the key ``loader`` says, or (auto) if they fit."""
+    if loader == "auto":
+        return fits(memory_bytes(len(images), preprocessing), runtime.free_memory())
+    return loader == "resident"
+
+
+def fetcher_for(
+    images: Images,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    *,
+    resident: bool,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Fetcher:
+    """The images served as the runtime wants them."""
+    return make_fetcher(
+        images,
+        preprocessing,
+        runtime.device,
+        is_resident=resident,
+        workers=workers,
+        threads=runtime.threads,
+        progress=progress,
+    )
+
+
+def with_statistics(preprocessing: Preprocessing, train: Images) -> Preprocessing:
+    """The preprocessing with the mean and deviation of (at most 2,000 evenly spaced) training images."""
+    count = min(len(train), STATISTICS_SAMPLE)
+    rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
+    mean, std = statistics(decode_all(train.take(rows), preprocessing, threads=1))
+    return dataclasses.replace(preprocessing, mean=mean, std=std)
+
+
+def resolved(node: Node, group: str, name: str) -> Node:
+    """The node that ``name`` stands for where the node itself says auto or default; it can have no knobs of its own then."""
+    extra = [key for key in node if key != "name"]
+    if extra:
+        choices = ", ".join(option for option in configs.options(group) if option != node["name"])
+        raise ConfigError(
+            f"unknown key '{group}.{extra[0]}': {group}={node['name']} has no keys of its own; name one of {choices}"
+        )
+    return configs.option_node(group, name)

@@ -1,0 +1,112 @@
+"""Pictures from numbers: numpy and matplotlib only, so that they can be drawn again without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+MOST_CELLS = 30  # classes: up to here the confusion matrix bears its counts
+MOST_NAMES = 60  # classes: up to here it bears their names
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not take for mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _save(figure: Any, path: Path) -> None:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # class names in any alphabet
+        figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Loss and accuracy by epoch, train and val, from the rows of metrics.jsonl."""
+    figure = _figure(10, 4)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for part in ("train", "val"):
+            points = [(row["epoch"], row[f"{part}_{name}"]) for row in rows if row[f"{part}_{name}"] is not None]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=3, label=part
+                )
+        axes.set_xlabel("epoch")
+        axes.set_title(name)
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    _save(figure, path)
+
+
+def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> Pixels:
+    """Rows are true classes, shaded by their share of the row. Returns the picture, (H, W, 3)."""
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.45 * len(classes) + 2, 4, 14))
+    figure = _figure(side, side)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if len(classes) <= MOST_NAMES:
+        names = [_plain(name if len(name) <= 24 else name[:21] + "...") for name in classes]
+        axes.set_xticks(range(len(classes)), names, rotation=90)
+        axes.set_yticks(range(len(classes)), names)
+    if len(classes) <= MOST_CELLS:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=8)
+    _save(figure, path)
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def worst_mistakes(predictions: Path, count: int) -> list[tuple[int, int, int, float]]:
+    """(row, true class, predicted class, probability) of the most confident mistakes in predictions.npz."""
+    with np.load(predictions, allow_pickle=False) as file:
+        labels, probabilities = file["labels"], file["probabilities"]
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    return [(int(row), int(labels[row]), int(predicted[row]), float(confidence[row])) for row in order]
+
+
+def mistakes(
+    images: Sequence[Pixels], facts: Sequence[tuple[int, int, float]], classes: Sequence[str], path: Path
+) -> None:
+    """The images, each with what it was taken for, how surely, and what it is."""
+    captions = [f"{classes[predicted]} {probability:.0%}\nis {classes[true]}" for true, predicted, probability in facts]
+    _tiles(images, captions, path, "the most confident mistakes" if images else "no mistakes", columns=6)
+
+
+def batch(images: Sequence[Pixels], captions: Sequence[str], path: Path) -> None:
+    """A training batch as the net sees it."""
+    _tiles(images, captions, path, "a training batch as the net sees it", columns=8)
+
+
+def _tiles(images: Sequence[Pixels], captions: Sequence[str], path: Path, title: str, *, columns: int) -> None:
+    rows = max(1, -(-len(images) // columns))
+    figure = _figure(1.5 * columns, 1.8 * rows + 0.4)
+    figure.suptitle(title)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image[..., :3], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(_plain(caption), fontsize=8)
+    _save(figure, path)

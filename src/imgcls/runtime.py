@@ -1,0 +1,224 @@
+"""What the loop must not see: the device, precision, several processes, threads, determinism."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from imgcls.errors import ConfigError, DeviceError
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a run computes."""
+
+    device: torch.device
+    precision: Precision
+    threads: int
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context of the forward pass."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, DTYPES[self.precision])
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """fp16's small gradients need scaling; bf16 has fp32's range."""
+        return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The module on the device, 4-dimensional weights channels last, as the images are."""
+        return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module to compute with: same parameters, gradients averaged over the processes."""
+        if self.world == 1:
+            return module
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the processes, element by element."""
+        if self.world > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process (all must ask)."""
+        if self.world == 1:
+            return flag
+        tensor = torch.tensor(int(flag))  # on the CPU, so that no GPU has to be waited for
+        dist.all_reduce(tensor)
+        return bool(tensor)
+
+    def say_to_all(self, text: str) -> str:
+        """Rank 0's text, in every process."""
+        if self.world == 1:
+            return text
+        length = torch.tensor([len(text.encode())])
+        dist.broadcast(length, 0)
+        content = torch.zeros(int(length), dtype=torch.uint8)
+        if self.is_main:
+            content = torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).copy())
+        dist.broadcast(content, 0)
+        return content.numpy().tobytes().decode()
+
+    def gather_batches(self, mine: list[Tensor], batch_sizes: list[int]) -> NDArray[np.float32]:
+        """The rows of all batches in order, where this rank computed every world-th: list of (B, C) -> (N, C)"""
+        if self.world == 1:
+            return torch.cat(mine).cpu().numpy()
+        width = torch.tensor([mine[0].shape[1] if mine else 0])
+        dist.all_reduce(width, dist.ReduceOp.MAX)
+        whole: list[Tensor] = []
+        for i, size in enumerate(batch_sizes):
+            owner = i % self.world
+            rows = mine[i // self.world].cpu() if owner == self.rank else torch.empty(size, int(width))
+            dist.broadcast(rows, owner)
+            whole.append(rows)
+        return torch.cat(whole).numpy()
+
+    def free_memory(self) -> int:
+        """Bytes that are free on the device; on a CPU what the machine, or its container, still has."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        return _free_ram() // self.world
+
+    def describe(self) -> str:
+        """'cpu, 2 threads, fp32 (no CUDA device)'"""
+        if self.device.type == "cuda":
+            where = f"{self.device} ({torch.cuda.get_device_name(self.device)})"
+        else:
+            where = f"{self.device.type}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        why = "" if self.device.type != "cpu" or torch.cuda.is_available() else " (no CUDA device)"
+        several = f", {self.world} processes" if self.world > 1 else ""
+        return f"{where}, {self.precision}{why}{several}"
+
+
+def _free_ram() -> int:
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo", encoding="ascii") as file:
+        line = next(line for line in file if line.startswith("MemAvailable:"))
+        available = int(line.split()[1]) * 1024
+    for limit_file, used_file in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError), open(limit_file) as limit, open(used_file) as used:
+            available = min(available, max(0, int(limit.read()) - int(used.read())))
+    return available
+
+
+def rank_and_world() -> tuple[int, int, int]:
+    """(rank, local rank, world size) as torchrun sets them; (0, 0, 1) without it."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    try:
+        rank, local, world = (
+            int(os.environ.get(name, default)) for name, default in zip(names, ("0", "0", "1"), strict=True)
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"RANK, LOCAL_RANK and WORLD_SIZE must be integers, as torchrun sets them ({error})"
+        ) from error
+    return rank, local, world
+
+
+def choose_device(asked: str, local_rank: int = 0, world: int = 1) -> torch.device:
+    """The device that ``device=`` means here. Raises DeviceError if it is not there."""
+    kind, _, index = asked.partition(":")
+    if asked not in ("auto", "cpu", "mps", "cuda") and not (kind == "cuda" and index.isdecimal()):
+        raise ConfigError(f"device: unknown '{asked}' (choices: auto, cpu, cuda, cuda:1, mps)")
+    has_cuda = torch.cuda.is_available()
+    if asked == "auto":
+        asked = kind = "cuda" if has_cuda else "mps" if torch.backends.mps.is_available() and world == 1 else "cpu"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device: mps is not available here; use device=cpu")
+    if kind != "cuda":
+        return torch.device(kind)
+    if not has_cuda:
+        built = (
+            f"torch is built with CUDA {torch.version.cuda} but finds no GPU"
+            if torch.version.cuda
+            else "this torch is built without CUDA"
+        )
+        raise DeviceError(f"device: cuda is not available ({built}); use device=cpu or device=auto")
+    count = torch.cuda.device_count()
+    number = int(index) if index else local_rank
+    if number >= count:
+        there = ", ".join(f"cuda:{i}" for i in range(count))
+        if world > 1 and not index:
+            raise DeviceError(
+                f"device: local rank {local_rank} has no GPU, only {there} {'is' if count == 1 else 'are'} there; start at most {count} processes"
+            )
+        raise DeviceError(f"device: cuda:{number} is not there, only {there} {'is' if count == 1 else 'are'}")
+    return torch.device("cuda", number)
+
+
+def choose_precision(asked: str, device: torch.device) -> Precision:
+    """auto: bf16 on a GPU that has it, fp16 on one that has not, fp32 elsewhere."""
+    if asked == "fp16" and device.type == "cpu":
+        raise ConfigError("precision: fp16 needs a GPU; on a CPU use precision=bf16 or precision=fp32")
+    if asked == "auto":
+        if device.type != "cuda":
+            return "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return asked  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def session(
+    device: str, precision: str, threads: int | None, *, deterministic: bool = False, distributed: bool = False
+) -> Iterator[Runtime]:
+    """A Runtime for these keys; under torchrun (if ``distributed``) the process group lives as long as it."""
+    rank, local_rank, world = rank_and_world() if distributed else (0, 0, 1)
+    where = choose_device(device, local_rank, world)
+    chosen = choose_precision(precision, where)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+        torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    if world > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
+    try:
+        yield Runtime(where, chosen, torch.get_num_threads(), rank, world)
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def exact_fp32() -> Iterator[None]:
+    """No TF32 inside: reports must not depend on which GPU computed them more than rounding does."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
