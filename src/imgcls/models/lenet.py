@@ -26,7 +26,7 @@ def lenet(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Mo
         OrderedDict(
             conv1=nn.Conv2d(channels, 6, 5, padding=2 if smallest < 32 else 0),
             relu1=nn.ReLU(),
-            pool1=nn.MaxPool2d(2),
+            pool1=nn.MaxPool2d(2) if smallest >= 16 else nn.Identity(),
             conv2=nn.Conv2d(6, 16, 5, padding=2 if smallest < 20 else 0),
             relu2=nn.ReLU(),
             pool2=nn.MaxPool2d(2),
