@@ -18,7 +18,7 @@ from imgcls.data.source import Images
 from imgcls.data.splits import split
 from imgcls.errors import CheckpointError, ConfigError, DataError, RunError
 from imgcls.inference import Trained, check_finite, describe_parts, infer, restore, versions
-from imgcls.logbook import Logbook
+from imgcls.logbook import Logbook, read_rows
 from imgcls.prepare import DataChoice, choose_data, fetcher_for, is_resident, load_source
 from imgcls.runtime import Runtime, exact_fp32, session
 
@@ -51,9 +51,15 @@ def complete(report: Report, trained: Trained, split_name: str, dataset: str) ->
         "checkpoint": str(trained.checkpoint.path),
         "epoch": meta["epochs_done"],
         "parameters": trained.parameters,
-        "train_seconds": meta["train_seconds"] if "train_seconds" in meta else None,
+        "train_seconds": _train_seconds(trained.checkpoint.path),
         "versions": versions(),
     }
+
+
+def _train_seconds(checkpoint: Path) -> float | None:
+    """What the run's epochs took, if the checkpoint still lies in its run folder."""
+    rows = read_rows(checkpoint.parent.parent / "metrics.jsonl")
+    return round(sum(row["seconds"] for row in rows), 3) if rows else None
 
 
 def write(folder: Path, report: Report, logits: NDArray[np.float32], images: Images) -> None:
@@ -61,20 +67,20 @@ def write(folder: Path, report: Report, logits: NDArray[np.float32], images: Ima
     key = "path" if images.ids.dtype.kind == "U" else "index"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            folder / "predictions.npz",
-            labels=images.labels,
-            probabilities=metrics.softmax(logits),
-            classes=np.array([row["class"] for row in report["per_class"]], dtype=np.str_),
-            **{key: images.ids},
-        )
+        arrays: dict[str, Any] = {
+            "labels": images.labels,
+            "probabilities": metrics.softmax(logits),
+            key: images.ids,
+            "classes": np.array([row["class"] for row in report["per_class"]], dtype=np.str_),
+        }
+        np.savez(folder / "predictions.npz", **arrays)
         (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
 def table(report: Report, images_word: str) -> list[str]:
-    """The result as lines for the terminal: one of accuracy, then a row for each class (or the worst), under 80 columns."""
+    """The result as lines for the terminal: accuracy, then a row for each class (or the worst), under 80 columns."""
     low, high = (bound * 100 for bound in report["accuracy_ci95"])
     macro = {name: report[name]["macro"] * 100 for name in ("precision", "recall", "f1")}
     lines = [
@@ -183,9 +189,8 @@ def _choose(
 def _part(source: Source, choice: DataChoice, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:
     """The images of the split, labelled by the model's classes, and a phrase on how the split came about."""
     if set(source.classes) - set(classes):
-        raise DataError(
-            f"{choice.name} has other classes than the model: it has {_listing(source.classes)}; the model has {_listing(classes)}"
-        )
+        both = f"it has {_listing(source.classes)}; the model has {_listing(classes)}"
+        raise DataError(f"{choice.name} has other classes than the model: {both}")
     if name == "all":
         images, how = _everything(source), "; every image it has"
     else:

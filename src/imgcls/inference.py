@@ -13,10 +13,10 @@ from torch import nn
 
 from imgcls import checkpoint as checkpoints
 from imgcls.checkpoint import Checkpoint
-from imgcls.config import Component, ConfigError, select
+from imgcls.config import Component, select
 from imgcls.data.loaders import Fetcher, evaluation_batch, in_order
 from imgcls.data.pixels import Preprocessing
-from imgcls.errors import CheckpointError, DataError
+from imgcls.errors import CheckpointError, ConfigError, DataError
 from imgcls.models import MODELS
 from imgcls.runtime import Runtime
 

@@ -144,7 +144,7 @@ class Logbook:
                 f"the last checkpoint is from before; try a smaller optimizer.lr"
             )
 
-    def epoch(self, row: Row, *, is_best: bool, is_last: bool, best: float | None) -> None:
+    def epoch(self, row: Row, *, is_best: bool, is_last: bool) -> None:
         """An epoch is done: a line each in the table, metrics.jsonl and TensorBoard."""
         self.rows.append(row)
         if not self.is_main:
@@ -161,8 +161,8 @@ class Logbook:
             )
             self.board.scalars(row["step"], {tag: row[key] for tag, key in pairs if row[key] is not None})
         self.say(epoch_line(row, is_best, clock(time.monotonic() - self._started) if is_last else None))
-        if self._live is not None:
-            self._live.best = best
+        if self._live is not None and is_best:
+            self._live.best = row["val_accuracy"]
 
 
 def epoch_line(row: Row, is_best: bool, took: str | None) -> str:
@@ -244,21 +244,26 @@ class Board:
         def start() -> None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder), purge_step=purge_step)  # type: ignore[no-untyped-call]
+            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
 
         self._safely(start)
 
     def _safely(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # whatever it is, the run is worth more than its pictures
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run is worth more than its pictures
             self.writer = None
             self.warn(f"TensorBoard's log is given up ({type(error).__name__}: {error}); the run goes on")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers at a step."""
+
+        def write() -> None:
+            for tag, value in values.items():
+                self.writer.add_scalar(tag, value, step)
+
         if self.writer is not None:
-            self._safely(lambda: [self.writer.add_scalar(tag, value, step) for tag, value in values.items()] and None)
+            self._safely(write)
 
     def picture(self, tag: str, step: int, pixels: NDArray[Any]) -> None:
         """(H, W, 3) uint8"""
@@ -277,7 +282,7 @@ class Board:
                 warnings.simplefilter("ignore")  # add_graph uses torch.jit.trace, which is deprecated
                 module.eval()
                 self.writer.add_graph(module, images)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - tracing runs the user's own code
             self.warn(f"TensorBoard's graph is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
         finally:
             module.train(was_training)
@@ -299,6 +304,11 @@ class Board:
 
         if self.writer is not None:
             self._safely(write)
+
+    def flush(self) -> None:
+        """Put it on disk."""
+        if self.writer is not None:
+            self._safely(lambda: self.writer.flush())
 
     def close(self) -> None:
         """Flush and close."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +59,7 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
         done = state.step - state.epochs * len(loader)
         if done == 0:
             state.sums.zero_()
-        images_done, started, lr = 0, time.perf_counter(), 0.0
+        images_done, started = 0, time.perf_counter()
         for position, (images, labels, draws) in enumerate(loader.epoch(state.epochs, start=done), start=done):
             lr = set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
             seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
@@ -74,6 +69,7 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
             images_done += size
             log.log(state.step, loss, lr, state.epochs, size)
             watch.after_step(state)
+        lr = recipe.base_lrs[0] * recipe.schedule(state.step - 1)
         watch.after_epoch(state, images_done, time.perf_counter() - started, lr)
 
 
@@ -114,28 +110,3 @@ def backward(state: State, loss: Tensor) -> None:
     state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     state.scaler.step(state.optimizer)
     state.scaler.update()
-
-
-class Signals:
-    """SIGINT and SIGTERM set a number that the run looks at after each step; a second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            os._exit(128 + number)
-        self.received = number
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

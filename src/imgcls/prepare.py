@@ -145,12 +145,13 @@ def fetcher_for(
     )
 
 
-def with_statistics(preprocessing: Preprocessing, train: Images) -> Preprocessing:
-    """The preprocessing with the mean and deviation of (at most 2,000 evenly spaced) training images."""
+def with_statistics(data: Data) -> Data:
+    """The data, its preprocessing with the mean and deviation of (at most 2,000 evenly spaced) training images."""
+    train, preprocessing = data.splits.train, data.preprocessing
     count = min(len(train), STATISTICS_SAMPLE)
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
     mean, std = statistics(decode_all(train.take(rows), preprocessing, threads=1))
-    return dataclasses.replace(preprocessing, mean=mean, std=std)
+    return dataclasses.replace(data, preprocessing=dataclasses.replace(preprocessing, mean=mean, std=std))
 
 
 def resolved(node: Node, group: str, name: str) -> Node:

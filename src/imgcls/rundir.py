@@ -53,9 +53,7 @@ def _try_lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            return False
-        return True  # a file system without locks
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # else a file system without locks
     return True
 
 

@@ -51,7 +51,7 @@ class Runtime:
 
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, 4-dimensional weights channels last, as the images are."""
-        return module.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return module.to(self.device).to(memory_format=torch.channels_last)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module to compute with: same parameters, gradients averaged over the processes."""
@@ -66,6 +66,11 @@ class Runtime:
             values = values.clone()
             dist.all_reduce(values)
         return values
+
+    def zeros(self, count: int) -> Tensor:
+        """Running sums on the device, in double precision where it has it: (count,)"""
+        kind = torch.float32 if self.device.type == "mps" else torch.float64
+        return torch.zeros(count, dtype=kind, device=self.device)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process (all must ask)."""
@@ -168,12 +173,10 @@ def choose_device(asked: str, local_rank: int = 0, world: int = 1) -> torch.devi
     count = torch.cuda.device_count()
     number = int(index) if index else local_rank
     if number >= count:
-        there = ", ".join(f"cuda:{i}" for i in range(count))
+        there = f"only {', '.join(f'cuda:{i}' for i in range(count))} {'is' if count == 1 else 'are'} there"
         if world > 1 and not index:
-            raise DeviceError(
-                f"device: local rank {local_rank} has no GPU, only {there} {'is' if count == 1 else 'are'} there; start at most {count} processes"
-            )
-        raise DeviceError(f"device: cuda:{number} is not there, only {there} {'is' if count == 1 else 'are'}")
+            raise DeviceError(f"device: local rank {local_rank} has no GPU, {there}; start at most {count} processes")
+        raise DeviceError(f"device: cuda:{number} is not there, {there}")
     return torch.device("cuda", number)
 
 

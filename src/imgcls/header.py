@@ -1,0 +1,59 @@
+"""The lines at the top of a run: every default that changes the result gets its word."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from imgcls.config import Component, TrainConfig
+from imgcls.data.augment import Augment
+from imgcls.data.loaders import memory_bytes
+from imgcls.inference import describe_parts
+from imgcls.logbook import Logbook
+from imgcls.prepare import Data
+from imgcls.runtime import Runtime
+
+
+def say_data(log: Logbook, data: Data, config: TrainConfig, augment: Augment, batch_size: int) -> None:
+    """Data set, splits, image size, augmentation, and the batch if it had to be cut."""
+    splits, shape = data.splits, data.preprocessing
+    kind = {1: "grey", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
+    parts = describe_parts({"train": splits.train, "val": splits.val, "test": splits.test})
+    log.say(f"data     {data.name}: {parts}; {len(data.source.classes)} classes, {shape.width}x{shape.height} {kind}")
+    for words in (*splits.how, data.words):
+        if words:
+            log.say(f"         {words}")
+    for note in data.source.notes:
+        log.say(note)
+    for warning in data.source.warnings:
+        log.warn(warning)
+    is_default = config.augment["name"] == "default" and augment.draws
+    why = f"  (the default for {data.name}; augment=none turns it off)" if is_default else ""
+    log.say(f"augment  {augment.words}{why}")
+    if batch_size < config.batch_size:
+        log.say(f"batch    cut from {config.batch_size} to {batch_size}, all the training images there are")
+
+
+def say_model(
+    log: Logbook, module: nn.Module, model: Component, config: TrainConfig, optimizer: torch.optim.Optimizer, batch: int
+) -> None:
+    """Model and its size, optimizer, schedule, batch; the model's own note."""
+    count = sum(parameter.numel() for parameter in module.parameters())
+    auto = " (auto)" if config.model["name"] == "auto" else ""
+    lr = optimizer.param_groups[0].get("lr")
+    rate = f" lr {lr:g}" if isinstance(lr, float) else ""
+    method = f"{config.optimizer['name']}{rate}, {config.scheduler['name']}"
+    log.say(f"model    {model.name}{auto}, {count:,} parameters; {method}; batch {batch}")
+    if note := getattr(module, "note", ""):
+        log.say(f"         {note}")
+
+
+def say_device(log: Logbook, runtime: Runtime, data: Data, *, resident: bool, workers: int) -> None:
+    """Device, precision, and where the images lie."""
+    megabytes = memory_bytes(len(data.splits.train), data.preprocessing) / 1e6
+    where = (
+        f"images in memory, {megabytes:,.0f} MB"
+        if resident
+        else f"images streamed by {workers} workers ({megabytes:,.0f} MB in all)"
+    )
+    log.say(f"device   {runtime.describe()}; {where}")

@@ -1,0 +1,194 @@
+"""What happens around the loop: validating, saving, stopping."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from imgcls import checkpoint as checkpoints
+from imgcls.checkpoint import State
+from imgcls.data.loaders import Fetcher
+from imgcls.data.pixels import Preprocessing
+from imgcls.data.source import Images
+from imgcls.errors import RunError, Stopped
+from imgcls.inference import infer
+from imgcls.logbook import Logbook, Row
+from imgcls.loop import Watch
+from imgcls.metrics import cross_entropy
+from imgcls.runtime import Runtime
+
+
+class Signals:
+    """SIGINT and SIGTERM set a number that the run looks at after each step; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + number)
+        self.received = number
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The val part, ready to be served again and again."""
+
+    images: Images
+    fetcher: Fetcher
+    preprocessing: Preprocessing
+
+
+class Keeper(Watch):
+    """Validates, saves and stops a run of ``epochs`` epochs.
+
+    meta: what every checkpoint says beside its tensors. every: (steps, seconds) between two saves within an epoch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        epochs: int,
+        validation: Validation | None,
+        every: tuple[int | None, float | None],
+        meta: dict[str, Any],
+        runtime: Runtime,
+        log: Logbook,
+        signals: Signals,
+    ) -> None:
+        self.folder = folder
+        self.epochs = epochs
+        self.validation = validation
+        self.every_steps, self.every_seconds = every
+        self.meta = meta
+        self.runtime = runtime
+        self.log = log
+        self.signals = signals
+        self.saved_at = time.monotonic()
+
+    def after_step(self, state: State) -> None:
+        """See Watch: save every so often, and stop when asked to."""
+        stop = self.runtime.any(bool(self.signals.received))
+        if stop or self._is_due(state.step):
+            self.save_last(state)
+        if stop:
+            self._stop(state)
+
+    def _is_due(self, step: int) -> bool:
+        if self.every_steps is not None:
+            return step % self.every_steps == 0
+        if self.every_seconds is None:
+            return False
+        return self.runtime.any(time.monotonic() - self.saved_at >= self.every_seconds)  # clocks differ
+
+    def _stop(self, state: State) -> None:
+        number = self.signals.received or int(signal.SIGTERM)
+        raise Stopped(
+            f"stopped by {signal.Signals(number).name} and saved at step {state.step:,}; "
+            f"go on with: imgcls train resume={shlex.quote(str(self.folder))}",
+            number,
+        )
+
+    def after_epoch(self, state: State, images: int, seconds: float, lr: float) -> None:
+        """See Watch: validate, write the epoch's row, save last and perhaps best, stop when asked to."""
+        loss_sum, hits, seen = self.runtime.sum(state.sums).tolist()
+        self.log.check_finite(loss_sum, state.step, state.epochs, lr)
+        val_loss, val_accuracy = self._validate(state)
+        row: Row = {
+            "epoch": state.epochs + 1,
+            "step": state.step,
+            "lr": lr,
+            "train_loss": loss_sum / seen,
+            "train_accuracy": hits / seen,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "seconds": round(seconds, 4),
+            "images_per_second": round(images / max(seconds, 1e-9), 1),
+        }
+        is_best = all(quality(row) > quality(earlier) for earlier in self.log.rows)
+        state.epochs += 1
+        self.log.epoch(row, is_best=is_best, is_last=state.epochs == self.epochs)
+        if is_best:
+            self._save(checkpoints.BEST, checkpoints.model_tensors(state.module), state, {})
+        self.save_last(state)
+        if self.runtime.any(bool(self.signals.received)):
+            self._stop(state)
+
+    def _validate(self, state: State) -> tuple[float | None, float | None]:
+        if self.validation is None:
+            return None, None
+        images = self.validation.images
+        logits = infer(state.module, self.validation.fetcher, len(images), self.validation.preprocessing, self.runtime)
+        loss = cross_entropy(logits, images.labels)
+        if not math.isfinite(loss):
+            where = f"epoch {state.epochs + 1}, step {state.step:,}"
+            raise RunError(
+                f"the validation loss is not finite ({where}); the last checkpoint is from before; "
+                "try a smaller optimizer.lr"
+            )
+        return loss, float((logits.argmax(1) == images.labels).mean())
+
+    def save_last(self, state: State) -> None:
+        """The whole state, to go on from; never one whose loss has ceased to be a number."""
+        sums = self.runtime.sum(state.sums)
+        lr = float(state.optimizer.param_groups[0].get("lr", 0.0))
+        self.log.check_finite(float(sums[0]), state.step, state.epochs, lr)
+        if self.runtime.is_main:
+            tensors, numbers = checkpoints.state_tensors(replace(state, sums=sums))
+            self._save(checkpoints.LAST, tensors, state, {"optimizer_numbers": numbers})
+        self.saved_at = time.monotonic()
+
+    def _save(self, name: str, tensors: dict[str, torch.Tensor], state: State, more: dict[str, Any]) -> None:
+        if not self.runtime.is_main:
+            return
+        meta = {**self.meta, "step": state.step, "epochs_done": state.epochs, **more}
+        folder = self.folder / "checkpoints"
+        keep_as = folder / checkpoints.PREV if name == checkpoints.LAST else None
+        checkpoints.write(folder / name, checkpoints.encode(tensors, meta), keep_as=keep_as)
+
+
+def quality(row: Row) -> tuple[float, float, int]:
+    """What "best" compares: validation accuracy, then loss; without validation the latest is the best."""
+    if row["val_accuracy"] is None:
+        return 0.0, 0.0, int(row["epoch"])
+    return row["val_accuracy"], -row["val_loss"], 0
+
+
+def git_commit() -> str | None:
+    """The commit checked out where the command was given, if that is a repository."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None

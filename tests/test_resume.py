@@ -1,0 +1,244 @@
+"""A run that is stopped anywhere and gone on with ends bit for bit as the one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imgcls import checkpoint as checkpoints
+from imgcls import keeper, train
+from imgcls.checkpoint import State
+from imgcls.cli import main
+from imgcls.config import TrainConfig
+from imgcls.errors import Stopped
+from tests.conftest import SMALL, without_times
+
+Config = Callable[..., TrainConfig]
+
+
+def same_tensors(one: Path, other: Path) -> None:
+    a, b = checkpoints.read(one), checkpoints.read(other)
+    assert a.tensors.keys() == b.tensors.keys()
+    for name, tensor in a.tensors.items():
+        assert torch.equal(tensor, b.tensors[name]), name
+
+
+def same_runs(one: Path, other: Path) -> None:
+    """Weights, optimizer state, metrics, predictions and report of two run folders are equal to the last bit."""
+    for name in (checkpoints.LAST, checkpoints.BEST):
+        same_tensors(one / "checkpoints" / name, other / "checkpoints" / name)
+    rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
+    assert list(map(without_times, rows[0])) == list(map(without_times, rows[1]))
+    reports = [json.loads((run / "report.json").read_text()) for run in (one, other)]
+    assert without_times(reports[0]) == without_times(reports[1])
+    with np.load(one / "predictions.npz") as a, np.load(other / "predictions.npz") as b:
+        for name in a.files:
+            assert np.array_equal(a[name], b[name]), name
+
+
+def stop_at(steps: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run gets SIGTERM right after each of these updates."""
+    waiting = list(steps)
+    after_step = keeper.Keeper.after_step
+
+    def patched(self: keeper.Keeper, state: State) -> None:
+        if waiting and state.step == waiting[0]:
+            waiting.pop(0)
+            os.kill(os.getpid(), signal.SIGTERM)
+        after_step(self, state)
+
+    monkeypatch.setattr(keeper.Keeper, "after_step", patched)
+
+
+def interrupted(config: TrainConfig, steps: Sequence[int], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Run with stops after these updates, going on after each."""
+    stop_at(steps, monkeypatch)
+    first = True
+    for step in steps:
+        with pytest.raises(Stopped) as stopped:
+            train.train(config) if first else train.resume(config, folder, frozenset())
+        assert stopped.value.exit_code == 143
+        assert checkpoints.read(folder / "checkpoints" / checkpoints.LAST).meta["step"] == step
+        first = False
+    train.resume(config, folder, frozenset())
+
+
+CASES = {
+    "lenet, adamw, onecycle": (),
+    "sgd with momentum, cosine": ("optimizer=sgd", "scheduler=cosine", "scheduler.warmup_epochs=1"),
+    "adam, step": ("optimizer=adam", "scheduler=step"),
+    "adagrad, constant": ("optimizer=adagrad", "scheduler=constant"),
+    "rmsprop": ("optimizer=rmsprop", "optimizer.momentum=0.5"),
+    "dropout": ("model=mlp", "model.dropout=0.3"),
+    "augmentation": ("augment=standard", "loss.label_smoothing=0.1"),
+    "bf16": ("precision=bf16",),
+    "no validation": ("dataset.val_fraction=0",),
+    "deterministic": ("deterministic=true",),
+    "streamed": ("loader=stream", "workers=0"),
+}
+
+
+@pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
+def test_a_stopped_run_ends_like_the_uninterrupted_one(
+    words: tuple[str, ...], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)  # pictures have no part in it
+    train.train(config(*words, "run_dir=whole"))
+    total = checkpoints.read(Path("whole/checkpoints/last.safetensors")).meta["step"]
+    interrupted(config(*words, "run_dir=parts"), [1, total // 2, total // 2 + 2, total], monkeypatch, Path("parts"))
+    same_runs(Path("whole"), Path("parts"))
+
+
+def test_resume_with_batch_norm_channels_last_weights_and_a_fused_optimizer(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("model=resnet18", "optimizer=sgd", "dataset.limit=64", "batch_size=16", "dataset.channels=3", "epochs=2")
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config(*words, "run_dir=whole"))
+    interrupted(config(*words, "run_dir=parts"), [2, 4, 5], monkeypatch, Path("parts"))
+    same_runs(Path("whole"), Path("parts"))
+
+
+def test_optimizer_state_is_loaded_in_its_parameters_memory_format(config: Config) -> None:
+    made = config(
+        "model=resnet18", "optimizer=sgd", "dataset.limit=32", "dataset.channels=3", "epochs=1", "run_dir=run"
+    )
+    train.train(made)
+    checkpoint = checkpoints.read(Path("run/checkpoints/last.safetensors"))
+    parts = train.choose_parts(made)
+    from imgcls.logbook import Logbook
+    from imgcls.runtime import session
+
+    with session("cpu", "fp32", 1) as runtime:
+        state = train.build(made, parts, runtime, Logbook(is_main=False), {}).state
+    checkpoints.load_state(state, checkpoint)
+    parameter = state.module.get_parameter("layer1.0.conv1.weight")
+    momentum = state.optimizer.state[parameter]["momentum_buffer"]
+    assert parameter.is_contiguous(memory_format=torch.channels_last)
+    assert momentum.stride() == parameter.stride()
+    assert torch.equal(momentum, checkpoint.tensors["optimizer.layer1.0.conv1.weight.momentum_buffer"])
+
+
+def test_saves_within_an_epoch_do_not_change_the_result_and_are_gone_on_from(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=whole"))
+    made = config("checkpoint_every=4", "run_dir=parts")
+
+    def die(self: keeper.Keeper, state: State) -> None:  # SIGKILL: nothing is saved
+        raise KeyboardInterrupt
+
+    after_epoch = keeper.Keeper.after_epoch
+    monkeypatch.setattr(keeper.Keeper, "after_epoch", die)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(made)
+    assert checkpoints.read(Path("parts/checkpoints/last.safetensors")).meta["step"] == 4
+    monkeypatch.setattr(keeper.Keeper, "after_epoch", after_epoch)
+    train.resume(made, Path("parts"), frozenset())
+    same_runs(Path("whole"), Path("parts"))
+
+
+def test_a_kill_between_the_row_and_the_checkpoint_leaves_no_row_twice(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=whole"))
+    save = keeper.Keeper._save
+
+    def die(self: keeper.Keeper, name: str, *args: object) -> None:
+        if self.log.rows and self.log.rows[-1]["epoch"] == 2:
+            raise KeyboardInterrupt
+        save(self, name, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(keeper.Keeper, "_save", die)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config("run_dir=parts"))
+    assert len(Path("parts/metrics.jsonl").read_text().splitlines()) == 2
+    monkeypatch.setattr(keeper.Keeper, "_save", save)
+    train.resume(config("run_dir=parts"), Path("parts"), frozenset())
+    same_runs(Path("whole"), Path("parts"))
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=whole"))
+    stop_at([9], monkeypatch)
+    with pytest.raises(Stopped):
+        train.train(config("run_dir=parts"))
+    last = Path("parts/checkpoints/last.safetensors")
+    data = bytearray(last.read_bytes())
+    data[-1] ^= 1
+    last.write_bytes(data)
+    train.resume(config("run_dir=parts"), Path("parts"), frozenset())
+    assert "damaged" in capsys.readouterr().err
+    same_runs(Path("whole"), Path("parts"))
+
+
+def test_two_equal_runs_write_equal_bytes(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    for name in ("a", "b"):
+        train.train(config("run_dir=same"))
+        Path("same").rename(name)
+    for file in ("checkpoints/last.safetensors", "checkpoints/best.safetensors", "predictions.npz"):
+        assert Path("a", file).read_bytes() == Path("b", file).read_bytes(), file
+
+
+def test_another_seed_gives_another_run_on_the_same_splits(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    for seed in (0, 1):
+        train.train(config(f"seed={seed}", f"run_dir={seed}"))
+    a, b = (checkpoints.read(Path(f"{seed}/checkpoints/last.safetensors")) for seed in (0, 1))
+    assert not torch.equal(a.tensors["model.features.conv1.weight"], b.tensors["model.features.conv1.weight"])
+    with np.load("0/split.npz") as one, np.load("1/split.npz") as other:
+        assert all(np.array_equal(one[part], other[part]) for part in ("train", "val", "test"))
+
+
+def test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "run_dir=run"]) == 0
+    before = {
+        path: path.stat().st_mtime_ns for path in Path("run").rglob("*") if path.name != ".lock" and path.is_file()
+    }
+    capsys.readouterr()
+    assert main(["train", "resume=run"]) == 0
+    assert "already complete (epoch 2/2)" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert main(["train", "resume=run", "epochs=3"]) == 0
+    assert [json.loads(line)["epoch"] for line in Path("run/metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_prints_the_command_that_goes_on(number: signal.Signals, code: int) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "imgcls",
+        "train",
+        "epochs=100000",
+        "dataset.limit=200",
+        "threads=1",
+        "run_dir=my run",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.lstrip().startswith("3 "):  # the third epoch's row
+                process.send_signal(number)
+        assert process.wait(30) == code
+    assert "imgcls train resume='my run'" in lines[-1]
+    step = checkpoints.read(Path("my run/checkpoints/last.safetensors")).meta["step"]
+    assert f"step {step:,}" in lines[-1]
+    assert not Path("my run/report.json").exists()
