@@ -65,8 +65,7 @@ class Checkpoint:
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     """The file's bytes, the same for the same content."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    body = safetensors.torch.save(plain)
+    body = safetensors.torch.save(_apart(tensors))
     size = int.from_bytes(body[:8], "little")
     header = json.loads(body[8 : 8 + size])
     strings = {key: value if key in PLAIN else json.dumps(value) for key, value in sorted(meta.items())}
@@ -75,6 +74,19 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
     text += b" " * (-len(text) % 8)
     whole = len(text).to_bytes(8, "little") + text + body[8 + size :]
     return whole.replace(NO_DIGEST.encode(), hashlib.sha256(whole).hexdigest().encode(), 1)
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous, those that share memory (tied weights) copied: each is stored by itself."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in sorted(tensors.items()):
+        own = tensor.detach().cpu().contiguous()
+        if own.untyped_storage().data_ptr() in seen:
+            own = own.clone()
+        seen.add(own.untyped_storage().data_ptr())
+        plain[name] = own
+    return plain
 
 
 def decode(data: bytes, path: Path) -> Checkpoint:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import torch
 from torch import nn
 
@@ -14,24 +16,34 @@ from imgcls.prepare import Data
 from imgcls.runtime import Runtime
 
 
+def line(label: str, text: str) -> str:
+    """A line of the header, wrapped at 80 columns."""
+    start, width = f"{label:<9}", 80
+    return textwrap.fill(
+        text, width, initial_indent=start, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def say_data(log: Logbook, data: Data, config: TrainConfig, augment: Augment, batch_size: int) -> None:
     """Data set, splits, image size, augmentation, and the batch if it had to be cut."""
     splits, shape = data.splits, data.preprocessing
     kind = {1: "grey", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
     parts = describe_parts({"train": splits.train, "val": splits.val, "test": splits.test})
-    log.say(f"data     {data.name}: {parts}; {len(data.source.classes)} classes, {shape.width}x{shape.height} {kind}")
+    log.say(
+        line("data", f"{data.name}: {parts}; {len(data.source.classes)} classes, {shape.width}x{shape.height} {kind}")
+    )
     for words in (*splits.how, data.words):
         if words:
-            log.say(f"         {words}")
+            log.say(line("", words))
     for note in data.source.notes:
         log.say(note)
     for warning in data.source.warnings:
         log.warn(warning)
     is_default = config.augment["name"] == "default" and augment.draws
     why = f"  (the default for {data.name}; augment=none turns it off)" if is_default else ""
-    log.say(f"augment  {augment.words}{why}")
+    log.say(line("augment", f"{augment.words}{why}"))
     if batch_size < config.batch_size:
-        log.say(f"batch    cut from {config.batch_size} to {batch_size}, all the training images there are")
+        log.say(line("batch", f"cut from {config.batch_size} to {batch_size}, all the training images there are"))
 
 
 def say_model(
@@ -43,9 +55,9 @@ def say_model(
     lr = optimizer.param_groups[0].get("lr")
     rate = f" lr {lr:g}" if isinstance(lr, float) else ""
     method = f"{config.optimizer['name']}{rate}, {config.scheduler['name']}"
-    log.say(f"model    {model.name}{auto}, {count:,} parameters; {method}; batch {batch}")
+    log.say(line("model", f"{model.name}{auto}, {count:,} parameters; {method}; batch {batch}"))
     if note := getattr(module, "note", ""):
-        log.say(f"         {note}")
+        log.say(line("", note))
 
 
 def say_device(log: Logbook, runtime: Runtime, data: Data, *, resident: bool, workers: int) -> None:
@@ -56,4 +68,4 @@ def say_device(log: Logbook, runtime: Runtime, data: Data, *, resident: bool, wo
         if resident
         else f"images streamed by {workers} workers ({megabytes:,.0f} MB in all)"
     )
-    log.say(f"device   {runtime.describe()}; {where}")
+    log.say(line("device", f"{runtime.describe()}; {where}"))

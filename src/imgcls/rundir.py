@@ -68,7 +68,9 @@ class RunFolder:
             raise RunError(f"cannot write into the run folder {path}: {error.strerror}") from error
         if not _try_lock(self.lock):
             self.lock.seek(0)
-            raise RunError(f"{path} is in use by process {self.lock.read().strip() or '?'}")
+            holder = self.lock.read().strip() or "?"
+            self.lock.close()
+            raise RunError(f"{path} is in use by process {holder}")
         self.lock.seek(0)
         self.lock.truncate()
         self.lock.write(f"{os.getpid()}\n")

@@ -1,0 +1,44 @@
+# Everything on a fresh machine with Python 3.11 to 3.13, git and make: the environment is made in .venv.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+JOBS ?= 2
+BIN := $(VENV)/bin
+FAST := not slow and not gpu and not network
+
+.PHONY: demo test test-all check lint format clean
+
+demo: $(VENV)/installed  ## install, and train on real images that need no download
+	$(BIN)/imgcls train
+
+test: $(VENV)/installed-dev  ## install, and run the fast tests
+	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST)"
+
+test-all: $(VENV)/installed-dev  ## all tests that this machine can run
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: lint test  ## what every commit must pass
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "imgcls needs Python 3.11, 3.12 or 3.13"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@ $(VENV)/installed

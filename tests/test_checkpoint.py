@@ -1,0 +1,236 @@
+"""Checkpoint files: deterministic, verified before they are parsed, readable by the format's own library."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import random
+from pathlib import Path
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from imgcls import checkpoint as checkpoints
+from imgcls.checkpoint import State, decode, encode, read, write
+from imgcls.errors import CheckpointError, RunError
+
+META = {"format_version": 1, "imgcls": "0.1.0", "classes": ["ä", '"sha256":"'], "step": 3}
+
+
+def small_file() -> bytes:
+    torch.manual_seed(0)
+    return encode({"model.b": torch.randn(3, 4), "model.a": torch.arange(5)}, META)
+
+
+def test_what_is_written_is_read_back() -> None:
+    found = decode(small_file(), Path("x"))
+    assert torch.equal(found.tensors["model.a"], torch.arange(5))
+    assert {key: found.meta[key] for key in META} == META
+    assert sorted(found.part("model.")) == ["a", "b"]
+
+
+def test_the_formats_own_library_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(small_file())
+    with safetensors.safe_open(path, "pt") as file:
+        assert sorted(file.keys()) == ["model.a", "model.b"]
+        assert json.loads(file.metadata()["classes"]) == META["classes"]
+        assert len(file.metadata()["sha256"]) == 64
+
+
+def test_equal_content_gives_equal_bytes() -> None:
+    assert len({small_file() for _ in range(8)}) == 1
+
+
+def test_channels_last_tensors_keep_their_values() -> None:
+    tensor = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    assert torch.equal(decode(encode({"x": tensor}, META), Path("x")).tensors["x"], tensor)
+
+
+def test_tied_weights_are_stored_each_by_itself() -> None:
+    weight = torch.arange(6.0).view(2, 3)
+    found = decode(encode({"a": weight, "b": weight, "c": weight[0]}, META), Path("x")).tensors
+    assert torch.equal(found["a"], weight)
+    assert torch.equal(found["b"], weight)
+    assert torch.equal(found["c"], weight[0])
+
+
+def test_no_bit_flip_and_no_truncation_passes() -> None:
+    data = small_file()
+    draw = random.Random(0)
+    header = 8 + int.from_bytes(data[:8], "little")
+    flips = [(byte, bit) for byte in range(header) for bit in range(8)][:: max(1, header * 8 // 1000)]
+    flips += [(draw.randrange(len(data)), draw.randrange(8)) for _ in range(1000)]
+    for byte, bit in flips:
+        damaged = bytearray(data)
+        damaged[byte] ^= 1 << bit
+        with pytest.raises(CheckpointError):
+            decode(bytes(damaged), Path("x"))
+    for length in {
+        0,
+        1,
+        7,
+        8,
+        9,
+        16,
+        header - 1,
+        header,
+        len(data) - 1,
+        *(draw.randrange(len(data)) for _ in range(100)),
+    }:
+        with pytest.raises(CheckpointError):
+            decode(data[:length], Path("x"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<html><body>404</body></html>" * 20,
+        pickle.dumps({"a": 1}) + b"\0" * 100,
+        (1 << 60).to_bytes(8, "little") + b"{" + b"x" * 50,
+        safetensors.torch.save({"model.a": torch.zeros(3)}),
+        safetensors.torch.save({"model.a": torch.zeros(3)}, {"sha256": "0" * 64}),
+    ],
+    ids=["html", "pickle", "huge header", "no checksum", "wrong checksum"],
+)
+def test_files_that_are_not_ours_are_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"one\.safetensors"):
+        read(path)
+
+
+def test_a_file_of_a_newer_imgcls_says_so() -> None:
+    with pytest.raises(CheckpointError, match=r"newer imgcls \(9\.0"):
+        decode(encode({"a": torch.zeros(1)}, META | {"format_version": 2, "imgcls": "9.0"}), Path("x"))
+
+
+def test_missing_folder_and_unreadable_are_one_line(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CheckpointError, match=str(path)):
+            read(path)
+
+
+def test_writing_keeps_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path, before = tmp_path / "c" / "last", tmp_path / "c" / "prev"
+    write(path, b"one", keep_as=before)
+    write(path, b"two", keep_as=before)
+    assert (path.read_bytes(), before.read_bytes()) == (b"two", b"one")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["last", "prev"]
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last"
+    write(path, b"one")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        write(path, b"two")
+    assert path.read_bytes() == b"one"
+    assert [file.name for file in tmp_path.iterdir()] == ["last"]
+
+
+class TestState:
+    def make(self) -> State:
+        torch.manual_seed(1)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 2))
+        module = module.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, fused=True)
+        return State(
+            module, optimizer, torch.amp.GradScaler("cpu", init_scale=8.0), torch.zeros(3, dtype=torch.float64)
+        )
+
+    def step(self, state: State, seed: int) -> None:
+        images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        state.optimizer.zero_grad()
+        assert state.scaler is not None
+        state.scaler.scale(state.module(images).square().mean()).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.step += 1
+
+    def saved(self, state: State) -> checkpoints.Checkpoint:
+        tensors, numbers = checkpoints.state_tensors(state)
+        meta = META | {"step": state.step, "epochs_done": state.epochs, "optimizer_numbers": numbers}
+        return decode(encode(tensors, meta), Path("x"))
+
+    def test_a_loaded_state_goes_on_like_the_saved_one(self) -> None:
+        one = self.make()
+        for seed in range(3):
+            self.step(one, seed)
+        other = self.make()
+        checkpoints.load_state(other, self.saved(one))
+        for state in (one, other):
+            self.step(state, 9)
+        for name, tensor in checkpoints.state_tensors(one)[0].items():
+            assert torch.equal(tensor, checkpoints.state_tensors(other)[0][name]), name
+        assert (other.step, other.epochs) == (4, 0)
+
+    def test_the_scaler_is_part_of_it(self) -> None:
+        one = self.make()
+        assert one.scaler is not None
+        one.scaler._lazy_init_scale_growth_tracker(torch.device("cpu"))
+        self.step(one, 0)
+        one.scaler.update(2.0)
+        other = self.make()
+        checkpoints.load_state(other, self.saved(one))
+        assert other.scaler is not None
+        assert other.scaler.get_scale() == 2.0
+        assert other.scaler.state_dict() == one.scaler.state_dict()
+
+    def test_weights_only_is_refused_for_resume(self) -> None:
+        state = self.make()
+        found = decode(encode(checkpoints.model_tensors(state.module), META), Path("x"))
+        with pytest.raises(CheckpointError, match="weights only"):
+            checkpoints.load_state(state, found)
+
+    def test_missing_extra_misshapen_and_infinite_tensors_are_named(self) -> None:
+        state = self.make()
+        good = checkpoints.model_tensors(state.module)
+        weight = good["model.3.weight"]
+        cases = {
+            r"3\.weight \(missing\)": {key: value for key, value in good.items() if key != "model.3.weight"},
+            r"extra \(unknown\)": good | {"model.extra": weight},
+            r"3\.weight \(float32 \(2, 3\)": good | {"model.3.weight": torch.zeros(2, 3)},
+            r"3\.weight \(float64": good | {"model.3.weight": weight.double()},
+            r"3\.weight holds numbers that are not finite": good | {"model.3.weight": weight * float("nan")},
+        }
+        for message, tensors in cases.items():
+            with pytest.raises(CheckpointError, match=message):
+                checkpoints.load_module(state.module, decode(encode(tensors, META), Path("x")))
+
+
+def test_an_infinite_gradient_is_skipped_by_the_scaler() -> None:
+    from imgcls.loop import backward
+
+    module = nn.Linear(2, 1)
+    state = State(
+        module,
+        torch.optim.SGD(module.parameters(), lr=1.0),
+        torch.amp.GradScaler("cpu", init_scale=4.0),
+        torch.zeros(3),
+    )
+    before = module.weight.detach().clone()
+    backward(state, module(torch.full((1, 2), float("inf"))).sum())
+    assert torch.equal(module.weight, before)
+    assert state.scaler is not None
+    assert state.scaler.get_scale() == 2.0
+    state.optimizer.zero_grad()
+    backward(state, module(torch.ones(1, 2)).sum())
+    assert not torch.equal(module.weight, before)
+
+
+def test_no_module_but_cifars_reader_imports_pickle_and_none_calls_torch_load() -> None:
+    for path in (Path(checkpoints.__file__).parent).rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert "pickle" not in imported or path.name == "cifar.py", path
+        attributes = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not attributes & {"torch.load", "torch.save", "np.load(allow_pickle=True)"}, path

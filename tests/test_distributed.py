@@ -1,0 +1,74 @@
+"""Several processes: the same samples in the same global batches, one run folder, exact evaluation."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from imgcls import checkpoint as checkpoints
+from imgcls.cli import main
+
+WORDS = (
+    "dataset.limit=200",
+    "dataset.test_limit=60",
+    "epochs=2",
+    "batch_size=33",
+    "threads=1",
+    "model=mlp",
+    "augment=standard",
+)
+
+
+def torchrun(*words: str, world: int = 2) -> subprocess.CompletedProcess[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}", f"--master-port={port}"]
+    return subprocess.run(
+        [*command, "-m", "imgcls", "train", *words], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes_do_what_one_does() -> None:
+    done = torchrun(*WORDS)
+    assert done.returncode == 0, done.stderr
+    runs = list(Path("outputs").iterdir())
+    assert [run.name for run in runs] == ["mlp-digits-1"]
+    assert done.stderr.count("data     digits") == 1
+    assert main(["train", *WORDS, "run_dir=one"]) == 0
+    rows = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (runs[0], Path("one"))
+    ]
+    for several, single in zip(*rows, strict=True):
+        for key in ("epoch", "step", "lr"):
+            assert several[key] == single[key]
+        for key in ("train_loss", "val_loss"):
+            assert several[key] == pytest.approx(single[key], rel=1e-4)
+    a, b = (checkpoints.read(run / "checkpoints/last.safetensors").tensors for run in (runs[0], Path("one")))
+    for name, tensor in a.items():
+        torch.testing.assert_close(tensor, b[name], rtol=1e-3, atol=1e-4, msg=name)
+    with np.load(runs[0] / "predictions.npz") as several, np.load("one/predictions.npz") as single:
+        assert np.array_equal(several["labels"], single["labels"])
+        np.testing.assert_allclose(several["probabilities"], single["probabilities"], atol=1e-3)
+    assert main(["evaluate", str(runs[0])]) == 0
+    reports = [
+        json.loads((runs[0] / name).read_text()) for name in ("report.json", "evaluations/digits-test/report.json")
+    ]
+    assert reports[0]["accuracy"] == reports[1]["accuracy"]
+    assert reports[0]["loss"] == pytest.approx(reports[1]["loss"], rel=1e-6)
+
+
+def test_a_mistake_is_said_once() -> None:
+    done = torchrun("epochs=zero")
+    assert done.returncode != 0
+    assert done.stderr.count("imgcls: error: epochs: expected an integer, got 'zero'") == 1
+    assert not Path("outputs").exists()

@@ -1,0 +1,96 @@
+"""Run folders: never shared, never overwritten, and how RUN finds one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from imgcls import rundir
+from imgcls.errors import CheckpointError, ConfigError, RunError
+
+
+def test_names_count_up_past_the_highest() -> None:
+    Path("outputs/lenet-digits-7").mkdir(parents=True)
+    Path("outputs/lenet-digits-x").mkdir()
+    for name, path in (("lenet-digits", "outputs/lenet-digits-8"), ("mlp-digits", "outputs/mlp-digits-1")):
+        held = rundir.claim(None, name)
+        held.close()
+        assert held.path == Path(path)
+
+
+def test_eight_claims_at_once_get_eight_folders() -> None:
+    barrier = threading.Barrier(8)
+
+    def claim(_: int) -> Path:
+        barrier.wait()
+        held = rundir.claim(None, "a")
+        held.close()
+        return held.path
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(claim, range(8)))
+    assert sorted(paths) == [Path(f"outputs/a-{i}") for i in range(1, 9)]
+    assert all(path.is_dir() for path in paths)
+
+
+def test_a_folder_with_something_in_it_is_refused() -> None:
+    Path("run").mkdir()
+    rundir.check_new("run")
+    Path("run/notes.txt").touch()
+    with pytest.raises(ConfigError, match="resume=run"):
+        rundir.claim("run", "x")
+    with pytest.raises(ConfigError, match="is a file"):
+        rundir.check_new("run/notes.txt")
+
+
+def test_a_folder_in_use_is_refused_and_free_again_afterwards() -> None:
+    code = (
+        "import sys; from imgcls import rundir; held = rundir.claim('run', 'x'); "
+        "open('run/config.yaml', 'w').close(); print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(RunError, match=f"in use by process {process.pid}"):
+            rundir.check_new("run")
+        with pytest.raises(RunError, match=f"in use by process {process.pid}"):
+            rundir.RunFolder(Path("run"))
+        process.kill()
+        process.wait()
+    rundir.RunFolder(Path("run")).close()
+
+
+def test_a_folder_that_cannot_be_made_is_the_runs_failure() -> None:
+    with pytest.raises(RunError, match="/proc/none"):
+        rundir.claim("/proc/none", "x")
+
+
+def test_latest_is_the_newest_run_those_of_sweeps_included() -> None:
+    with pytest.raises(CheckpointError, match="no run"):
+        rundir.latest()
+    for age, name in ((30, "a-1"), (20, "sweep-1/0"), (10, "sweep-1/1"), (40, "b-1")):
+        config = Path("outputs", name, "config.yaml")
+        config.parent.mkdir(parents=True)
+        config.touch()
+        os.utime(config, (1e9 - age, 1e9 - age))
+    assert rundir.latest() == Path("outputs/sweep-1/1")
+
+
+def test_a_run_is_found_by_its_folder_and_by_its_checkpoints() -> None:
+    for name in ("config.yaml", "checkpoints/best.safetensors"):
+        path = Path("run", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert rundir.run_folder("run") == Path("run")
+    assert rundir.run_folder("run/checkpoints/best.safetensors") == Path("run").resolve()
+    for wrong in ("none", "run/checkpoints"):
+        with pytest.raises(CheckpointError, match=wrong):
+            rundir.run_folder(wrong)
+        with pytest.raises(CheckpointError):
+            rundir.best_checkpoint(wrong)

@@ -1,0 +1,202 @@
+"""A whole run from the command line: what it writes, what it says, and that others can read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from sklearn import metrics as reference
+
+import imgcls
+from imgcls import checkpoint as checkpoints
+from imgcls import keeper, train
+from imgcls.checkpoint import State
+from imgcls.cli import main
+from imgcls.config import TrainConfig
+from imgcls.errors import RunError
+from tests.conftest import SMALL, without_times
+
+Config = Callable[..., TrainConfig]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["train", *SMALL, f"run_dir={folder}", "model=mlp"]) == 0
+    return folder
+
+
+def test_the_run_folder_holds_what_the_contract_lists(run: Path) -> None:
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert files >= {
+        "config.yaml",
+        "metrics.jsonl",
+        "checkpoints/last.safetensors",
+        "checkpoints/prev.safetensors",
+        "checkpoints/best.safetensors",
+        "report.json",
+        "predictions.npz",
+        "plots/curves.png",
+        "plots/confusion_matrix.png",
+        "plots/mistakes.png",
+        "plots/train_batch.png",
+        "train.log",
+        "split.npz",
+    }
+    assert any(name.startswith("tensorboard/events") for name in files)
+    for plot in (run / "plots").iterdir():
+        with Image.open(plot) as image:
+            assert min(image.size) > 100, plot
+
+
+def test_metrics_have_a_line_for_each_epoch(run: Path) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    keys = "epoch step lr train_loss train_accuracy val_loss val_accuracy seconds images_per_second"
+    assert all(list(row) == keys.split() for row in rows)
+
+
+def test_config_yaml_is_the_configuration(run: Path, config: Config) -> None:
+    stored = yaml.safe_load((run / "config.yaml").read_text())
+    assert stored == vars(config("model=mlp", f"run_dir={run}"))
+
+
+def test_the_report_equals_scikit_learns_figures(run: Path) -> None:
+    report = json.loads((run / "report.json").read_text())
+    with np.load(run / "predictions.npz", allow_pickle=False) as file:
+        labels, probabilities, classes = file["labels"], file["probabilities"], file["classes"]
+    predicted = probabilities.argmax(1)
+    every: dict[str, Any] = {"labels": range(len(classes)), "zero_division": 0}
+    assert report["n"] == len(labels) == 60
+    assert report["accuracy"] == reference.accuracy_score(labels, predicted)
+    assert report["confusion_matrix"] == reference.confusion_matrix(labels, predicted, labels=range(10)).tolist()
+    names = {"precision": reference.precision_score, "recall": reference.recall_score, "f1": reference.f1_score}
+    for name, score in names.items():
+        for average in ("macro", "micro", "weighted"):
+            assert report[name][average] == pytest.approx(score(labels, predicted, average=average, **every), abs=1e-12)
+        own = [row[name] for row in report["per_class"]]
+        np.testing.assert_allclose(own, score(labels, predicted, average=None, **every), atol=1e-12)
+    assert report["loss"] == pytest.approx(reference.log_loss(labels, probabilities, labels=range(10)), rel=1e-5)
+
+
+def test_evaluate_gives_trains_report_to_the_last_digit(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "output=again"]) == 0
+    ours, theirs = (json.loads(path.read_text()) for path in (Path("again/report.json"), run / "report.json"))
+    assert without_times(ours) == without_times(theirs)
+    with np.load("again/predictions.npz") as a, np.load(run / "predictions.npz") as b:
+        assert np.array_equal(a["probabilities"], b["probabilities"])
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    assert main(["evaluate", str(run), "split=val"]) == 0
+    assert (run / "evaluations/digits-val/report.json").is_file()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_tensorboard_reads_the_events_back(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for tag, key in {"train/loss": "train_loss", "val/accuracy": "val_accuracy"}.items():
+        scalars = events.Scalars(tag)
+        assert [scalar.step for scalar in scalars] == [row["step"] for row in rows]
+        assert [scalar.value for scalar in scalars] == pytest.approx([row[key] for row in rows])
+    assert "test/confusion_matrix" in events.Tags()["images"]
+    assert events.Tags()["graph"]
+    session = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    hparams = plugin_data_pb2.HParamsPluginData.FromString(session).session_start_info.hparams
+    assert hparams["optimizer.lr"].number_value == 0.005
+    assert hparams["model"].string_value == "mlp"
+
+
+def test_the_checkpoint_is_all_that_predict_needs(run: Path) -> None:
+    alone = Path("alone.safetensors")
+    alone.write_bytes((run / "checkpoints/best.safetensors").read_bytes())
+    model = imgcls.load(str(alone))
+    assert model.classes == tuple("0123456789")
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    row = model.predict([image], topk=3)[0]
+    with torch.no_grad():
+        probabilities = model.module(model.preprocess(image)).softmax(1)[0]
+    assert row["probability"] == pytest.approx(float(probabilities.max()), abs=1e-6)
+    assert [top["label"] for top in row["topk"]] == [
+        model.classes[i] for i in probabilities.argsort(descending=True)[:3]
+    ]
+
+
+def test_the_header_names_every_choice_that_changes_the_result(
+    config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("dataset.limit=40", "batch_size=500", "epochs=1"))
+    said = capsys.readouterr()
+    for words in (
+        "run      outputs/lenet-digits-1",
+        "digits: 36 train, 4 val, 60 test; 10 classes, 8x8 grey",
+        "test: a stratified 20% of all",
+        "val: a stratified 10% of train",
+        "augment  none",
+        "batch    cut from 500 to 36",
+        "lenet (auto), 44,426 parameters; adamw lr 0.005, onecycle",
+        "cpu, 1 thread, fp32",
+        "images in memory",
+    ):
+        assert words in said.err
+    assert said.out.lstrip().startswith("test     60 images, never used before")
+    assert max(map(len, (said.err + said.out).splitlines())) <= 80 or "model " in said.err
+    assert (said.err + said.out).count("\x1b") == 0
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_good_checkpoint(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = keeper.Keeper.after_step
+
+    def poison(self: keeper.Keeper, state: State) -> None:
+        step(self, state)
+        if state.step == 7:
+            with torch.no_grad():
+                next(state.module.parameters()).fill_(float("nan"))
+
+    monkeypatch.setattr(keeper.Keeper, "after_step", poison)
+    with pytest.raises(RunError, match=r"not finite \(step 12, epoch 2, learning rate"):
+        train.train(config("run_dir=run"))
+    last = checkpoints.read(Path("run/checkpoints/last.safetensors"))
+    assert last.meta["step"] == 6
+    assert all(torch.isfinite(tensor).all() for tensor in last.tensors.values())
+
+
+def test_tensorboard_failing_is_said_and_does_not_stop_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
+    assert capsys.readouterr().err.count("TensorBoard's log is given up") == 1
+
+
+def test_a_colour_run_on_real_images(real_data: str) -> None:
+    words = ["dataset=cifar10", "dataset.limit=600", "dataset.test_limit=300", "epochs=2", "threads=1", "run_dir=run"]
+    assert main(["train", *words, f"dataset.root={real_data}"]) == 0
+    report = json.loads(Path("run/report.json").read_text())
+    assert report["n"] == 300
+    assert report["accuracy"] > 0.15
+
+
+def test_mnist_in_one_epoch(real_data: str) -> None:
+    words = ["dataset=mnist", "model=mlp", "epochs=1", f"dataset.root={real_data}", "run_dir=run"]
+    assert main(["train", *words]) == 0
+    assert json.loads(Path("run/report.json").read_text())["accuracy"] > 0.95
