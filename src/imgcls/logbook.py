@@ -216,7 +216,7 @@ class Live:
 
         share = step / self.total
         left = seconds / max(1, step - self.first) * (self.total - step)
-        words = f"{share:.0%}"
+        words = f"{share * 100:.0f} %"
         words += "" if math.isnan(self.loss) else f"  loss {self.loss:.3g}"
         words += f"  {self.images / max(seconds, 1e-9):,.0f} img/s  {clock(left)} left"
         words += "" if self.best is None else f"  best {self.best * 100:.1f} %"

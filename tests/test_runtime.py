@@ -1,0 +1,87 @@
+"""Devices, precision, threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from imgcls import runtime
+from imgcls.errors import ConfigError, DeviceError
+from imgcls.runtime import Runtime, choose_device, choose_precision, session
+
+
+def fake_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_auto_takes_the_gpu_of_the_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpus(monkeypatch, 2)
+    assert choose_device("auto") == torch.device("cuda", 0)
+    assert choose_device("cuda", local_rank=1, world=2) == torch.device("cuda", 1)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "rank", "world", "message"),
+    [
+        ("cuda", 0, 0, 1, "cuda is not available"),
+        ("cuda:7", 1, 0, 1, "cuda:7 is not there, only cuda:0 is there"),
+        ("cuda", 2, 2, 4, "local rank 2 has no GPU, only cuda:0, cuda:1 are there; start at most 2 processes"),
+        ("gpu", 1, 0, 1, "unknown 'gpu'"),
+        ("cuda:x", 1, 0, 1, "unknown 'cuda:x'"),
+    ],
+)
+def test_a_device_that_is_not_there(
+    asked: str, gpus: int, rank: int, world: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus(monkeypatch, gpus)
+    with pytest.raises(ConfigError, match=message):
+        choose_device(asked, rank, world)
+    assert issubclass(DeviceError, ConfigError)
+
+
+def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_precision("auto", torch.device("cpu")) == "fp32"
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+    with pytest.raises(ConfigError, match="precision=bf16"):
+        choose_precision("fp16", torch.device("cpu"))
+    for has_bf16, chosen in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_bf16: has)
+        assert choose_precision("auto", torch.device("cuda", 0)) == chosen
+
+
+def test_bf16_computes_in_bf16_and_leaves_the_weights_alone() -> None:
+    layer = torch.nn.Linear(3, 2)
+    with Runtime(torch.device("cpu"), "bf16", 1).autocast():
+        assert layer(torch.ones(1, 3)).dtype == torch.bfloat16
+    assert layer.weight.dtype == torch.float32
+    assert Runtime(torch.device("cpu"), "bf16", 1).scaler() is None
+
+
+def test_fp16_brings_a_scaler() -> None:
+    assert isinstance(Runtime(torch.device("cpu"), "fp16", 1).scaler(), torch.amp.GradScaler)
+
+
+def test_placed_weights_are_channels_last() -> None:
+    module = Runtime(torch.device("cpu"), "fp32", 1).place(torch.nn.Conv2d(3, 4, 3))
+    assert module.get_parameter("weight").is_contiguous(memory_format=torch.channels_last)
+
+
+def test_threads_and_determinism_are_set() -> None:
+    with session("cpu", "auto", 1, deterministic=True) as found:
+        assert (found.threads, torch.get_num_threads()) == (1, 1)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert found.describe().startswith("cpu, 1 thread, fp32")
+
+
+def test_tf32_is_off_inside_and_as_before_afterwards() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with runtime.exact_fp32():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_free_memory_is_less_than_all() -> None:
+    assert 1 << 20 < Runtime(torch.device("cpu"), "fp32", 1).free_memory() < 1 << 50
