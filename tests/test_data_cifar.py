@@ -25,7 +25,12 @@ Batch = dict[str, Any]
 
 def batch(count: int = 6, seed: int = 0, key: str = "labels") -> Batch:
     pixels = np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
-    return {"batch_label": "a batch", key: [i % 3 for i in range(count)], "data": pixels, "filenames": ["x.png"] * count}
+    return {
+        "batch_label": "a batch",
+        key: [i % 3 for i in range(count)],
+        "data": pixels,
+        "filenames": ["x.png"] * count,
+    }
 
 
 def write_cifar10(folder: Path, **changed: Batch) -> Path:

@@ -9,10 +9,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imgcls import __version__
 from imgcls.errors import ConfigError, DeviceError, ImgclsError
+
+if TYPE_CHECKING:
+    from imgcls.compose import Composer, Override
 
 COMMANDS = ("train", "evaluate", "predict")
 VALUE_FLAGS = {
@@ -48,7 +51,8 @@ UNSUPPORTED = (
     "--shell-completion",
     "-sc",
 )
-RESUME_KEYS = ("epochs", "device", "devices", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
+RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
+LONGEST_MESSAGE = 1000
 OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
 
 
@@ -83,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}{where}", 1, is_debug)
     except MemoryError:
         return _fail("out of memory; try a smaller batch_size or dataset.image_size, or loader=stream", 1, is_debug)
-    except Exception as error:  # the last resort: still one line
+    except Exception as error:  # noqa: BLE001 - the last resort: still one line
         return _fail(_unexpected(error), 1, is_debug)
 
 
@@ -95,13 +99,10 @@ def _unexpected(error: Exception) -> str:
 
 
 def _fail(error: ImgclsError | str, code: int, is_debug: bool) -> int:
-    from_rank = os.environ.get("RANK", "0")
-    if from_rank == "0" or isinstance(error, DeviceError):
-        print(
-            f"imgcls: error: {' '.join(str(error).split())}" if code < 128 else f"\n{error}",
-            file=sys.stderr,
-            flush=True,
-        )
+    text = " ".join(str(error).split())
+    text = text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
+    if os.environ.get("RANK", "0") == "0" or isinstance(error, DeviceError):
+        print(f"imgcls: error: {text}" if code < 128 else f"\n{text}", file=sys.stderr, flush=True)
     if is_debug and sys.exc_info()[0] is not None:
         import traceback
 
@@ -126,7 +127,7 @@ def _dispatch(arguments: list[str]) -> int:
 
     composer = Composer(line.flags.get("config_dir"), line.flags.get("config_name"))
     if line.flags.get("help"):
-        print(texts.command_help(line.command, composer), end="")
+        print(texts.command_help(line.command, composer, line.words), end="")
         return 0
     return {"train": _train, "evaluate": _evaluate, "predict": _predict}[line.command](line, composer)
 
@@ -144,10 +145,13 @@ def sort_out(arguments: Sequence[str]) -> Line:
             line.literal, waiting = waiting, []
         elif word in BARE_FLAGS:
             line.flags[BARE_FLAGS[word]] = True
+        elif name in BARE_FLAGS:
+            raise ConfigError(f"{name} takes no value, got '{word}'")
         elif name in VALUE_FLAGS:
-            if not equals and not waiting:
+            value = value if equals or not waiting else waiting.pop(0)
+            if not value:
                 raise ConfigError(f"{name} needs a value")
-            line.flags[VALUE_FLAGS[name]] = value if equals else waiting.pop(0)
+            line.flags[VALUE_FLAGS[name]] = value
         elif name in UNSUPPORTED:
             raise ConfigError(
                 f"option {name} is not supported; imgcls {line.command or 'COMMAND'} --help lists the flags"
@@ -156,9 +160,8 @@ def sort_out(arguments: Sequence[str]) -> Line:
             line.words.append(word[2:])  # --key=value is understood as key=value
         elif word.startswith("-") and len(word) > 1 and not equals:
             near = did_you_mean(word, [*VALUE_FLAGS, *BARE_FLAGS])
-            raise ConfigError(
-                f"unknown option {word}{near or '; keys are set by key=value, and a file of that name is given as ./' + word}"
-            )
+            hint = f"; keys are set by key=value, and a file of that name is given as ./{word}"
+            raise ConfigError(f"unknown option {word}{near or hint}")
         elif not line.command:
             line.command = _command(word)
         else:
@@ -166,7 +169,7 @@ def sort_out(arguments: Sequence[str]) -> Line:
     if line.command == "help":
         line.command = _command(line.words[0]) if line.words else ""
         line.flags["help"] = True
-    elif line.words and line.words[0] == "help" and line.command == "train":
+    elif line.words and line.words[0] == "help" and not os.path.lexists("help"):
         line.flags["help"] = True
     cfg = line.flags.get("cfg", "job")
     if cfg != "job":
@@ -181,7 +184,8 @@ def _command(word: str) -> str:
         return word
     if "=" in word:
         raise ConfigError(f"a command is missing before '{word}'; for example: imgcls train {word}")
-    raise ConfigError(f"unknown command '{word}'{did_you_mean(word, COMMANDS)} (commands: {', '.join(COMMANDS)})")
+    near = did_you_mean(word, (*COMMANDS, "help"))
+    raise ConfigError(f"unknown command '{word}'{near} (commands: {', '.join(COMMANDS)})")
 
 
 def joined(words: Sequence[str], is_key: Any) -> list[str]:
@@ -203,23 +207,24 @@ def joined(words: Sequence[str], is_key: Any) -> list[str]:
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
-def _train(line: Line, composer: Any) -> int:
-    from imgcls.compose import read, read_all
+def _train(line: Line, composer: Composer) -> int:
+    from imgcls.compose import read_all
     from imgcls.config import TrainConfig, parse
 
     if line.literal:
         raise ConfigError(f"expected key=value, got '{line.literal[0]}'")
     words = joined(line.words, lambda word: re.fullmatch(r"[+~]*[A-Za-z_][\w.]*", word))
-    resumed = next((one.value for one in map(read, words) if one.key == "resume" and one.value != "null"), None)
     if line.flags.get("multirun"):
-        if resumed is not None or "cfg" in line.flags:
-            raise ConfigError(f"{'resume' if resumed is not None else '--cfg'} cannot be used with --multirun")
         return _sweep(line, words, composer)
-    if resumed is not None:
-        return _resume(resumed, words, line, composer)
-    table = composer.table(read_all(words, composer.paths), "train")
+    overrides = read_all(words, composer.paths)
+    run = next((composer.paths.restore(one.value) for one in overrides if one.key == "resume" and one.value), "null")
+    if run != "null":
+        return _resume(run, [one for one in overrides if one.key != "resume"], line, composer)
+    table = composer.table(overrides, "train")
     _make_absolute(table)
     config = parse(TrainConfig, table)
+    if config.sweep_dir is not None:
+        raise ConfigError("sweep_dir: only a sweep has one; add --multirun, or name this run's folder by run_dir=")
     if "cfg" in line.flags:
         print(as_yaml(table), end="")
         return 0
@@ -232,7 +237,7 @@ def _make_absolute(table: dict[str, Any]) -> None:
     """dataset.root as an absolute path: the run may be resumed or evaluated from another folder."""
     dataset = table.get("dataset")
     if isinstance(dataset, dict) and isinstance(dataset.get("root"), str):
-        dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())
+        dataset["root"] = os.path.abspath(os.path.expanduser(dataset["root"]))
 
 
 def _finish(report: Mapping[str, Any] | None, line: Line) -> int:
@@ -248,62 +253,59 @@ def as_yaml(table: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(table), sort_keys=False, allow_unicode=True)
 
 
-def _sweep(line: Line, words: list[str], composer: Any) -> int:
+def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     """Compose and check every job; only then run the first."""
     from imgcls import sweep
     from imgcls.config import TrainConfig, parse
     from imgcls.train import check
 
+    if "cfg" in line.flags:
+        raise ConfigError("--cfg cannot be used with --multirun")
     jobs = composer.expand(words)
     sweep_dirs = {composer.paths.restore(one.value) for job in jobs for one in job if one.key == "sweep_dir"}
     if len(sweep_dirs) > 1:
         raise ConfigError("sweep_dir: one folder for the whole sweep, got several")
-    kept = [[one for one in job if one.key != "sweep_dir"] for job in jobs]
-    for i, job in enumerate(kept):
-        if any(one.key == "run_dir" for one in job):
-            raise ConfigError("run_dir cannot be used with --multirun; sweep_dir= names the folder of all runs")
+    if key := next((one.key for one in jobs[0] if one.key in ("run_dir", "resume")), None):
+        raise ConfigError(f"{key} cannot be used with --multirun; sweep_dir= names the folder of all its runs")
+    jobs = [[one for one in job if one.key != "sweep_dir"] for job in jobs]
+    for i, job in enumerate(jobs):
         try:
             table = composer.table(job, "train")
             _make_absolute(table)
             check(parse(TrainConfig, table))
         except ConfigError as error:
-            raise ConfigError(
-                f"{error} (job {i}: {' '.join(composer.words(job))})" if len(kept) > 1 else str(error)
-            ) from error
+            which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""
+            raise type(error)(f"{error}{which}") from error
     flags = [
         f"--{name.replace('_', '-')}={line.flags[name]}" for name in ("config_dir", "config_name") if name in line.flags
     ]
     if line.flags.get("debug"):
         flags.append("--debug")
     sweep_dir = next(iter(sweep_dirs), None)
-    return sweep.run([composer.words(job) for job in kept], flags, sweep_dir, is_quiet=bool(line.flags.get("json")))
+    return sweep.run([composer.words(job) for job in jobs], flags, sweep_dir, is_quiet=bool(line.flags.get("json")))
 
 
-def _resume(run: str, words: list[str], line: Line, composer: Any) -> int:
+def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Composer) -> int:
     """Go on with a run by its own configuration; beside it only what does not change what is computed may be given."""
     from imgcls import rundir
-    from imgcls.compose import read_all
     from imgcls.config import TrainConfig, flatten, parse, show, unknown_key
-    from imgcls.yamlcheck import check_yaml
 
+    given = composer.values(overrides)
     folder = rundir.run_folder(run)
-    table = stored_config(folder, check_yaml)
+    table = stored_config(folder)
     known = flatten(table)
-    given = composer.values([one for one in read_all(words, composer.paths) if one.key != "resume"])
     for key, value in given.items():
         if key not in known:
             raise unknown_key(key, known)
-        current = known[key]["name"] if isinstance(known[key], dict) else known[key]
-        if key not in RESUME_KEYS and current != value:
+        current = known[key].get("name") if isinstance(known[key], dict) else known[key]
+        outer, _, inner = key.rpartition(".")
+        if key in RESUME_KEYS:
+            (table[outer] if outer else table)[inner] = value
+        elif current != value:
             raise ConfigError(
                 f"{key} is {show(current)} in {folder} and cannot become {show(value)} on resume; "
                 f"only {', '.join(RESUME_KEYS)} may be given (a changed run is a new run)"
             )
-        outer, _, inner = key.partition(".")
-        if key in RESUME_KEYS and inner:
-            table[outer][inner] = value
-        elif key in RESUME_KEYS:
-            table[outer] = value
     if "cfg" in line.flags:
         print(as_yaml(table), end="")
         return 0
@@ -315,12 +317,13 @@ def _resume(run: str, words: list[str], line: Line, composer: Any) -> int:
     return _finish(resume(config, folder, own_names, is_quiet=bool(line.flags.get("json"))), line)
 
 
-def stored_config(folder: Path, check_yaml: Any) -> dict[str, Any]:
+def stored_config(folder: Path) -> dict[str, Any]:
     """A run's config.yaml as a table of plain values."""
     import yaml
 
     from imgcls.config import reject_forbidden
     from imgcls.errors import CheckpointError
+    from imgcls.yamlcheck import check_yaml
 
     path = folder / "config.yaml"
     try:
@@ -329,85 +332,67 @@ def stored_config(folder: Path, check_yaml: Any) -> dict[str, Any]:
         reject_forbidden(table)
     except (ConfigError, yaml.YAMLError) as error:
         raise CheckpointError(f"{error}; the run's configuration is damaged") from error
-    return dict(table)
+    return dict(table or {})
 
 
 # --- evaluate and predict --------------------------------------------------------------------------------------------
 
 
-def _split_words(line: Line, composer: Any, keys: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """(positional words, {key: word}) of a command that takes both; ``keys`` are those that it knows."""
-    from imgcls.config import unknown_key
+def _split_words(line: Line, *beside: str) -> tuple[list[str], dict[str, str]]:
+    """(positional words, {key: word}); ``beside`` the command's own keys these, and all below a group, are known."""
+    from imgcls.compose import KEY
+    from imgcls.config import GROUPS, option_node, unknown_key
+
+    own = option_node("", line.command)
 
     def is_known(key: str) -> bool:
-        return key in keys or key.split(".")[0] in ("dataset", "model", "optimizer")
+        return key in own or key in beside or key.partition(".")[0] in set(beside) & set(GROUPS)
 
     positional: list[str] = []
     words: dict[str, str] = {}
     for word in joined(line.words, is_known):
         key, equals, _ = word.lstrip("+").partition("=")
-        if not word:
+        if not word.strip():
             raise ConfigError("empty argument")
         if equals and is_known(key):
             if key in words:
                 raise ConfigError(f"{key} is given twice")
             words[key] = word
-        elif equals and re.fullmatch(r"[A-Za-z_][\w.]*", key) and not os.path.lexists(word):
-            raise (
-                unknown_key(key, dict.fromkeys(keys) | {"dataset": {}})
-                if key
-                else ConfigError(f"missing key before '=' in '{word}'")
-            )
         elif equals and not key:
             raise ConfigError(f"missing key before '=' in '{word}'")
+        elif equals and KEY.fullmatch(key) and not os.path.lexists(word):
+            if key.partition(".")[0] in GROUPS:
+                raise ConfigError(f"{key}: not a key of {line.command}, which takes it from the checkpoint")
+            raise unknown_key(key, own | {other: {} for other in beside})
         else:
             positional.append(word)
     return positional + line.literal, words
 
 
-def _keys_of(command: str) -> list[str]:
-    from imgcls.config import EvaluateConfig, PredictConfig
-
-    return list({"evaluate": EvaluateConfig, "predict": PredictConfig}[command].__dataclass_fields__)
+def _own_names(words: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(words[key].partition("=")[2] for key in OWN_NAMES if key in words and ":" in words[key])
 
 
-def _own_names(words: Mapping[str, str], composer: Any) -> frozenset[str]:
-    from imgcls.compose import read
-
-    return frozenset(read(words[key]).value or "" for key in OWN_NAMES if key in words and ":" in words[key])
-
-
-def _table(command: str, words: Sequence[str], composer: Any) -> dict[str, Any]:
-    from imgcls.compose import read_all
-
-    table: dict[str, Any] = composer.table(read_all(words, composer.paths), command)
-    return table
-
-
-def _evaluate(line: Line, composer: Any) -> int:
-    from imgcls.compose import read_all
+def _evaluate(line: Line, composer: Composer) -> int:
+    from imgcls.compose import Composer, read_all
     from imgcls.config import EvaluateConfig, parse
 
     _no_multirun(line)
-    positional, words = _split_words(line, composer, _keys_of("evaluate"))
+    positional, words = _split_words(line, "dataset", "model.name")
     if len(positional) > 1:
         raise ConfigError(f"expected one RUN, got {len(positional)}: {' '.join(positional)}; keys are set by key=value")
-    _take(words, "checkpoint", positional)
+    if positional and "checkpoint" in words:
+        raise ConfigError(f"checkpoint is given twice: '{positional[0]}' and '{words['checkpoint']}'")
+    if positional:
+        words["checkpoint"] = f"checkpoint={positional[0]}"
     if "checkpoint" not in words:
         raise ConfigError("missing RUN: a run folder, a checkpoint file, or latest (imgcls evaluate latest)")
-    own = [word for key, word in words.items() if key.split(".")[0] in ("dataset", "model", "optimizer")]
-    table = _table("evaluate", [word for word in words.values() if word not in own], composer)
+    names = _own_names(words)
+    words.pop("model.name", None)
+    of_dataset = [words.pop(key) for key in list(words) if key.partition(".")[0] == "dataset"]
+    table = composer.table(read_all(list(words.values()), composer.paths), "evaluate")
     config = parse(EvaluateConfig, table)
-    dataset_words = [word for key, word in words.items() if key.split(".")[0] == "dataset" and key != "dataset.name"]
-    names = _own_names(words, composer)
-    dataset, changes = None, {}
-    if "dataset" in words:
-        dataset = composer.table(read_all(dataset_words, composer.paths), "train")["dataset"]
-    elif "dataset.name" in words and words["dataset.name"].partition("=")[2] not in names:
-        dataset = composer.table(read_all([*dataset_words, words["dataset.name"]], composer.paths), "train")["dataset"]
-    else:
-        found = composer.values(read_all(dataset_words, composer.paths))
-        changes = {key.partition(".")[2]: value for key, value in found.items()}
+    dataset, changes = _dataset(of_dataset, Composer(line.flags.get("config_dir")))
     if "cfg" in line.flags:
         print(as_yaml(table | ({"dataset": dataset} if dataset else {})), end="")
         return 0
@@ -416,36 +401,43 @@ def _evaluate(line: Line, composer: Any) -> int:
     return _finish(evaluate(config, dataset, changes, names, is_quiet=bool(line.flags.get("json"))), line)
 
 
-def _predict(line: Line, composer: Any) -> int:
+def _dataset(words: Sequence[str], composer: Composer) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """(the data set that the words name, None if it is the run's own; what they change in the run's own)"""
+    from imgcls.compose import read_all
+
+    overrides = read_all(words, composer.paths)
+    if any(one.key == "dataset" or (one.key == "dataset.name" and ":" not in (one.value or "")) for one in overrides):
+        table = composer.table(overrides, "train")
+        _make_absolute(table)
+        return table["dataset"], {}
+    return None, {key.partition(".")[2]: value for key, value in composer.values(overrides).items()}
+
+
+def _predict(line: Line, composer: Composer) -> int:
+    from imgcls.compose import read, read_all
     from imgcls.config import PredictConfig, parse
 
     _no_multirun(line)
-    positional, words = _split_words(line, composer, _keys_of("predict"))
-    inputs = [words.pop("input").partition("=")[2]] if "input" in words else []
+    positional, words = _split_words(line, "model.name")
     if "checkpoint" not in words and positional:
         words["checkpoint"] = f"checkpoint={positional.pop(0)}"
     if "checkpoint" not in words:
         raise ConfigError("missing RUN and INPUT: imgcls predict RUN INPUT... (imgcls predict latest photo.png)")
+    inputs = [read(words.pop("input")).value] if "input" in words else []
     inputs += positional
     if not inputs:
         raise ConfigError("missing INPUT: image files, folders or globs (imgcls predict latest photo.png)")
-    names = _own_names(words, composer)
-    table = _table("predict", [*(word for key, word in words.items() if key not in OWN_NAMES), "input=null"], composer)
-    config = parse(PredictConfig, table | {"input": inputs})
+    names = _own_names(words)
+    words.pop("model.name", None)
+    table = composer.table(read_all([*words.values(), "input=null"], composer.paths), "predict") | {"input": inputs}
+    config = parse(PredictConfig, table)
     if "cfg" in line.flags:
-        print(as_yaml(table | {"input": inputs}), end="")
+        print(as_yaml(table), end="")
         return 0
     from imgcls.predict import predict
 
     predict(config, names, is_quiet=bool(line.flags.get("json")))
     return 0
-
-
-def _take(words: dict[str, str], key: str, positional: list[str]) -> None:
-    if positional:
-        if key in words:
-            raise ConfigError(f"{key} is given twice: '{positional[0]}' and '{words[key]}'")
-        words[key] = f"{key}={positional.pop(0)}"
 
 
 def _no_multirun(line: Line) -> None:

@@ -1,11 +1,14 @@
 """From the words on the command line to a table of plain values: the only module that knows Hydra.
 
-Hydra's grammar, groups, sweeps and config folders hold; its messages do not reach the user. Path values are taken as they
-stand: a placeholder travels through Hydra's parser in their place.
+Hydra's grammar, groups, sweeps and config folders hold; its messages do not reach the user. Path values are taken as
+they stand: a placeholder travels through Hydra's parser in their place.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,22 +16,30 @@ from pathlib import Path
 from typing import Any
 
 from imgcls.config import (
+    DEEPEST,
+    FORBIDDEN,
     GROUPS,
     OWN_PARTS,
+    brief,
     conf_dir,
     did_you_mean,
     flatten,
+    forbidden,
     options,
     reject_forbidden,
     show,
     unknown_key,
 )
 from imgcls.errors import ConfigError
-from imgcls.yamlcheck import check_yaml
+from imgcls.yamlcheck import check_yaml, damaged
 
 PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
+LONGEST = 20_000  # letters of a word
+LONGEST_KEY = 200
+MOST_JOBS = 1000  # of a sweep
+ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^,}\s]*)")
 
 
 @dataclass(frozen=True)
@@ -75,32 +86,45 @@ def read(word: str) -> Override:
     """A word as an override; raises ConfigError where it is none."""
     if not word.strip():
         raise ConfigError("empty argument; expected key=value")
+    if len(word) > LONGEST:
+        raise ConfigError(f"an argument of {len(word):,} characters is too long (limit {LONGEST:,}): {word[:50]}...")
     sign = next((sign for sign in ("++", "+", "~") if word.startswith(sign)), "")
     key, equals, value = word[len(sign) :].partition("=")
     if not equals and sign != "~":
-        near = did_you_mean(key, [*GROUPS]) if key not in GROUPS else f"; for example {key}={options(key)[0]}"
-        raise ConfigError(f"expected key=value, got '{word}'{near}")
+        raise ConfigError(f"expected key=value, got '{word}'{_as_key_and_value(word)}")
     if not key:
         raise ConfigError(f"missing key before '=' in '{word}'")
-    if not KEY.fullmatch(key):
+    if not KEY.fullmatch(key) or len(key) > LONGEST_KEY:
         odd = next((letter for letter in key if not re.match(r"[A-Za-z0-9_.\-]", letter)), None)
         reason = f"unexpected character '{odd}' in key '{key}'" if odd else f"'{key}' is not a key"
         raise ConfigError(f"{reason}; keys look like optimizer.lr")
+    if sign == "~" and equals:
+        raise ConfigError(f"'{word}': a key is removed without a value: ~{key}")
     if equals and not value.strip():
-        raise ConfigError(f"{key}: empty value; type {key}=null for none")
+        raise ConfigError(f"{key}: empty value; give one after the '='")
+    if name := next((part for part in key.split(".") if part in FORBIDDEN), None):
+        raise forbidden(name, key)
     override = Override(sign, key, value if equals else None)
     if not is_path(override):
         _check_value(override)
     return override
 
 
+def _as_key_and_value(word: str) -> str:
+    """The key that was left out before a bare value: lenet -> model=lenet."""
+    if word in GROUPS:
+        return f"; for example {word}={options(word)[0]}"
+    group = next((group for group in GROUPS if word in options(group)), None)
+    if group is not None:
+        return f"; did you mean {group}={word}?"
+    return f"; a folder of images is named by dataset={word}" if any(mark in word for mark in "/\\") else ""
+
+
 def _check_value(override: Override) -> None:
     """The slips that Hydra's parser would describe by its token names."""
     value = override.value or ""
     if value.startswith("="):
-        raise ConfigError(f"bad value '{value}' for {override.key}; expected {override.key}{value}")
-    if "_target_" in override.key.split("."):
-        raise ConfigError(f"'_target_' is not allowed (in {override.key}); name a part by model.name=my_pkg.nets:MyNet")
+        raise ConfigError(f"bad value '{value}' for {override.key}; one '=' is enough")
     open_ones: list[str] = []
     quote, escaped = "", False
     for letter in value:
@@ -112,6 +136,8 @@ def _check_value(override: Override) -> None:
             open_ones.append(letter)
         elif letter in BRACKETS.values() and (not open_ones or BRACKETS[open_ones.pop()] != letter):
             raise ConfigError(f"{override.key}: '{letter}' without its opening bracket in '{value}'")
+        if len(open_ones) > DEEPEST:
+            raise ConfigError(f"{override.key}: nested more than {DEEPEST} levels deep")
         escaped = letter == "\\" and not escaped
     if quote or open_ones:
         raise ConfigError(f"{override.key}: unclosed {quote or repr(open_ones[-1])} in '{value}'")
@@ -119,12 +145,12 @@ def _check_value(override: Override) -> None:
 
 def is_path(override: Override) -> bool:
     """Whether the value is a path, to be taken as it stands."""
-    if override.value is None or override.value == "null":
+    if not override.value or override.value == "null":
         return False
     if override.key == "dataset":
         value = override.value
         return any(mark in value for mark in "/\\") or (
-            value not in options("dataset") and Path(value).expanduser().is_dir()
+            value not in options("dataset") and os.path.isdir(os.path.expanduser(value))
         )
     return override.key in PATH_KEYS
 
@@ -136,9 +162,11 @@ def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> l
         override = read(word)
         if any(override.key == one.key for one in overrides):
             raise ConfigError(f"{override.key} is given twice")
-        if is_path(override) and override.value is not None:
-            values = override.value.split(",") if is_sweep else [override.value]
-            override = Override(override.sign, override.key, ",".join(paths.hold(value) for value in values))
+        values = (override.value or "").split(",") if is_sweep else [override.value or ""]
+        pieces = [Override(override.sign, override.key, value) for value in values]
+        if any(map(is_path, pieces)):
+            held = ",".join(paths.hold(one.value or "") if is_path(one) else str(one.value) for one in pieces)
+            override = Override(override.sign, override.key, held)
         overrides.append(override)
     return overrides
 
@@ -150,60 +178,53 @@ class Composer:
     """Composes tables from conf/ and, in front of it, the user's own --config-dir."""
 
     def __init__(self, config_dir: str | None = None, config_name: str | None = None) -> None:
-        self.folder = None if config_dir is None else Path(config_dir).expanduser()
+        self.folder = None if config_dir is None else Path(os.path.expanduser(config_dir))
         if self.folder is not None and not self.folder.is_dir():
             raise ConfigError(f"directory not found: {config_dir}")
-        self.name = config_name
+        self.name = config_name and config_name.removesuffix(".yaml")
         self.paths = Paths()
-        if self.folder is not None:
-            for file in self._own_files():
-                check_yaml(file)
-        if config_name is not None and not self._config_exists(config_name):
-            raise ConfigError(
-                f"config '{config_name}' not found in {conf_dir()}{f' or {self.folder}' if self.folder else ''}"
-            )
-
-    def _own_files(self) -> list[Path]:
-        assert self.folder is not None
-        files = list(self.folder.glob("*.yaml"))
-        for group in GROUPS:
-            files += sorted((self.folder / group).rglob("*.yaml"))
-        return files
-
-    def _config_exists(self, name: str) -> bool:
-        folders = [conf_dir()] + ([self.folder] if self.folder else [])
-        return any((folder / f"{name.removesuffix('.yaml')}.yaml").is_file() for folder in folders)
+        for pattern in ("*.yaml", *(f"{group}/**/*.yaml" for group in GROUPS)):
+            for file in sorted(self.folder.glob(pattern)) if self.folder else ():
+                if file.is_file():
+                    check_yaml(file)
+        folders = [folder for folder in (conf_dir(), self.folder) if folder]
+        if self.name is not None and self.name not in {file.stem for one in folders for file in one.glob("*.yaml")}:
+            raise ConfigError(f"config '{config_name}' not found in {' or '.join(map(str, folders))}")
 
     def options(self, group: str) -> list[str]:
         """The options of a group, the user's own included."""
-        own = [path.stem for path in (self.folder / group).glob("*.yaml")] if self.folder else []
-        return sorted({*options(group), *own})
+        folder = self.folder / group if self.folder else Path()
+        own = folder.rglob("*.yaml") if self.folder else ()
+        return sorted({*options(group), *(path.relative_to(folder).with_suffix("").as_posix() for path in own)})
 
     def expand(self, words: Sequence[str]) -> list[list[Override]]:
         """Each job of a sweep as its overrides, in Hydra's order (the last key varies fastest)."""
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-        from hydra.core.override_parser.overrides_parser import OverridesParser
+        choices = [self._choices(one) for one in read_all(words, self.paths, is_sweep=True)]
+        if (count := math.prod(map(len, choices))) > MOST_JOBS:
+            raise ConfigError(f"the sweep has {count:,} jobs or more (limit {MOST_JOBS:,}); give fewer values")
+        return [list(job) for job in itertools.product(*choices)]
 
-        overrides = read_all(words, self.paths, is_sweep=True)
-        with self._hydra() as loader:
-            parser = OverridesParser.create(config_loader=loader)
+    def _choices(self, one: Override) -> list[Override]:
+        """The override once for each of its values."""
+        from hydra.core.override_parser.types import Glob
+
+        parsed = self._parsed(one)
+        if not parsed.is_sweep_override():
+            return [one]
+        if parsed.is_interval_sweep():
+            raise ConfigError(
+                f"{one.key}: interval() needs a sweeper that draws from it; list the values, or use range() or choice()"
+            )
+        if isinstance(parsed.value(), Glob):
+            values = parsed.value().filter(self.options(one.key) if one.key in GROUPS else [])
+        else:
             try:
-                parsed = [parser.parse_override(str(one)) for one in overrides]
-                if any(one.is_sweep_override() and type(one.value()).__name__ == "IntervalSweep" for one in parsed):
-                    raise ConfigError(
-                        "interval() needs a sweeper that draws from it; list the values, or use range() or choice()"
-                    )
-                batches = BasicSweeper.split_arguments(parsed, None)
-            except ConfigError:
-                raise
-            except Exception as error:  # Hydra raises several kinds, all of them about the words
-                raise ConfigError(f"cannot expand the sweep: {self._first_line(error)}") from error
-        return [[self._reread(word) for word in job] for batch in batches for job in batch]
-
-    def _reread(self, word: str) -> Override:
-        sign = next((sign for sign in ("++", "+", "~") if word.startswith(sign)), "")
-        key, equals, value = word[len(sign) :].partition("=")
-        return Override(sign, key, value if equals else None)
+                values = list(itertools.islice(parsed.sweep_string_iterator(), MOST_JOBS + 1))
+            except ValueError as error:  # range(1,2,0)
+                raise self._bad_value(one) from error
+        if not values:
+            raise ConfigError(f"{one.key}: no value at all in '{one.value}'")
+        return [Override(one.sign, one.key, value) for value in values]
 
     def words(self, job: Iterable[Override]) -> list[str]:
         """A job's overrides as a person would type them."""
@@ -227,37 +248,21 @@ class Composer:
         except RecursionError as error:
             raise ConfigError("recursive interpolation in the configuration") from error
         assert isinstance(table, dict)
+        for one in overrides:
+            if one.value is None:
+                _remove(table, one.key)
         return {str(key): self.paths.restore(value) for key, value in table.items()}
 
     def values(self, overrides: Sequence[Override]) -> dict[str, Any]:
         """{key: value} of plain overrides, for commands that compose nothing."""
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
-        parser = OverridesParser.create()
         found: dict[str, Any] = {}
         for one in overrides:
             if one.value is None:
                 raise ConfigError(f"'{one}' cannot be removed here")
-            self._refuse_sweep(one)
-            value = parser.parse_override(f"{one.key}={one.value}").value()
-            found[one.key] = self.paths.restore(_plain(value))
+            found[one.key] = self.paths.restore(self._single(one).value())
         return found
 
     # --- inside ---
-
-    def _hydra(self) -> Any:
-        """A context in which Hydra's config loader is there."""
-        import contextlib
-
-        from hydra import initialize_config_dir
-        from hydra.core.global_hydra import GlobalHydra
-
-        @contextlib.contextmanager
-        def context() -> Any:
-            with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="imgcls"):
-                yield GlobalHydra.instance().config_loader()
-
-        return context()
 
     def _for_hydra(self, overrides: Sequence[Override]) -> list[str]:
         """The overrides in Hydra's words, our own readings (dataset=PATH, model.name=...) written out."""
@@ -265,42 +270,37 @@ class Composer:
         own = [one.key.partition(".")[0] for one in overrides if one.key in {f"{group}.name" for group in OWN_PARTS}]
         words: list[str] = []
         for one in overrides:
-            self._refuse_sweep(one)
             group, _, rest = one.key.partition(".")
-            if one.key in GROUPS and one.value is not None:
-                words.append(f"{one.key}={self._option(one)}")
-            elif group == "hydra":
+            if group == "hydra":
                 raise ConfigError(
                     f"unknown key '{one.key}'; run folders are set by run_dir=, those of sweeps by sweep_dir="
                 )
-            elif one.value is None:
-                words.append(str(one))
+            if one.value is None:
+                continue  # removed after composing
+            self._single(one)
+            if one.key in GROUPS:
+                words.append(f"{one.key}={self._option(one)}")
             elif group in own and rest:
                 words.append(f"+{one.key}={one.value}")
             else:
                 words.append(f"++{one.key}={one.value}")
         words += [f"~{group}" for group in own]
-        if self.folder is not None:
-            location = str(self.folder.resolve()).replace("'", r"\'")
-            words.append(f"hydra.searchpath=['file://{location}']")
         return words
 
     def _own_readings(self, overrides: Sequence[Override]) -> list[Override]:
-        """dataset=PATH is imagefolder with that root; GROUP.name=OPTION is GROUP=OPTION; GROUP.name=pkg:attr drops GROUP=..."""
+        """dataset=PATH is imagefolder with that root; GROUP.name=OPTION is GROUP=OPTION."""
         result: list[Override] = []
-        own = {one.key.partition(".")[0] for one in overrides if one.key.endswith(".name") and ":" in (one.value or "")}
+        keys = {one.key for one in overrides}
         for one in overrides:
             group, _, rest = one.key.partition(".")
-            if one.key == "dataset" and (one.value or "").startswith("__path_"):
-                if any(other.key == "dataset.root" for other in overrides):
+            if group in GROUPS and rest == "name" and group in keys:
+                raise ConfigError(f"{group} is given twice: by {group}= and {group}.name=")
+            if one.key == "dataset" and (one.value or "") in self.paths.values:
+                if "dataset.root" in keys:
                     raise ConfigError("dataset.root is given twice: by dataset=PATH too")
                 result += [Override("", "dataset", "imagefolder"), Override("", "dataset.root", one.value)]
             elif group in GROUPS and rest == "name" and ":" not in (one.value or ""):
-                if any(other.key == group for other in overrides):
-                    raise ConfigError(f"{group} is given twice: by {group}= and {group}.name=")
                 result.append(Override("", group, one.value))
-            elif one.key in own:
-                continue
             else:
                 result.append(one)
         return result
@@ -317,70 +317,84 @@ class Composer:
             f"{one.key}: unknown '{value}'{did_you_mean(value, choices)} (choices: {', '.join(choices)}{path})"
         )
 
-    def _refuse_sweep(self, one: Override) -> None:
+    def _parsed(self, one: Override) -> Any:
+        """The override as Hydra's parser reads it."""
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
         try:
-            parsed = OverridesParser.create().parse_override(str(one))
+            return OverridesParser.create().parse_override(str(one))
         except Exception as error:  # Hydra raises several kinds, all of them about the word
-            raise ConfigError(
-                f"bad value '{self.paths.restore_text(one.value or '')}' for {one.key}; quote it if it is text"
-            ) from error
+            raise self._bad_value(one) from error
+
+    def _single(self, one: Override) -> Any:
+        """The same, refusing several values."""
+        parsed = self._parsed(one)
         if parsed.is_sweep_override():
-            raise ConfigError(
-                f"several values for {one.key}; add --multirun to try them all, or write a list as {one.key}=[1,2]"
-            )
+            hint = "" if one.key in GROUPS else f", or write a list as {one.key}=[1,2]"
+            raise ConfigError(f"several values for {one.key}; add --multirun to try them all{hint}")
+        return parsed
+
+    def _bad_value(self, one: Override) -> ConfigError:
+        value = brief(self.paths.restore_text(one.value or ""))
+        odd = next((f" (unexpected character '{letter}')" for letter in value if not letter.isascii()), "")
+        return ConfigError(f"bad value '{value}' for {one.key}{odd}; quote it if it is text")
 
     def _compose(self, words: list[str], config_name: str) -> Any:
+        import warnings
+
         import yaml
-        from hydra import compose
+        from hydra import compose, initialize_config_dir
+        from hydra.core.global_hydra import GlobalHydra
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
         try:
-            with self._hydra():
-                return compose(config_name.removesuffix(".yaml"), words)
+            with (
+                warnings.catch_warnings(action="error", category=UserWarning),  # of a --config-dir's defaults lists
+                initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="imgcls"),
+            ):
+                if self.folder is not None:
+                    loader: Any = GlobalHydra.instance().config_loader()
+                    loader.get_search_path().prepend("own", f"file://{self.folder.resolve()}", anchor="main")
+                    loader.repository.initialize_sources(loader.get_search_path())
+                return compose(config_name, words)
         except yaml.YAMLError as error:
-            raise ConfigError(" ".join(str(error).split())) from error
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise self._explained(error, words, config_name) from error
+            raise damaged(error) from error
+        except RecursionError as error:
+            raise ConfigError(f"{config_name}: a file of --config-dir stands in its own defaults list") from error
+        except (HydraException, OmegaConfBaseException, ValueError, UserWarning) as error:
+            raise self._explained(error, words) from error
 
-    def _explained(self, error: Exception, words: list[str], config_name: str) -> ConfigError:
-        """Hydra's refusal in our words: mostly a key that does not exist."""
-        for word in words:
-            if word.startswith("~") and word[1:] not in GROUPS:
-                known = self.table([], config_name)
-                return unknown_key(word[1:], flatten(known))
-        for word in words:
-            key = word.lstrip("+~").partition("=")[0]
-            if key in str(error):
-                return ConfigError(f"{key}: cannot be set to {word.partition('=')[2]} ({self._first_line(error)})")
+    def _explained(self, error: Exception, words: list[str]) -> ConfigError:
+        """Hydra's refusal, naming the key."""
+        for word in sorted(words, key=len, reverse=True):
+            key, _, value = word.lstrip("+~").partition("=")
+            if key in str(error) or f"'{key.rpartition('.')[2]}'" in str(error):
+                return ConfigError(f"{key}: cannot be set to {brief(value)} ({self._first_line(error)})")
         return ConfigError(self._first_line(error))
 
     def _first_line(self, error: Exception) -> str:
-        text = self.paths.restore_text(str(error))
+        text = self.paths.restore_text(str(error) or str(error.__cause__))
         return next((line for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
-def _plain(value: Any) -> Any:
-    """Hydra's parsed value without its quoting classes."""
-    from hydra.core.override_parser.types import QuotedString
-
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    if isinstance(value, dict):
-        return {str(_plain(key)): _plain(one) for key, one in value.items()}
-    return value
+def _remove(table: dict[Any, Any], key: str) -> None:
+    """~key: a key that has a default elsewhere (in the signature of a user's own model, say)."""
+    known = flatten(table)
+    if key not in known:
+        raise unknown_key(key, known)
+    outer, _, inner = key.rpartition(".")
+    if not outer:
+        raise ConfigError(f"'~{key}': {key} is needed; it can be set to another value, not removed")
+    del known[outer][inner]
 
 
 def _refuse_environment(table: Any, key: str = "") -> None:
     """What the environment holds would be stored with the run."""
-    if isinstance(table, str) and "${oc.env" in table:
-        name = table.partition("${oc.env:")[2].partition("}")[0].partition(",")[0]
+    if isinstance(table, str) and (match := ENVIRONMENT.search(table)):
         raise ConfigError(
-            f'unresolved interpolation {show(table)} in {key}: environment values are not read; let the shell do it: {key}="${name}"'
+            f"unresolved interpolation {show(table)} in {key}: environment values are not read; "
+            f'let the shell do it: {key}="${match[1]}"'
         )
     items = table.items() if isinstance(table, dict) else enumerate(table) if isinstance(table, list) else ()
     for name, value in items:
@@ -392,4 +406,5 @@ def _interpolation_error(error: Exception) -> ConfigError:
     first = next(iter(str(error).splitlines()), "")
     if "ecursive" in first:
         return ConfigError(f"recursive interpolation in '{key}'")
-    return ConfigError(f"unresolved interpolation in {key}: {first}")
+    reason = re.sub(r"^\w+ raised while resolving interpolation: |HydraConfig was not set", "", first)
+    return ConfigError(f"unresolved interpolation in {key}{f': {reason}' if reason else ''}")

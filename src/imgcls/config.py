@@ -1,8 +1,8 @@
 """The run's keys: types and ranges, once. Their defaults stand in conf/, once.
 
-A table of plain values (from Hydra, from a run's config.yaml or from a checkpoint) becomes a dataclass by ``parse``; the
-node of a component ({name: adamw, lr: 0.003, ...}) becomes a ``Component`` by ``select``, checked against the keyword-only
-arguments of the function that the name stands for.
+A table of plain values (from Hydra, from a run's config.yaml or from a checkpoint) becomes a dataclass by ``parse``;
+the node of a component ({name: adamw, lr: 0.003, ...}) becomes a ``Component`` by ``select``, checked against the
+keyword-only arguments of the function that the name stands for.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ FORBIDDEN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_conve
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "augment")
 OWN_PARTS = ("model", "dataset", "optimizer")  # groups whose name may be a user's own package:attribute
 DEEPEST = 20  # levels of nesting in a configuration
+LONGEST_WORD = 100  # letters: of a message's longer ones the rest is left out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class TrainConfig:
     threads: Annotated[int, Range(low=1, high=1024)] | None
     loader: Literal["auto", "resident", "stream"]
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=256)]
-    checkpoint_every: str | int | None
+    checkpoint_every: Any  # str | int | None: every_of says more than a type could
     run_dir: str | None
     resume: str | None  # taken by the command line, null by the time a run starts
     sweep_dir: str | None  # likewise
@@ -85,11 +86,11 @@ class PredictConfig:
     threads: Annotated[int, Range(low=1, high=1024)] | None
 
 
-def every_of(value: str | int | None) -> tuple[int | None, float | None]:
+def every_of(value: Any) -> tuple[int | None, float | None]:
     """checkpoint_every as (steps, seconds): 200 -> (200, None), "30s" -> (None, 30.0), null -> (None, None)."""
     if value is None:
         return None, None
-    if isinstance(value, int) and value >= 1:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value, None
     if isinstance(value, str) and value.endswith("s"):
         try:
@@ -104,27 +105,38 @@ def every_of(value: str | int | None) -> tuple[int | None, float | None]:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
+def brief(text: str) -> str:
+    """Text short enough for a message."""
+    return text if len(text) <= LONGEST_WORD else f"{text[:LONGEST_WORD]}..."
+
+
 def show(value: Any) -> str:
     """A value as it would be typed."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return f"'{value}'"
+        return f"'{brief(value)}'"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(show, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {show(one)}' for key, one in value.items())}}}"
     return str(value)
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that was probably meant: by spelling, or by its last part (lr -> optimizer.lr)."""
-    names = sorted(candidates)
-    last = {name: name.rpartition(".")[2] for name in names}
-    same = [name for name in names if last[name] == word.rpartition(".")[2]]
-    near = difflib.get_close_matches(word, names, 1, 0.6)
-    if same and (not near or difflib.SequenceMatcher(None, word, near[0]).ratio() < 0.9):
-        return same[0]
-    if near:
-        return near[0]
-    tails = difflib.get_close_matches(word.rpartition(".")[2], list(last.values()), 1, 0.75)
-    return next((name for name in names if tails and last[name] == tails[0]), None)
+    """The candidate that was probably meant: like it in spelling, or of the same last part (lr -> optimizer.lr)."""
+
+    def tail(name: str) -> str:
+        return name.rpartition(".")[2].lower()
+
+    def likeness(name: str) -> float:
+        is_sibling = name.rpartition(".")[0] == word.rpartition(".")[0]
+        whole = 0.0 if is_sibling else difflib.SequenceMatcher(None, name.lower(), word.lower()).ratio()
+        return max(whole, difflib.SequenceMatcher(None, tail(name), tail(word)).ratio() - (0.0 if is_sibling else 0.1))
+
+    word = word[:LONGEST_WORD]
+    best = max(sorted(candidates), key=likeness, default=None)
+    return best if best is not None and likeness(best) > 0.63 else None
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
@@ -139,7 +151,7 @@ def unknown_key(key: str, table: Mapping[str, Any]) -> ConfigError:
     if near is None:
         return ConfigError(f"unknown key '{key}'; imgcls COMMAND --help lists the keys")
     value = table[near]
-    now = "" if isinstance(value, Mapping) else f" (now {show(value)})"
+    now = "" if isinstance(value, Mapping) or value == "???" else f" (now {show(value)})"
     return ConfigError(f"unknown key '{key}'; did you mean '{near}'{now}?")
 
 
@@ -160,7 +172,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     """The value as the annotated kind; raises ConfigError that names the key. Kinds that it does not know pass."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _in_range(convert(value, arguments[0], key), arguments[1:], key)
+        return _in_range(convert(value, arguments[0], key), arguments[1:], key, value)
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments, key)
     if origin is Literal:
@@ -220,11 +232,16 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], key: str) -> Any:
     raise errors[-1] if numeric or len(errors) == 1 or "expected" not in str(errors[0]) else errors[0]
 
 
-def _in_range(value: Any, annotations: tuple[Any, ...], key: str) -> Any:
+def _in_range(value: Any, annotations: tuple[Any, ...], key: str, given: Any) -> Any:
     for bounds in annotations:
         if isinstance(bounds, Range) and value is not None and value not in bounds:
-            raise ConfigError(f"{key}: must be {bounds}, got {show(value)}")
+            raise ConfigError(f"{key}: must be {bounds}, got {show(given)}")
     return value
+
+
+def forbidden(name: str, where: str) -> ConfigError:
+    """The error for a key that Hydra would take for code to call."""
+    return ConfigError(f"'{name}' is not allowed (in {where}); name a part by model.name=my_pkg.nets:MyNet")
 
 
 def reject_forbidden(table: Any, key: str = "", depth: int = 0) -> None:
@@ -234,9 +251,7 @@ def reject_forbidden(table: Any, key: str = "", depth: int = 0) -> None:
     items = table.items() if isinstance(table, Mapping) else enumerate(table) if isinstance(table, list) else ()
     for name, value in items:
         if name in FORBIDDEN:
-            raise ConfigError(
-                f"'{name}' is not allowed (in {key or 'the configuration'}); name a part by model.name=my_pkg.nets:MyNet"
-            )
+            raise forbidden(str(name), key or "the configuration")
         reject_forbidden(value, f"{key}.{name}" if key else str(name), depth + 1)
 
 
@@ -247,7 +262,7 @@ def parse(cls: type[T], table: Mapping[str, Any], prefix: str = "") -> T:
     for name in table:
         if name not in names:
             known = {f"{prefix}{key}": value for key, value in flatten(table).items() if key.split(".")[0] in names}
-            raise unknown_key(f"{prefix}{name}", known)
+            raise unknown_key(prefix + max(flatten({name: table[name]}), key=len), known)
     if absent := [name for name in names if name not in table]:
         raise ConfigError(f"missing required value '{prefix}{absent[0]}'")
     values = {name: _convert_field(table[name], hints[name], f"{prefix}{name}") for name in names}
@@ -259,10 +274,11 @@ def parse(cls: type[T], table: Mapping[str, Any], prefix: str = "") -> T:
 
 def _convert_field(value: Any, kind: Any, key: str) -> Any:
     if kind == Node and key in GROUPS:
-        if not isinstance(value, dict) or "name" not in value:
-            raise ConfigError(
-                f"{key}: expected one of the group's options, got {show(value)}; choices: {', '.join(options(key))}"
-            )
+        choices = ", ".join(options(key))
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key}: expected one of its options, got {show(value)} (choices: {choices})")
+        if "name" not in value:
+            raise ConfigError(f"missing required value '{key}.name': which {key} is meant (choices: {choices})")
         return value
     return convert(value, kind, key)
 
@@ -283,7 +299,7 @@ def options(group: str) -> list[str]:
 
 
 def option_node(group: str, name: str) -> Node:
-    """The node of one option as conf/ has it: what an ``auto`` or ``default`` stands for."""
+    """The node of one option as conf/ has it (what an ``auto`` stands for); without a group, a command's keys."""
     node: Node = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
     return node
 
@@ -306,7 +322,7 @@ class Component:
         return {"name": self.name, **self.knobs}
 
     def __call__(self, *args: Any, **facts: Any) -> Any:
-        """Build it. ``facts`` are what the run knows (num_classes, ...): a user's own part gets those that it asks for."""
+        """Build it. ``facts`` are what the run knows (num_classes, ...); a user's own part gets those it asks for."""
         if ":" in self.name:
             accepted = _parameters(self.function)
             facts = {key: value for key, value in facts.items() if key in accepted}
@@ -354,8 +370,8 @@ def _import(name: str, group: str, trusted: bool) -> Callable[..., Any]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{group}.name={name}: cannot import it ({error})") from error
+    except Exception as error:  # importing runs the user's own code
+        raise ConfigError(f"{group}.name={name}: cannot import it ({type(error).__name__}: {error})") from error
     if not callable(found):
         raise ConfigError(f"{group}.name={name}: expected a class or a function, got {type(found).__name__}")
     return found  # type: ignore[no-any-return]
@@ -396,8 +412,10 @@ def _knobs(function: Callable[..., Any], node: Node, group: str, name: str, fact
                 f"{group}.{knob}": given.get(knob, p.default if p.default is not p.empty else None)
                 for knob, p in own.items()
             }
-            if closest(f"{group}.{key}", known):
-                raise unknown_key(f"{group}.{key}", known)
+            beside = option_node("", "train").get(group) or {}  # the keys that every option has
+            known_too = known | {f"{group}.{knob}": value for knob, value in beside.items()}
+            if closest(f"{group}.{key}", known_too):
+                raise unknown_key(f"{group}.{key}", known_too)
             raise ConfigError(
                 f"unknown key '{group}.{key}'; {group}={name} has {', '.join(known) or 'no keys of its own'}"
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from imgcls.compose import Composer
-from imgcls.config import GROUPS, conf_dir
+from imgcls.config import GROUPS, conf_dir, options
 
 OVERVIEW = """\
 imgcls: train, evaluate and use image classifiers
@@ -55,7 +56,7 @@ USAGE = {
 
 FLAGS = """\
 flags
-  -m, --multirun        run every combination of the values a,b, choice(), range(), glob()
+  -m, --multirun        run every combination of a,b, choice(), range(), glob()
   --cfg job             print the configuration and do nothing
   --config-dir DIR      a folder with YAML files of your own, laid out like conf/
   --config-name NAME    another file than train.yaml to start from
@@ -72,11 +73,13 @@ def overview() -> str:
     return OVERVIEW
 
 
-def command_help(command: str, composer: Composer) -> str:
-    """imgcls COMMAND --help"""
+def command_help(command: str, composer: Composer, words: Sequence[str] = ()) -> str:
+    """imgcls COMMAND --help; for train with the keys of the options that the words choose."""
     lines = [f"usage: {USAGE[command]}", ""]
     if command == "train":
         chosen = _defaults()
+        given = [word.split("=", 1) for word in words if "=" in word]
+        shown = chosen | {key: value for key, value in given if key in GROUPS and value in options(key)}
         lines.append("groups (group=option; * is the default)")
         for group in GROUPS:
             names = [f"{name}*" if name == chosen[group] else name for name in composer.options(group)]
@@ -86,11 +89,8 @@ def command_help(command: str, composer: Composer) -> str:
     lines += _keys(command)
     if command == "train":
         for group in GROUPS:
-            lines += _keys(f"{group}/{chosen[group]}", prefix=f"{group}.", skip=("name",))
-        lines += [
-            "",
-            "An option's own keys stand in its file in conf/; --cfg job shows them: imgcls train model=mlp --cfg job",
-        ]
+            lines += _keys(f"{group}/{shown[group]}", prefix=f"{group}.", skip=("name",))
+        lines += ["", "Another option's own keys: imgcls train model=mlp dataset=mnist --help"]
     return "\n".join([*lines, "", FLAGS, EXAMPLES[command].rstrip()]) + "\n"
 
 

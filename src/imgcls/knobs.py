@@ -30,13 +30,16 @@ class Range:
     def __str__(self) -> str:
         """'at least 1 and at most 10', as it stands in an error message."""
         bounds = {"above": self.above, "at least": self.low, "below": self.below, "at most": self.high}
-        return " and ".join(f"{word} {bound:,}" for word, bound in bounds.items() if bound is not None)
+        shown = {word: bound for word, bound in bounds.items() if bound is not None}
+        return " and ".join(
+            f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound:,g}" for word, bound in shown.items()
+        )
 
 
 Probability = Annotated[float, Range(low=0, high=1)]
 Fraction = Annotated[float, Range(low=0, below=1)]
-Positive = Annotated[float, Range(above=0, high=1e6)]
-NonNegative = Annotated[float, Range(low=0, high=1e6)]
+Positive = Annotated[float, Range(above=0, high=1_000_000)]
+NonNegative = Annotated[float, Range(low=0, high=1_000_000)]
 LearningRate = Annotated[float, Range(above=0, high=1000)]
 Count = Annotated[int, Range(low=1, high=1_000_000)]
 Width = Annotated[int, Range(low=1, high=65_536)]

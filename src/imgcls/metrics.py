@@ -19,7 +19,8 @@ def softmax(logits: Floats) -> NDArray[np.float32]:
     """(N, C) logits -> (N, C) float32 probabilities."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
-    return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities: NDArray[np.float32] = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
 def cross_entropy(logits: Floats, labels: Ints) -> float:

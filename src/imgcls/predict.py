@@ -7,7 +7,7 @@ import glob
 import io
 import json
 import os
-import sys
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from imgcls import metrics, rundir
 from imgcls.config import PredictConfig
+from imgcls.data.imagefolder import Scan, is_image_name, printable
 from imgcls.data.loaders import Resident, evaluation_batch
-from imgcls.data.pixels import SUFFIXES, fit_pixels
+from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, quiet_decoders
 from imgcls.errors import ConfigError, DataError, RunError
 from imgcls.inference import Trained, check_finite, infer, restore
 from imgcls.logbook import Logbook
@@ -32,7 +33,8 @@ from imgcls.runtime import Runtime, exact_fp32, session
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
 FORMATS = (".csv", ".json", ".jsonl")
-FORMULA = ("=", "+", "@", "\t", "\r")  # what a spreadsheet would run
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
+LONGEST_PATH = 48  # letters, in the table on the terminal
 
 
 class Classifier:
@@ -48,22 +50,34 @@ class Classifier:
         return self._trained.classes
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """Size, channels, mean and deviation of the model's input."""
+        return self._trained.preprocessing
+
+    @property
     def module(self) -> nn.Module:
         """The plain torch module, in evaluation mode: (B, C, H, W) float -> (B, number of classes) logits."""
         return self._trained.module
 
     def pixels(self, image: str | Path | Pixels | Image.Image) -> Pixels:
         """A file, a PIL image or a uint8 array (H, W) or (H, W, C) as the model's uint8 (height, width, channels)."""
-        shape = self._trained.preprocessing
         if isinstance(image, str | Path):
-            return shape.load(str(image))
+            return self.preprocessing.load(str(image))
+        try:
+            return self._fit(image)
+        except ValueError as error:
+            raise DataError(f"not a usable image: {error}") from error
+
+    def _fit(self, image: Pixels | Image.Image) -> Pixels:
+        shape = self.preprocessing
         if isinstance(image, Image.Image):
-            image = np.asarray(image.convert("L" if shape.channels == 1 else "RGB"))
+            return fit_image(image, shape.channels, shape.height, shape.width)
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
             given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             raise DataError(f"expected a path or a uint8 array of shape (H, W) or (H, W, 1, 3 or 4), got {given}")
-        whole = image[None, ..., None] if image.ndim == 2 else image[None]
-        return fit_pixels(whole, shape.channels, shape.height, shape.width)[0]
+        whole: Pixels = image[None, ..., None] if image.ndim == 2 else image[None]
+        pixels: Pixels = fit_pixels(whole, shape.channels, shape.height, shape.width)[0]
+        return pixels
 
     def preprocess(self, image: str | Path | Pixels | Image.Image) -> Tensor:
         """An image as the module's input: float32 (1, C, H, W) on the model's device."""
@@ -117,42 +131,30 @@ def load(run: str | Path, device: str = "auto", own_names: Iterable[str] = ()) -
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def find_images(inputs: Sequence[str], ignored: Counter[str]) -> list[str]:
+def find_images(inputs: Sequence[str], scan: Scan) -> list[str]:
     """The files that paths, folders (at any depth) and globs stand for, in their order; each once."""
     found: dict[str, None] = {}
     for given in inputs:
-        for path in _matches(given):
-            if os.path.isdir(path):
-                found.update(dict.fromkeys(_walk(path, ignored)))
-            else:
-                found[path] = None
+        for path in _matches(given, scan.ignored):
+            found.update(dict.fromkeys(scan.images(path) if os.path.isdir(path) else [path]))
     return list(found)
 
 
-def _matches(given: str) -> list[str]:
+def _matches(given: str, ignored: Counter[str]) -> list[str]:
+    """The files and folders that one argument stands for; what a glob finds is sorted out by suffix, as in a folder."""
     path = os.path.expanduser(given)
     if os.path.lexists(path):
         return [path]
     if any(mark in given for mark in "*?["):
         matches = sorted(glob.glob(path, recursive=True))
-        if matches:
-            return matches
-        raise DataError(f"nothing matches {given}")
+        if not matches:
+            raise DataError(f"nothing matches {given}")
+        wanted = [match for match in matches if os.path.isdir(match) or is_image_name(match)]
+        ignored.update(os.path.splitext(match)[1].lower() or "without suffix" for match in {*matches} - {*wanted})
+        return wanted
     if "://" in given:
         raise DataError(f"{given}: addresses are not supported; download the image first")
     raise DataError(f"no such file: {given}")
-
-
-def _walk(folder: str, ignored: Counter[str]) -> list[str]:
-    paths: list[str] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        for name in sorted(name for name in files if not name.startswith(".")):
-            if name.lower().endswith(SUFFIXES):
-                paths.append(os.path.join(parent, name))
-            else:
-                ignored[os.path.splitext(name)[1].lower() or "without suffix"] += 1
-    return paths
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -166,49 +168,40 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
     if config.output and not config.output.lower().endswith(FORMATS):
         raise ConfigError(f"output: expected a file ending in .csv, .json or .jsonl, got '{config.output}'")
     checkpoint = rundir.best_checkpoint(config.checkpoint)
-    ignored: Counter[str] = Counter()
-    paths = find_images(config.input, ignored)
+    scan = Scan()
+    paths = find_images(config.input, scan)
     log = Logbook(is_main=True, is_quiet=is_quiet)
-    if ignored:
-        log.say(
-            "ignored  "
-            + ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common())
-            + " (no image files by their suffix)"
-        )
+    for note in scan.notes():
+        log.say(note)
     precision = "fp32" if config.precision == "auto" else config.precision
     with session(
         config.device, precision, config.threads or checkpoint.meta.get("chosen", {}).get("threads")
     ) as runtime:
         classifier = Classifier(restore(checkpoint, runtime, own_names), runtime)
-        batch = evaluation_batch(checkpoint_shape(classifier), runtime.device)
+        batch = evaluation_batch(classifier.preprocessing, runtime.device)
         rows: list[Row] = []
         broken: list[str] = []
-        for start in range(0, len(paths), batch):
-            rows += _some(classifier, paths[start : start + batch], config.topk, broken)
+        with quiet_decoders():
+            for start in range(0, len(paths), batch):
+                rows += _some(classifier, paths[start : start + batch], config.topk, broken)
     for message in broken:
         log.say(f"imgcls: error: {message}")
-    text = render(
-        rows, Path(config.output).suffix.lower() if config.output else "", len(classifier.classes), config.topk
-    )
+    suffix = Path(config.output).suffix.lower() if config.output else ""
+    text = render(rows, suffix, len(classifier.classes), config.topk)
     if config.output:
         _write(Path(config.output).expanduser(), text)
-        log.say(f"wrote    {config.output}: {len(rows):,} images")
-    else:
+        log.say(f"wrote    {config.output}: {len(rows):,} image{'' if len(rows) == 1 else 's'}")
+    elif rows:
         log.result(text.rstrip("\n"))
     if accuracy := _accuracy(rows, classifier.classes):
-        log.say(accuracy) if config.output else log.result(accuracy)
+        (log.say if config.output else log.result)(accuracy)
     if is_quiet:
-        print(json.dumps(rows, indent=1, ensure_ascii=sys.stdout.encoding.lower() != "utf-8"))
+        print(json.dumps(rows, indent=1))
     if not paths:
         raise DataError(f"no images in {', '.join(config.input)}")
     if broken:
         raise DataError(f"{len(broken):,} of {len(paths):,} files could not be read; the others are done")
     return rows
-
-
-def checkpoint_shape(classifier: Classifier) -> Any:
-    """The preprocessing that the classifier's checkpoint holds."""
-    return classifier._trained.preprocessing
 
 
 def _some(classifier: Classifier, paths: Sequence[str], topk: int, broken: list[str]) -> list[Row]:
@@ -219,8 +212,8 @@ def _some(classifier: Classifier, paths: Sequence[str], topk: int, broken: list[
             pixels.append(classifier.pixels(path))
             good.append(path)
         except DataError as error:
-            broken.append(_printable(str(error)))
-    return classifier.rows(pixels, [_printable(path) for path in good], topk)
+            broken.append(_one_line(printable(str(error))))
+    return classifier.rows(pixels, [printable(path) for path in good], topk)
 
 
 def _accuracy(rows: Sequence[Row], classes: tuple[str, ...]) -> str | None:
@@ -233,8 +226,9 @@ def _accuracy(rows: Sequence[Row], classes: tuple[str, ...]) -> str | None:
     return f"accuracy {hits / len(rows):.1%} ({hits:,} of {len(rows):,}, by the names of their folders)"
 
 
-def _printable(path: str) -> str:
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _one_line(text: str) -> str:
+    """Text for a terminal: line breaks, control characters and the like as escapes."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str:
@@ -245,13 +239,19 @@ def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if suffix == ".csv":
         return _csv(rows, min(topk, num_classes))
-    width = max((len(row["path"]) for row in rows), default=4)
-    return "".join(
-        f"{row['path']:<{min(width, 48)}}  "
-        + "  ".join(f"{top['label']} {top['probability']:.1%}" for top in row["topk"])
-        + "\n"
-        for row in rows
-    )
+    return _table(rows)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    """For a person: what does not fit into 48 columns of a path is cut off in front."""
+    paths = [_one_line(row["path"]) for row in rows]
+    paths = [path if len(path) <= LONGEST_PATH else "..." + path[3 - LONGEST_PATH :] for path in paths]
+    width = max(map(len, paths), default=0)
+    lines = []
+    for path, row in zip(paths, rows, strict=True):
+        best = (f"{_one_line(top['label'])} {top['probability']:.1%}" for top in row["topk"])
+        lines.append(f"{path:<{width}}  {'  '.join(best)}\n")
+    return "".join(lines)
 
 
 def _csv(rows: Sequence[Row], columns: int) -> str:
@@ -267,8 +267,8 @@ def _csv(rows: Sequence[Row], columns: int) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    """Text that a spreadsheet does not take for a formula; a number is none."""
+    return f"'{text}" if text.startswith(FORMULA) and not re.fullmatch(r"[+-]\d+(\.\d+)?", text) else text
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from imgcls import config as configs
 from imgcls.config import Component, Node, parse, select
 from imgcls.data import DATASETS, Source
 from imgcls.data.loaders import Fetcher, decode_all, fits, make_fetcher, memory_bytes
-from imgcls.data.pixels import Preprocessing, header, statistics
+from imgcls.data.pixels import Preprocessing, header, quiet_decoders, statistics
 from imgcls.data.source import Images
 from imgcls.data.splits import SplitOptions, Splits, split
 from imgcls.errors import ConfigError
@@ -87,10 +87,12 @@ def geometry(train: Images, options: SplitOptions, model_name: str) -> tuple[int
         is_uniform, is_grey = True, channels == 1
         if channels not in (1, 3) and (options.image_size, options.channels) != (None, None):
             raise ConfigError(
-                f"dataset: images of {channels} channels cannot be resized or converted; leave image_size and channels null"
+                f"dataset: images of {channels} channels cannot be resized or converted; "
+                "leave image_size and channels null"
             )
     else:
-        height, width, is_uniform, is_grey = _survey(train.paths or (), options)
+        with quiet_decoders():
+            height, width, is_uniform, is_grey = _survey(train.paths or (), options)
         channels = 1 if is_grey else 3
     channels = channels if options.channels is None else options.channels
     if options.image_size is not None:
@@ -103,7 +105,7 @@ def geometry(train: Images, options: SplitOptions, model_name: str) -> tuple[int
 
 
 def _survey(paths: tuple[str, ...], options: SplitOptions) -> tuple[int, int, bool, bool]:
-    """Height and width of the first file, whether all have that size, whether all are grey; headers only, as few as needed."""
+    """Height and width of the first file, whether all have that size, whether all are grey; reads few headers."""
     height, width, is_grey = header(paths[0])
     is_uniform = True
     for path in paths[1:]:
@@ -155,7 +157,7 @@ def with_statistics(data: Data) -> Data:
 
 
 def resolved(node: Node, group: str, name: str) -> Node:
-    """The node that ``name`` stands for where the node itself says auto or default; it can have no knobs of its own then."""
+    """The node that ``name`` stands for where the node itself says auto or default; it has no knobs of its own then."""
     extra = [key for key in node if key != "name"]
     if extra:
         choices = ", ".join(option for option in configs.options(group) if option != node["name"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,15 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _save(figure: Any, path: Path) -> None:
-    import warnings
+def _short(text: str, most: int) -> str:
+    """Text of at most so many letters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # class names in any alphabet
+
+def _save(figure: Any, path: Path) -> None:
+    with warnings.catch_warnings():  # class names in any alphabet
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support .* natively", UserWarning)
         figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
@@ -51,7 +56,8 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_title(name)
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     _save(figure, path)
 
 
@@ -66,7 +72,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], pa
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(classes) <= MOST_NAMES:
-        names = [_plain(name if len(name) <= 24 else name[:21] + "...") for name in classes]
+        names = [_plain(_short(name, 24)) for name in classes]
         axes.set_xticks(range(len(classes)), names, rotation=90)
         axes.set_yticks(range(len(classes)), names)
     if len(classes) <= MOST_CELLS:
@@ -91,13 +97,18 @@ def mistakes(
     images: Sequence[Pixels], facts: Sequence[tuple[int, int, float]], classes: Sequence[str], path: Path
 ) -> None:
     """The images, each with what it was taken for, how surely, and what it is."""
-    captions = [f"{classes[predicted]} {probability:.0%}\nis {classes[true]}" for true, predicted, probability in facts]
+    captions = [
+        f"{_short(classes[predicted], 14)} {probability:.0%}\nis {_short(classes[true], 16)}"
+        for true, predicted, probability in facts
+    ]
     _tiles(images, captions, path, "the most confident mistakes" if images else "no mistakes", columns=6)
 
 
 def batch(images: Sequence[Pixels], captions: Sequence[str], path: Path) -> None:
     """A training batch as the net sees it."""
-    _tiles(images, captions, path, "a training batch as the net sees it", columns=8)
+    _tiles(
+        images, [_short(caption, 19) for caption in captions], path, "a training batch as the net sees it", columns=8
+    )
 
 
 def _tiles(images: Sequence[Pixels], captions: Sequence[str], path: Path, title: str, *, columns: int) -> None:
@@ -107,6 +118,6 @@ def _tiles(images: Sequence[Pixels], captions: Sequence[str], path: Path, title:
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
     for axes, image, caption in zip(figure.axes, images, captions, strict=False):
-        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image[..., :3], cmap="gray", vmin=0, vmax=255)
+        axes.imshow(image[..., 0] if image.shape[-1] < 3 else image[..., :3], cmap="gray", vmin=0, vmax=255)
         axes.set_title(_plain(caption), fontsize=8)
     _save(figure, path)

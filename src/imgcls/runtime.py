@@ -206,7 +206,8 @@ def session(
         torch.backends.cudnn.benchmark = not deterministic
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler: 1 s of CPU
+        torch.use_deterministic_algorithms(deterministic)
     if world > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from imgcls.knobs import NonNegative, Positive, Probability
@@ -42,13 +43,13 @@ def step(
 ) -> Schedule:
     """Multiply by gamma at each milestone, an epoch; null: after half and three quarters of the run."""
     marks = [epochs / 2, epochs * 3 / 4] if milestones is None else milestones
-    for before, after in zip(marks, marks[1:], strict=False):
+    for before, after in pairwise(marks):
         if after <= before:
             raise ValueError(f"milestones must increase, got {after:g} after {before:g}")
     if milestones is not None and marks and marks[-1] >= epochs:
         raise ValueError(f"milestones must lie before the last epoch ({epochs}), got {marks[-1]:g}")
     warmup = round(warmup_epochs * steps_per_epoch)
-    edges = [round(mark * steps_per_epoch) - warmup for mark in marks]
+    edges = [math.ceil(mark * steps_per_epoch - 1e-6) - warmup for mark in marks]  # the first step at or after it
     return _with_warmup(lambda step: gamma ** bisect_right(edges, step), steps_per_epoch, epochs, warmup_epochs)
 
 

@@ -26,7 +26,7 @@ def seed_default(seed: int, *key: str | int) -> None:
     """
     number = derive(seed, *key)
     torch.default_generator.manual_seed(number)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for generator in torch.cuda.default_generators:
             generator.manual_seed(number)
     if torch.backends.mps.is_available():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -33,9 +34,7 @@ def check_yaml(path: Path) -> None:
     try:
         root, count = _walk(text, path)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{mark.line + 1}:{mark.column + 1}" if mark else "1:1"
-        raise ConfigError(f"{path}:{place}: {' '.join((error.problem or str(error)).split())}") from error
+        raise damaged(error, path) from error
     except yaml.reader.ReaderError as error:
         raise ConfigError(
             f"{path}:{_place(raw, len(text[: error.position].encode()))}: character {error.character!r} is not allowed"
@@ -44,6 +43,18 @@ def check_yaml(path: Path) -> None:
         raise ConfigError(f"{path}:1:1: nested too deep") from error
     if root != "mapping" and count:
         raise ConfigError(f"{path}:1:1: expected a mapping (key: value), got a {root}")
+
+
+def damaged(error: yaml.YAMLError, path: Path | None = None) -> ConfigError:
+    """What YAML itself says of a file, as file:line:column; path: None if the error's own mark names it."""
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = getattr(error, "problem", None) or str(error)
+    return ConfigError(f"{_where(path or Path(mark.name if mark else 'YAML'), mark)}: {' '.join(problem.split())}")
+
+
+def _where(path: Path, mark: Any) -> str:
+    """path:line:column, from 1."""
+    return f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else f"{path}:1:1"
 
 
 def _place(raw: bytes, position: int) -> str:
@@ -61,8 +72,7 @@ def _walk(text: str, path: Path) -> tuple[str, int]:
     keys: list[set[str] | None] = []  # of each open mapping; None for a sequence
     expects_key: list[bool] = []
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        mark = event.start_mark
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}"
+        where = _where(path, event.start_mark)
         if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent | yaml.CollectionStartEvent):
             root = root or {"ScalarEvent": "scalar", "SequenceStartEvent": "list", "MappingStartEvent": "mapping"}.get(
                 type(event).__name__, ""

@@ -1,7 +1,7 @@
 """Augmentation: batched pure functions (images, draws) -> images, on the device where the images lie.
 
-``draws`` are the rows of the epoch's table of random numbers that belong to the samples of the batch, so the same sample
-gets the same augmentation in either loader, with any number of workers or processes.
+``draws`` are the rows of the epoch's table of random numbers that belong to the samples of the batch, so the same
+sample gets the same augmentation in either loader, with any number of workers or processes.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from imgcls.knobs import Probability, Range
 
 
 def crop(images: Tensor, draws: Tensor, *, padding: int) -> Tensor:
-    """Shift image i by up to ``padding`` pixels, black coming in: (B, H, W, C) uint8, (B, 2) in [0, 1) -> (B, H, W, C)"""
+    """Shift image i by up to ``padding`` pixels, black coming in: (B, H, W, C), (B, 2) in [0, 1) -> (B, H, W, C)"""
     batch, height, width, channels = images.shape
-    padded = F.pad(images, (0, 0, padding, padding, padding, padding))
-    row_stride = (width + 2 * padding) * channels
-    windows = padded.as_strided(
-        (batch, 2 * padding + 1, 2 * padding + 1, height, width * channels),
-        ((height + 2 * padding) * row_stride, row_stride, channels, row_stride, 1),
-    )
-    offsets = (draws * (2 * padding + 1)).long()
-    rows = torch.arange(batch, device=images.device)
-    return windows[rows, offsets[:, 0], offsets[:, 1]].view(batch, height, width, channels)
+    tall, wide = height + 2 * padding, width + 2 * padding
+    padded = F.pad(images, (0, 0, padding, padding, padding, padding)).reshape(-1)
+    starts = padded.as_strided((batch * tall * wide - width + 1, width * channels), (channels, 1))
+    down, right = (draws * (2 * padding + 1)).long().unbind(1)
+    image, row = (torch.arange(count, device=images.device) for count in (batch, height))
+    first = ((image * tall + down)[:, None] + row) * wide + right[:, None]  # pixel where each row of each crop begins
+    return starts.index_select(0, first.view(-1)).view(batch, height, width, channels)
 
 
 def mirror(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
     """Flip image i left-right where draws[i] < p: (B, H, W, C), (B,) in [0, 1) -> (B, H, W, C)"""
-    return torch.where((draws < p)[:, None, None, None], images.flip(2), images)
+    chosen = draws < p
+    if images.device.type == "cpu":
+        rows = chosen.nonzero()[:, 0]
+        return images.index_copy(0, rows, images.index_select(0, rows).flip(2))
+    return torch.where(chosen[:, None, None, None], images.flip(2), images)  # on a GPU, nonzero would wait for it
 
 
 @dataclass(frozen=True)

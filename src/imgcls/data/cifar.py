@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import pickle
 import tarfile
+import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgcls.data.download import Archive, data_root, fetch
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 
 URLS = ("https://www.cs.toronto.edu/~kriz/",)
+FILES = {"cifar10": ("data_batch_1", "test_batch", "batches.meta"), "cifar100": ("train", "test", "meta")}
 SIDE = 32
 LARGEST = 1 << 30  # bytes: no file of the two data sets comes near
 
@@ -37,40 +42,62 @@ def cifar100(*, root: str | None, download: bool) -> Source:
 def _folder(root: str | None, name: str, archive: Archive, dataset: str, download: bool) -> Path:
     """The folder of batch files under root, unpacked from the archive if need be."""
     base = data_root(root)
-    for folder in (base / name, base):
-        if any((folder / marker).is_file() for marker in ("data_batch_1", "train", "test_batch")):
-            return folder
-    path = fetch(archive, base, f"dataset={dataset}", download)
-    try:
-        with tarfile.open(path) as tar:
-            tar.extractall(base, filter="data")
-    except (tarfile.TarError, EOFError) as error:
-        raise DataError(f"{path}: cannot be unpacked ({error}); remove it to download it again") from error
+    if (base / name).is_dir():
+        return base / name
+    if base.name == name or any((base / file).is_file() for file in FILES[dataset]):
+        return base
+    _unpack(fetch(archive, base, f"dataset={dataset}", download), base, name)
     return base / name
 
 
+def _unpack(path: Path, base: Path, name: str) -> None:
+    """The archive's folder ``name`` into base, as a whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=base) as scratch:
+        try:
+            with tarfile.open(path) as tar:
+                tar.extractall(scratch, filter="data")
+            Path(scratch, name).rename(base / name)
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
+            raise DataError(f"{path}: cannot be unpacked ({error}); remove it to download it again") from error
+
+
 def _source(train: list[Path], test: Path, meta: Path, label_key: str, names_key: str) -> Source:
-    names = [str(name) for name in _read(meta, names_key)[names_key]]
-    parts = [_images([path for path in paths], label_key, len(names)) for paths in (train, [test])]
+    names = _names(_read(meta, names_key)[names_key], meta)
+    parts = [_images(paths, label_key, len(names)) for paths in (train, [test])]
     return Source(tuple(names), parts[0], test=parts[1], augment="standard", mirror=True)
+
+
+def _names(given: Any, path: Path) -> list[str]:
+    if not isinstance(given, list) or not given or not all(isinstance(name, str) for name in given):
+        raise DataError(f"{path}: expected a list of class names")
+    return given
 
 
 def _images(paths: list[Path], label_key: str, num_classes: int) -> Images:
     pixels, labels = [], []
     for path in paths:
         batch = _read(path, "data", label_key)
-        data, own = batch["data"], np.asarray(batch[label_key])
+        data, own = batch["data"], _labels(batch[label_key], num_classes, path)
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(own), 3 * SIDE**2):
             raise DataError(
                 f"{path}: expected uint8 data of shape ({len(own)}, {3 * SIDE**2}), one row for each label, "
                 f"got {getattr(data, 'dtype', type(data).__name__)} {getattr(data, 'shape', '')}"
             )
-        if own.ndim != 1 or own.dtype.kind not in "iu" or own.min(initial=0) < 0 or own.max(initial=0) >= num_classes:
-            raise DataError(f"{path}: expected labels from 0 to {num_classes - 1}")
         pixels.append(data)
         labels.append(own)
     whole = np.concatenate(pixels).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     return Images(np.concatenate(labels), pixels=np.ascontiguousarray(whole))
+
+
+def _labels(given: Any, num_classes: int, path: Path) -> NDArray[np.int64]:
+    expected = f"{path}: expected a list of labels from 0 to {num_classes - 1}"
+    labels = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(labels, list):
+        raise DataError(f"{expected}, got {type(given).__name__}")
+    for label in labels:
+        if type(label) is not int or not 0 <= label < num_classes:
+            raise DataError(f"{expected}, got {str(label)[:40]}")
+    return np.array(labels, dtype=np.int64)
 
 
 class _Reader(pickle.Unpickler):
@@ -100,8 +127,8 @@ def _read(path: Path, *keys: str) -> dict[str, Any]:
             raise DataError(f"{path}: larger than any CIFAR file")
         content = _Reader(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; remove {path.parent} to download it again") from error
-    except DataError:
+        raise DataError(f"{path} is missing; put it there, or rename the folder to download all of it again") from error
+    except (DataError, PermissionError):
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise DataError(f"{path}: not a CIFAR file ({error})") from error

@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn carries: 1,797 real 8x8 images (UCI, Alpaydin & Kaynak 1998), no download."""
+"""The handwritten digits that scikit-learn carries: 1,797 real 8x8 images (UCI, Alpaydin & Kaynak 1998)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def digits() -> Source:
 
 
 def _table() -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """(1797, 65): 64 pixel values and the label. Read from the package's file: importing scikit-learn takes a second."""
+    """(1797, 65): 64 pixel values and the label. From the package's file: importing scikit-learn takes a second."""
     spec = importlib.util.find_spec("sklearn")
     for folder in spec.submodule_search_locations or () if spec else ():
         file = Path(folder, "datasets", "data", "digits.csv.gz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import sys
 import urllib.request
@@ -30,20 +31,33 @@ def data_root(root: str | None) -> Path:
 
 
 def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
-    """The archive in the folder, downloaded if it is not there. Raises DataError that says what to put where."""
+    """The archive in the folder, downloaded if missing or damaged. Raises DataError that says what to put where."""
     path = folder / archive.name
-    if path.is_file():
-        return path
     advice = f"put it into {folder}, or try dataset=digits, which needs no download"
+    what = f"{path} is missing"
+    if path.is_file():
+        found = _md5(path)
+        if found == archive.md5:
+            return path
+        what = f"{path} is damaged ({_mismatch(archive.md5, found)})"
     if not download:
-        raise DataError(f"{dataset}: {path} is missing and dataset.download is false; {advice}")
+        raise DataError(f"{dataset}: {what} and dataset.download is false; {advice}")
     reason = "no mirror"
     for url in archive.urls:
         try:
             return _download(url + archive.name, path, archive.md5)
-        except OSError as error:  # URLError, time-outs and disk errors are OSErrors
+        except (OSError, http.client.HTTPException) as error:  # URLError, time-outs and disk errors are OSErrors
             reason = str(getattr(error, "reason", error))
-    raise DataError(f"{dataset}: {archive.name} is missing and could not be downloaded ({reason}); {advice}")
+    raise DataError(f"{dataset}: {what} and could not be downloaded ({reason}); {advice}")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _mismatch(expected: str, found: str) -> str:
+    return f"checksum mismatch: expected MD5 {expected}, got {found}"
 
 
 def _download(url: str, path: Path, md5: str) -> Path:
@@ -57,7 +71,7 @@ def _download(url: str, path: Path, md5: str) -> Path:
                 file.write(chunk)
                 digest.update(chunk)
         if digest.hexdigest() != md5:
-            raise OSError(f"checksum mismatch: expected MD5 {md5}, got {digest.hexdigest()}")
+            raise OSError(_mismatch(md5, digest.hexdigest()))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

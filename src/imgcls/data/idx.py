@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,10 @@ MNIST_MD5 = {
     "test images": "9fb629c4189551a2d022fa330f9573f3",
     "test labels": "ec29112dd5afa0611ce80d1b7f02629c",
 }
-FASHION_URLS = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
+FASHION_URLS = (
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
 FASHION_MD5 = {
     "train images": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
     "train labels": "25c81989df183df01b3e8a0aad5dffbe",
@@ -87,7 +92,7 @@ def _source(
 
 
 def _find(places: list[Path]) -> dict[str, Path]:
-    """The IDX files in the first of the places that holds any; t10k may be called test, and a dot may stand before idx."""
+    """The IDX files in the first place that holds any; t10k may be called test, and a dot may stand before idx."""
     for place in places:
         found: dict[str, Path] = {}
         for part, name in FILES.items():
@@ -110,12 +115,14 @@ def read_idx(path: Path, dimensions: int) -> NDArray[Any]:
     magic = bytes((0, 0, 8, dimensions))
     if raw[:4] != magic:
         raise DataError(
-            f"{path}: expected magic number {magic.hex()} (IDX, {dimensions}-dimensional), got {raw[:4].hex() or 'nothing'}"
+            f"{path}: expected magic number {magic.hex()} (IDX, {dimensions}-d bytes), got {raw[:4].hex() or 'nothing'}"
         )
     start = 4 + 4 * dimensions
-    shape = tuple(int(size) for size in np.frombuffer(raw[4:start], dtype=">u4"))
-    expected = start + int(np.prod(shape, dtype=object))
-    if len(shape) < dimensions or len(raw) != expected:
+    if len(raw) < start:
+        raise DataError(f"{path}: expected a header of {start} bytes, got {len(raw)}")
+    shape = struct.unpack(f">{dimensions}I", raw[4:start])
+    expected = start + math.prod(shape)
+    if len(raw) != expected:
         raise DataError(f"{path}: expected {expected:,} bytes for shape {shape}, got {len(raw):,}")
     if 0 in shape:
         raise DataError(f"{path}: no images in it (shape {shape})")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,101 +30,164 @@ def imagefolder(*, root: str | None) -> Source:
     base = Path(root).expanduser()
     if not base.is_dir():
         raise DataError(f"no such folder: {base}" if not base.exists() else f"not a folder: {base}")
-    folders = _part_folders(base)
-    classes = tuple(_subfolders(folders["train"]))
-    if not classes:
+    scan = Scan()
+    folders, others = _part_folders(base, scan)
+    names = scan.subfolders(folders["train"])
+    if not names:
         hint = "; the images must lie in one folder for each class" if _has_images(folders["train"]) else ""
         raise DataError(f"no class folders in {folders['train']}{hint}")
-    ignored: Counter[str] = Counter()
-    warnings: list[str] = []
-    parts = {
-        name: _images(folder, classes, base, ignored, warnings, is_train=name == "train")
-        for name, folder in folders.items()
-    }
-    if len(classes) == 1:
-        warnings.append(f"only one class: {classes[0]}; nothing can be learned from it")
-    listing = ", ".join(f"{count:,} {suffix}" for suffix, count in ignored.most_common())
-    notes = (f"ignored  {listing} (no image files by their suffix)",) if listing else ()
+    warnings = _alike(names)
+    parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
+    empty = np.flatnonzero(np.bincount(parts["train"].labels, minlength=len(names)) == 0)
+    if len(empty):
+        raise DataError(f"no images in the class folder {folders['train'] / names[empty[0]]}; add some or remove it")
+    if len(names) == 1:
+        warnings.append(f"only one class: {printable(names[0])}; nothing can be learned from it")
+    if others:
+        warnings.append(
+            f"{_some(others)} beside {folders['train'].name}/ {'is' if len(others) == 1 else 'are'} not used"
+        )
     return Source(
-        classes,
+        tuple(printable(name) for name in names),
         parts["train"],
         parts.get("val"),
         parts.get("test"),
         augment="standard",
         mirror=True,
-        notes=notes,
+        notes=scan.notes(),
         warnings=tuple(warnings),
     )
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+class Scan:
+    """Looks through folders, and counts what it passes over."""
+
+    def __init__(self) -> None:
+        self.ignored: Counter[str] = Counter()  # files by suffix
+        self.hidden: set[str] = set()  # names of folders
+
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over, as lines for the header."""
+        counts = sorted(self.ignored.items(), key=lambda pair: (-pair[1], pair[0]))
+        by_suffix = ", ".join(f"{count:,} {printable(suffix)}" for suffix, count in counts[:8])
+        files = f"ignored  {by_suffix} (no image files by their suffix)" if by_suffix else ""
+        folders = f"ignored  hidden folders: {_some(sorted(self.hidden))}" if self.hidden else ""
+        return tuple(note for note in (files, folders) if note)
+
+    def _is_hidden(self, name: str, *, is_folder: bool) -> bool:
+        hidden = name.startswith(".") or name == "__MACOSX"
+        if hidden and is_folder:
+            self.hidden.add(name)
+        return hidden
+
+    def subfolders(self, folder: Path) -> list[str]:
+        """The names of the folders in it, sorted."""
+        names = [entry.name for entry in _entries(folder) if os.path.isdir(entry.path)]
+        return sorted(name for name in names if not self._is_hidden(name, is_folder=True))
+
+    def images(self, folder: str | Path) -> list[str]:
+        """Image files at any depth, sorted. Links are followed, each folder once; one to a folder above is an error."""
+        found: list[str] = []
+        seen: set[str] = set()
+        for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+            real = os.path.realpath(parent)
+            if os.path.islink(parent) and _lies_in(parent, real, start=str(folder)):
+                raise DataError(
+                    f"{printable(parent)} is a link to {printable(real)}, which it lies in: a loop; remove it"
+                )
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not self._is_hidden(name, is_folder=True))
+            for name in files:
+                if self._is_hidden(name, is_folder=False):
+                    continue
+                if is_image_name(name):
+                    found.append(os.path.join(parent, name))
+                else:
+                    self.ignored[os.path.splitext(name)[1].lower() or "without suffix"] += 1
+        return sorted(found)
 
 
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_hidden(entry.name))
+def is_image_name(name: str) -> bool:
+    """Whether the suffix is one of an image."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def printable(path: str) -> str:
+    """A file's name as text, bytes that are no UTF-8 as escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _lies_in(link: str, target: str, *, start: str) -> bool:
+    """Whether the link, or the folder in which the walk began, is somewhere inside the target."""
+    inner = [os.path.dirname(link)] if link == start else [os.path.dirname(link), start]
+    return any(os.path.commonpath([target, os.path.realpath(one)]) == target for one in inner)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"cannot read the folder {printable(str(error.filename))}: {error.strerror}") from error
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        _refuse(error)
+        raise
 
 
 def _has_images(folder: Path) -> bool:
-    return any(entry.name.lower().endswith(SUFFIXES) for entry in os.scandir(folder))
+    return any(is_image_name(entry.name) for entry in _entries(folder))
 
 
-def _part_folders(base: Path) -> dict[str, Path]:
-    """{part: folder}; {"train": base} where the class folders lie in base itself."""
-    by_name = {name.lower(): name for name in _subfolders(base)}
-    found = {part: [by_name[name] for name in names if name in by_name] for part, names in PART_NAMES.items()}
-    if not found["train"] or not (found["val"] or found["test"] or len(by_name) == 1):
-        return {"train": base}
-    for part, names in found.items():
-        if len(names) > 1:
-            raise DataError(f"both {names[0]} and {names[1]} in {base}: which one is the {part} part?")
-    return {part: base / names[0] for part, names in found.items() if names}
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(map(printable, names[:most])) + (f" ... ({len(names)} in all)" if len(names) > most else "")
 
 
-def _images(
-    folder: Path, classes: tuple[str, ...], base: Path, ignored: Counter[str], warnings: list[str], *, is_train: bool
-) -> Images:
-    own = _subfolders(folder)
-    if unknown := [name for name in own if name not in classes]:
+def _part_folders(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
+    """{part: folder} and the other folders; {"train": base} where the class folders lie in base itself."""
+    names = scan.subfolders(base)
+    found = {part: [name for name in names if name.lower() in words] for part, words in PART_NAMES.items()}
+    if not found["train"] or not (found["val"] or found["test"] or len(names) == 1):
+        return {"train": base}, []
+    for part, several in found.items():
+        if len(several) > 1:
+            raise DataError(f"both {several[0]} and {several[1]} in {base}: which one is the {part} part?")
+    parts = {part: base / several[0] for part, several in found.items() if several}
+    used = {folder.name for folder in parts.values()}
+    return parts, [name for name in names if name not in used]
+
+
+def _alike(names: list[str]) -> list[str]:
+    """A warning for classes whose names differ in case or in Unicode's composition only."""
+    first: dict[str, str] = {}
+    warnings = []
+    for name in names:
+        plain = unicodedata.normalize("NFC", printable(name)).casefold()
+        if plain in first:
+            warnings.append(f"the classes {first[plain]!a} and {name!a} differ in case or composition only")
+        first.setdefault(plain, name)
+    return warnings
+
+
+def _images(folder: Path, names: list[str], base: Path, scan: Scan, warnings: list[str]) -> Images:
+    """The part in that folder; label i stands for names[i]."""
+    own = scan.subfolders(folder)
+    if unknown := [name for name in own if name not in names]:
         raise DataError(
-            f"{folder} has classes that train does not have: {', '.join(unknown[:5])}"
-            f"{' ...' if len(unknown) > 5 else ''}; train has {', '.join(classes[:10])}{' ...' if len(classes) > 10 else ''}"
+            f"{folder} has classes that train does not have: {_some(unknown)}; train has {_some(names, 10)}"
         )
-    if absent := [name for name in classes if name not in own]:
-        warnings.append(f"{folder} has no folder for {', '.join(absent[:5])}{' ...' if len(absent) > 5 else ''}")
+    if not own:
+        raise DataError(f"no class folders in {folder}; its images must lie in one folder for each class, or rename it")
+    if absent := [name for name in names if name not in own]:
+        warnings.append(f"{folder} has no folder for {_some(absent)}")
     paths: list[str] = []
     labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = _files(folder / name, ignored) if name in own else []
-        if is_train and not files:
-            raise DataError(f"no images in the class folder {folder / name}; add some or remove it")
+    for label, name in enumerate(names):
+        files = scan.images(folder / name) if name in own else []
         paths += files
         labels += [label] * len(files)
-    ids = np.array([_printable(os.path.relpath(path, base)) for path in paths], dtype=np.str_)
+    ids = np.array([printable(os.path.relpath(path, base)) for path in paths], dtype=np.str_)
     return Images(labels, paths=paths, ids=ids)
-
-
-def _files(folder: Path, ignored: Counter[str]) -> list[str]:
-    """Image files at any depth, sorted; links are followed, each folder once."""
-    found: list[str] = []
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        for name in files:
-            if _is_hidden(name):
-                continue
-            if name.lower().endswith(SUFFIXES):
-                found.append(os.path.join(parent, name))
-            else:
-                ignored[os.path.splitext(name)[1].lower() or "without suffix"] += 1
-    return sorted(found)
-
-
-def _printable(path: str) -> str:
-    """A path as text, bytes that are no UTF-8 as escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from imgcls import seeding
-from imgcls.data.pixels import Preprocessing
+from imgcls.data.pixels import Preprocessing, quiet_decoders
 from imgcls.data.source import Images, Indices
+from imgcls.errors import DataError, ImgclsError, RunError
 
 RESIDENT_SHARE = 0.4  # of the memory that is free on the device: what is larger is streamed
 WORKER_TIMEOUT = 300  # seconds without a batch from a worker
@@ -36,7 +37,12 @@ def plan(count: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, w
     """
     order = seeding.rng(seed, "shuffle", epoch).permutation(count)
     batches = np.array_split(order, -(-count // batch_size))
-    return [np.array_split(batch, world)[rank] for batch in batches]
+    return batches if world == 1 else [np.array_split(batch, world)[rank] for batch in batches]
+
+
+def _on_device(plan: Sequence[Indices], device: torch.device) -> Tensor:
+    """The row numbers of the whole plan, copied at once."""
+    return torch.from_numpy(np.concatenate(plan) if plan else np.empty(0, np.int64)).to(device)
 
 
 def draw_table(count: int, columns: int, *, seed: int, epoch: int) -> Tensor:
@@ -61,8 +67,8 @@ class Resident:
 
     def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
         """See Fetcher."""
-        for rows in plan:
-            yield self.pixels.index_select(0, torch.from_numpy(rows).to(self.pixels.device, non_blocking=True))
+        for rows in _on_device(plan, self.pixels.device).split_with_sizes([len(rows) for rows in plan]):
+            yield self.pixels.index_select(0, rows)
 
 
 class Streamed:
@@ -75,7 +81,7 @@ class Streamed:
 
     def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
         """See Fetcher."""
-        loader: DataLoader[NDArray[np.uint8]] = DataLoader(
+        loader: DataLoader[NDArray[np.uint8] | DataError] = DataLoader(
             self.decoder,
             batch_sampler=[rows.tolist() for rows in plan],
             num_workers=self.workers,
@@ -87,24 +93,48 @@ class Streamed:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*use of fork\\(\\) may lead to deadlocks", DeprecationWarning)
             iterator = iter(loader)
-        for images in iterator:
-            yield images.to(self.device, non_blocking=True)
+        try:
+            for _ in plan:
+                images = self._next(iterator)
+                if isinstance(images, ImgclsError):
+                    raise images
+                yield images.to(self.device, non_blocking=True)
+        finally:
+            del iterator  # ends its workers in order; a garbage collector that breaks a cycle takes 5 s for each
+
+    def _next(self, iterator: Iterator[Tensor | DataError]) -> Tensor | ImgclsError:
+        if not self.workers:
+            return next(iterator)
+        try:
+            return next(iterator)
+        except (RuntimeError, OSError, EOFError):  # how it shows depends on how the worker went
+            return RunError(
+                "a worker that decodes images died or hangs (out of memory, or /dev/shm too small?); "
+                "try fewer workers, or workers=0"
+            )
 
 
-class _Decoder(Dataset[NDArray[np.uint8]]):
+class _Decoder(Dataset[NDArray[np.uint8] | DataError]):
     def __init__(self, images: Images, preprocessing: Preprocessing) -> None:
         self.images = images
         self.preprocessing = preprocessing
 
-    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+    def __getitem__(self, row: int) -> NDArray[np.uint8] | DataError:
         if self.images.paths is not None:
-            return self.preprocessing.load(self.images.paths[row])
+            try:
+                with quiet_decoders():
+                    return self.preprocessing.load(self.images.paths[row])
+            except DataError as error:  # as a value: a worker's exception arrives as the text of its traceback
+                return error
         assert self.images.pixels is not None
-        return self.preprocessing.fit(self.images.pixels[row : row + 1])[0]
+        one: NDArray[np.uint8] = self.preprocessing.fit(self.images.pixels[row : row + 1])[0]
+        return one
 
 
-def _stack(images: list[NDArray[np.uint8]]) -> Tensor:
-    return torch.from_numpy(np.stack(images))
+def _stack(images: list[NDArray[np.uint8] | DataError]) -> Tensor | DataError:
+    """One batch, or what is wrong with the first image that cannot be read."""
+    error = next((image for image in images if isinstance(image, DataError)), None)
+    return torch.from_numpy(np.stack(images)) if error is None else error  # type: ignore[arg-type]
 
 
 def _ignore_signals(worker: int) -> None:
@@ -145,10 +175,10 @@ class Loader:
         """Batches ``start`` and later: (B, H, W, C) uint8 images, (B,) labels, (B, draws) numbers in [0, 1)."""
         count = len(self.labels)
         batches = plan(count, self.batch_size, seed=self.seed, epoch=epoch, rank=self.rank, world=self.world)[start:]
+        order, sizes = _on_device(batches, self.device), [len(rows) for rows in batches]
         table = draw_table(count, self.draws, seed=self.seed, epoch=epoch).to(self.device)
-        for rows, images in zip(batches, self.fetcher.batches(batches), strict=True):
-            chosen = torch.from_numpy(rows).to(self.device, non_blocking=True)
-            yield images, self.labels.index_select(0, chosen), table.index_select(0, chosen)
+        labels, draws = (whole.index_select(0, order).split_with_sizes(sizes) for whole in (self.labels, table))
+        yield from zip(self.fetcher.batches(batches), labels, draws, strict=True)
 
     def global_size(self, epoch_step: int) -> int:
         """How many images all ranks together see in that batch of an epoch (array_split puts the larger ones first)."""
@@ -164,7 +194,7 @@ def decode_all(
         return preprocessing.fit(images.pixels)
     paths = images.paths or ()
     out = np.empty((len(paths), preprocessing.height, preprocessing.width, preprocessing.channels), np.uint8)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    with quiet_decoders(), ThreadPoolExecutor(max(1, threads)) as pool:
         for row, pixels in enumerate(pool.map(preprocessing.load, paths)):
             out[row] = pixels
             if progress is not None:
@@ -173,7 +203,7 @@ def decode_all(
 
 
 def in_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> list[Indices]:
-    """Batches for evaluation, in the images' order; a rank takes every world-th, so a batch is the same for any world."""
+    """Batches for evaluation, in the images' order; a rank takes every world-th, so they are the same for any world."""
     return [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)][rank::world]
 
 

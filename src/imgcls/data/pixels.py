@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,29 +20,46 @@ from imgcls.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes for 16-bit grey
+GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
+LYING = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 MAX_PIXELS = 64_000_000  # 8000 x 8000: a larger one is refused before it is decoded
 BACKGROUND = 255  # transparent images are laid on white
+
+
+@contextlib.contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Without Pillow's warnings (odd metadata, large images): a file is either read or refused with a message.
+
+    For the thread that starts the work, around it: the filters belong to the process and must not change meanwhile.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 def _open(path: str) -> Image.Image:
     """The image at path, header read but not yet decoded."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a regular file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is the stricter bound
-        image = Image.open(path, formats=FORMATS)
+    image = Image.open(path, formats=FORMATS)
     width, height = image.size
     if width * height > MAX_PIXELS:
+        image.close()
         raise ValueError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
     return image
+
+
+def _is_lying(image: Image.Image) -> bool:
+    """Whether it is stored on its side, as far as its header says: a PNG's own getexif would decode the image."""
+    return Image.Image.getexif(image).get(0x0112) in LYING
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """16-bit grey -> 8-bit grey, scaled; what has no defined white is refused."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range; save it with 8 or 16 bits")
-    if image.mode not in ("I", "I;16", "I;16B", "I;16L", "I;16N"):
+    if image.mode not in DEEP_MODES:
         return image
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
@@ -50,6 +69,8 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 def _flatten(image: Image.Image, channels: int) -> Image.Image:
     """Any 8-bit mode -> L or RGB, transparency laid on the background."""
+    if channels not in (1, 3):
+        raise ValueError(f"it cannot be brought to {channels} channels, only to 1 (grey) or 3 (RGB)")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
@@ -63,10 +84,10 @@ def header(path: str) -> tuple[int, int, bool]:
     """Upright height and width, and whether the image is grey, without decoding it."""
     try:
         with _open(path) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # EXIF orientations 5 to 8 lie on their side
-                width, height = height, width
+            width, height = reversed(image.size) if _is_lying(image) else image.size
             return height, width, image.mode in GREY_MODES
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise anything
         raise _unreadable(path, error) from error
 
@@ -78,15 +99,21 @@ def load_image(path: str, channels: int, height: int, width: int) -> NDArray[np.
     """
     try:
         with _open(path) as image:
-            image.draft(None, (width, height))  # JPEG: decode at 1/2, 1/4 or 1/8 if that is still large enough
-            upright = ImageOps.exif_transpose(image)
-            return fit_image(_flatten(_to_8_bit(upright), channels), height, width)
+            if image.format in ("JPEG", "MPO"):  # decode at 1/2, 1/4 or 1/8 if that is still large enough
+                image.draft(None, (height, width) if _is_lying(image) else (width, height))
+            return fit_image(image, channels, height, width)
+    except MemoryError:
+        raise
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
-def fit_image(image: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
-    """Scale a mode L or RGB image to cover (height, width), crop its centre: uint8 (height, width, channels)."""
+def fit_image(image: Image.Image, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+    """An image of any mode -> uint8 (height, width, channels): upright, grey or RGB, scaled to cover, the centre of it.
+
+    Raises ValueError if its pixels have no defined range.
+    """
+    image = _flatten(_to_8_bit(ImageOps.exif_transpose(image)), channels)
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8)
@@ -94,13 +121,18 @@ def fit_image(image: Image.Image, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def fit_pixels(pixels: NDArray[np.uint8], channels: int, height: int, width: int) -> NDArray[np.uint8]:
-    """(N, H, W, 1 or 3) uint8 -> (N, height, width, channels) by the same rules as load_image."""
+    """(N, H, W, 1 to 4) uint8 -> (N, height, width, channels) by the rules of load_image; 2 and 4 have transparency.
+
+    Raises ValueError for other numbers of channels, unless nothing has to be changed.
+    """
     if pixels.shape[1:] == (height, width, channels):
         return pixels
+    if not 1 <= pixels.shape[-1] <= 4 or 0 in pixels.shape[1:]:
+        raise ValueError(f"an array of shape {pixels.shape[1:]} is no image: expected (height, width, 1 to 4)")
     out = np.empty((len(pixels), height, width, channels), np.uint8)
     for i, one in enumerate(pixels):
         image = Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one)
-        out[i] = fit_image(_flatten(image, channels), height, width)
+        out[i] = fit_image(image, channels, height, width)
     return out
 
 
@@ -154,7 +186,8 @@ class Preprocessing:
 class Normalise:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32 with mean 0 and deviation 1, channels last in memory.
 
-    Mean and deviation are laid out along a whole row (W * C): broadcasting over a last dimension of 3 is five times slower.
+    Mean and deviation are laid out along a whole row (W * C): broadcasting over a last dimension of 3 is five times
+    slower.
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
@@ -181,9 +214,11 @@ def statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[floa
     Exact integer sums, so that the order of the images does not matter; a channel without contrast gets deviation 1.
     """
     means, stds = [], []
+    levels = np.arange(256) / 255
     for channel in range(pixels.shape[-1]):
-        counts = np.bincount(pixels[..., channel].ravel(), minlength=256)
-        levels = np.arange(256) / 255
+        counts = np.zeros(256, dtype=np.int64)
+        for start in range(0, len(pixels), 64):  # in parts: bincount makes 8 bytes of each
+            counts += np.bincount(pixels[start : start + 64, ..., channel].ravel(), minlength=256)
         mean = float((counts * levels).sum() / counts.sum())
         variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())
         means.append(mean)

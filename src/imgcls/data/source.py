@@ -88,6 +88,5 @@ class Source:
                 raise DataError(f"the {name} part of the data set has no images")
             low, high = int(part.labels.min()), int(part.labels.max())
             if low < 0 or high >= len(self.classes):
-                raise DataError(
-                    f"{name}: labels from {low} to {high}, but {len(self.classes)} classes (0 to {len(self.classes) - 1})"
-                )
+                count = len(self.classes)
+                raise DataError(f"{name}: labels from {low} to {high}, but {count} classes (0 to {count - 1})")

@@ -40,16 +40,16 @@ class Splits:
     how: tuple[str, ...]
 
 
-def stratified(labels: Indices, count: int, seed: int, *key: str) -> tuple[Indices, Indices]:
+def stratified(labels: Indices, count: int, seed: int, *key: str, keep_one: bool = False) -> tuple[Indices, Indices]:
     """Rows (rest, sample), both sorted: a sample of ``count`` rows in which each class keeps its share.
 
-    Quotas are rounded by largest remainder, so their sum is ``count``; a class is never taken whole unless the sample
-    needs every row, so that each class keeps something to learn from.
+    Quotas are rounded by largest remainder, so their sum is ``count``. With ``keep_one`` one image of each class stays
+    in the rest, so that there is something to learn from; the sample is then smaller if the classes are too small.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     count = min(count, len(labels))
     exact = sizes * (count / len(labels))
-    ceiling = sizes if count == len(labels) else np.maximum(sizes - 1, 0)
+    ceiling = sizes - 1 if keep_one else sizes
     quotas = np.minimum(np.floor(exact).astype(np.int64), ceiling)
     by_remainder = np.argsort(-(exact - np.floor(exact)), kind="stable")
     while quotas.sum() < count and (quotas < ceiling).any():
@@ -71,7 +71,7 @@ def _sample(images: Images, limit: int | None, seed: int, key: str) -> Images:
 
 
 def _cut(images: Images, fraction: float, seed: int, key: str) -> tuple[Images, Images]:
-    rest, part = stratified(images.labels, round(len(images) * fraction), seed, key)
+    rest, part = stratified(images.labels, round(len(images) * fraction), seed, key, keep_one=True)
     return images.take(rest), images.take(part)
 
 

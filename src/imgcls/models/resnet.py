@@ -28,14 +28,14 @@ def _resnet(
 
     net: nn.Module = getattr(models, f"resnet{depth}")(weights=None, num_classes=num_classes)
     is_small = stem == "small" or (stem == "auto" and max(image_size) <= SMALL)
+    size, stride = (3, 1) if is_small else (7, 2)
+    conv = nn.Conv2d(channels, 64, size, stride=stride, padding=size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    net.conv1 = conv
     if is_small:
-        net.conv1 = nn.Conv2d(channels, 64, 3, stride=1, padding=1, bias=False)
         net.maxpool = nn.Identity()
-    elif channels != 3:
-        net.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     words = "3x3 stem without max-pool" if is_small else "7x7 stem with max-pool"
-    net.note = f"{words} ({'chosen for the image size' if stem == 'auto' else f'stem={stem}'})"
+    net.note = f"{words} ({'chosen for the image size' if stem == 'auto' else f'stem={stem}'})"  # type: ignore[assignment]
     return net
 
 

@@ -1,0 +1,326 @@
+"""Class folders: what is found, what is passed over and said, what is refused, and training on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import imgcls
+from imgcls.cli import main
+from imgcls.data.imagefolder import imagefolder
+from imgcls.data.source import Source
+from imgcls.data.splits import SplitOptions
+from imgcls.errors import DataError
+from imgcls.prepare import geometry
+
+COLOURS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (210, 40, 30)}
+
+
+def shapes(root: str, count: int = 4, classes: Sequence[str] = ("blue", "red"), suffix: str = ".png") -> Path:
+    """A folder for each class with discs of its colour, each a little different, of odd and unequal sizes."""
+    rng = np.random.default_rng(0)
+    for label, name in enumerate(classes):
+        folder = Path(root, name)
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            height, width = 31 + i % 3, 41 + i % 2
+            rows, columns = np.mgrid[:height, :width]
+            image = np.full((height, width, 3), 255, np.uint8)
+            colour = COLOURS.get(name, (label * 40 % 256, 99, 99))
+            image[(rows - 15) ** 2 + (columns - 20) ** 2 < rng.integers(60, 200)] = colour
+            Image.fromarray(image).save(folder / f"{i:03}{suffix}")
+    return Path(root)
+
+
+def names(source: Source, part: str = "train") -> list[str]:
+    return [str(one) for one in source.parts[part].ids]
+
+
+def refusal(root: str | Path) -> str:
+    with pytest.raises(DataError) as caught:
+        imagefolder(root=str(root))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- which folder is which part --------------------------------------------------------------------------------------
+
+
+def test_flat_class_folders_are_all_train() -> None:
+    source = imagefolder(root=str(shapes("photos", 2)))
+    assert source.classes == ("blue", "red")
+    assert names(source) == ["blue/000.png", "blue/001.png", "red/000.png", "red/001.png"]
+    assert source.train.labels.tolist() == [0, 0, 1, 1]
+    assert (source.val, source.test, source.notes, source.warnings) == (None, None, (), ())
+    assert (source.augment, source.mirror) == ("standard", True)
+
+
+@pytest.mark.parametrize(
+    ("folders", "parts"),
+    [
+        (["train", "val"], ["train", "val"]),
+        (["train", "val", "test"], ["train", "val", "test"]),
+        (["train", "test"], ["train", "test"]),
+        (["training", "valid", "testing"], ["train", "val", "test"]),
+        (["Train", "Validation"], ["train", "val"]),
+        (["train", "dev"], ["train", "val"]),
+        (["train"], ["train"]),
+    ],
+)
+def test_part_folders_go_by_their_usual_names(folders: list[str], parts: list[str]) -> None:
+    for i, folder in enumerate(folders):
+        shapes(f"photos/{folder}", i + 1)
+    source = imagefolder(root="photos")
+    assert {name: len(part) for name, part in source.parts.items()} == {
+        name: 2 * (i + 1) for i, name in enumerate(parts)
+    }
+    assert names(source)[0] == f"{folders[0]}/blue/000.png"
+
+
+def test_classes_that_are_called_train_and_plane_are_classes() -> None:
+    assert imagefolder(root=str(shapes("photos", 1, ["car", "plane", "train"]))).classes == ("car", "plane", "train")
+
+
+def test_two_folders_for_one_part_are_refused() -> None:
+    for folder in ("train", "val", "valid"):
+        shapes(f"photos/{folder}", 1)
+    assert "both val and valid in photos: which one is the val part?" in refusal("photos")
+
+
+def test_folders_beside_train_that_are_not_used_are_named() -> None:
+    for folder in ("train", "val", "extra"):
+        shapes(f"photos/{folder}", 1)
+    assert imagefolder(root="photos").warnings == ("extra beside train/ is not used",)
+
+
+# --- what is passed over ---------------------------------------------------------------------------------------------
+
+
+def test_hidden_folders_and_other_files_are_passed_over_and_said() -> None:
+    root = shapes("photos", 1)
+    for hidden in (".ipynb_checkpoints", "__MACOSX"):
+        shapes(f"photos/{hidden}", 1)
+        shapes(f"photos/red/{hidden}", 1)
+    for name in (".DS_Store", "._000.png", "notes.txt", "more.TXT", "clip.mp4", "README"):
+        (root / "red" / name).write_text("no image")
+    (root / "top.txt").write_text("no image")
+    source = imagefolder(root="photos")
+    assert names(source) == ["blue/000.png", "red/000.png"]
+    assert source.notes == (
+        "ignored  2 .txt, 1 .mp4, 1 without suffix (no image files by their suffix)",
+        "ignored  hidden folders: .ipynb_checkpoints, __MACOSX",
+    )
+
+
+def test_images_at_any_depth_belong_to_their_class_and_suffixes_may_be_capitals() -> None:
+    shapes("photos", 1)
+    shapes("photos/red/2026", 1, ["may"], suffix=".JPG")
+    assert "red/2026/may/000.JPG" in names(imagefolder(root="photos"))
+
+
+def test_links_to_folders_elsewhere_are_followed_once() -> None:
+    shapes("photos", 1)
+    shapes("elsewhere", 2, ["more"])
+    Path("photos/red/first").symlink_to(Path("elsewhere/more").absolute())
+    Path("photos/red/second").symlink_to(Path("elsewhere/more").absolute())
+    Path("photos/pink").symlink_to(Path("elsewhere/more").absolute())
+    source = imagefolder(root="photos")
+    assert source.classes == ("blue", "pink", "red")
+    assert [name for name in names(source) if name.startswith("red")] == [
+        "red/000.png", "red/first/000.png", "red/first/001.png",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", [".", "..", "../blue/..", "../../photos"])
+def test_a_link_to_a_folder_above_is_a_loop(target: str) -> None:
+    shapes("photos", 1)
+    Path("photos/red/loop").symlink_to(target)
+    assert "photos/red/loop is a link to" in refusal("photos")
+    assert "a loop; remove it" in refusal("photos")
+
+
+def test_a_class_folder_that_is_a_link_to_the_whole_is_a_loop() -> None:
+    shapes("photos", 1)
+    Path("photos/all").symlink_to(".")
+    assert "photos/all is a link to" in refusal("photos")
+
+
+def test_a_link_from_elsewhere_back_to_the_whole_is_a_loop() -> None:
+    shapes("photos", 1)
+    Path("elsewhere").mkdir()
+    Path("elsewhere/back").symlink_to(Path("photos").absolute())
+    Path("photos/red/out").symlink_to(Path("elsewhere").absolute())
+    assert "photos/red/out/back is a link to" in refusal("photos")
+
+
+def test_a_link_to_itself_is_no_folder_and_a_broken_image_link_is_named() -> None:
+    shapes("photos", 1)
+    Path("photos/self").symlink_to("self")
+    assert imagefolder(root="photos").classes == ("blue", "red")
+    Path("photos/red/gone.png").symlink_to("nowhere.png")
+    assert main(["train", "dataset=./photos", "epochs=1"]) == 3
+
+
+def test_a_folder_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes("photos", 1)
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if str(path).endswith("red"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "cannot read the folder photos/red: Permission denied" in refusal("photos")
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def test_labels_of_val_go_by_name_where_it_lacks_a_class() -> None:
+    shapes("photos/train", 1, ["blue", "green", "red"])
+    shapes("photos/val", 2, ["blue", "red"])
+    source = imagefolder(root="photos")
+    assert source.val is not None
+    assert source.val.labels.tolist() == [0, 0, 2, 2]
+    assert source.warnings == ("photos/val has no folder for green",)
+
+
+def test_a_class_that_train_does_not_have_is_refused() -> None:
+    shapes("photos/train", 1)
+    shapes("photos/val", 1, ["blue", "pink"])
+    message = refusal("photos")
+    assert "photos/val has classes that train does not have: pink; train has blue, red" in message
+
+
+def test_an_empty_class_folder_is_named() -> None:
+    shapes("photos", 1)
+    Path("photos/pink").mkdir()
+    assert "no images in the class folder photos/pink" in refusal("photos")
+
+
+def test_one_class_is_warned_of() -> None:
+    assert imagefolder(root=str(shapes("photos", 1, ["red"]))).warnings == (
+        "only one class: red; nothing can be learned from it",
+    )
+
+
+@pytest.mark.parametrize("pair", [("Cat", "cat"), ("café", unicodedata.normalize("NFD", "café"))])
+def test_classes_that_look_alike_are_warned_of(pair: tuple[str, str]) -> None:
+    source = imagefolder(root=str(shapes("photos", 1, pair)))
+    assert len(source.classes) == 2
+    assert "differ in case or composition only" in source.warnings[0]
+
+
+def test_folders_without_class_folders_are_refused() -> None:
+    Path("photos").mkdir()
+    assert refusal("photos") == "no class folders in photos"
+    Image.new("RGB", (4, 4)).save("photos/a.png")
+    assert refusal("photos").endswith("the images must lie in one folder for each class")
+    shapes("split/train", 1)
+    Path("split/test").mkdir()
+    Image.new("RGB", (4, 4)).save("split/test/a.png")
+    assert "no class folders in split/test" in refusal("split")
+
+
+def test_a_root_that_is_no_folder_is_named() -> None:
+    assert refusal("gone") == "no such folder: gone"
+    Path("file").touch()
+    assert refusal("file") == "not a folder: file"
+
+
+# --- size and channels -----------------------------------------------------------------------------------------------
+
+OPTIONS = SplitOptions(
+    image_size=None, channels=None, val_fraction=0.1, test_fraction=0.2, split_seed=0, limit=None, test_limit=None
+)
+
+
+def saved(*images: Image.Image) -> Source:
+    Path("photos/a").mkdir(parents=True)
+    for i, image in enumerate(images):
+        image.save(f"photos/a/{i}.png")
+    return imagefolder(root="photos")
+
+
+def test_equal_sizes_are_kept_and_grey_is_found() -> None:
+    source = saved(*(Image.new("L", (17, 11)) for _ in range(3)))
+    assert geometry(source.train, OPTIONS, "resnet18") == (11, 17, 1, "")
+
+
+@pytest.mark.parametrize(
+    ("model", "side"), [("linear", 32), ("mlp", 32), ("lenet", 32), ("resnet18", 224), ("auto", 224)]
+)
+def test_unequal_sizes_are_brought_to_the_models_usual_one(model: str, side: int) -> None:
+    source = saved(Image.new("L", (17, 11)), Image.new("L", (17, 11)), Image.new("L", (17, 12)))
+    height, width, channels, words = geometry(source.train, OPTIONS, model)
+    assert (height, width, channels) == (side, side, 1)
+    assert words == f"images of several sizes, scaled to {side}x{side} (dataset.image_size)"
+
+
+def test_one_image_in_colour_makes_all_rgb() -> None:
+    source = saved(Image.new("L", (8, 8)), Image.new("L", (9, 8)), Image.new("RGB", (8, 8)))
+    assert geometry(source.train, OPTIONS, "lenet")[2] == 3
+
+
+def test_what_is_given_is_taken() -> None:
+    source = saved(Image.new("L", (8, 8)), Image.new("RGB", (9, 8)))
+    given = SplitOptions(**vars(OPTIONS) | {"image_size": 20, "channels": 1})
+    assert geometry(source.train, given, "lenet") == (20, 20, 1, "")
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+FAST = ("model=lenet", "epochs=3", "batch_size=16", "threads=1", "run_dir=run")
+
+
+@pytest.mark.parametrize("loader", ["resident", "stream"])
+def test_coloured_shapes_are_learned_end_to_end(loader: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes("photos", 30, list(COLOURS))
+    assert main(["train", "dataset=./photos", *FAST, f"loader={loader}", "workers=0"]) == 0
+    report = json.loads(Path("run/report.json").read_text())
+    assert (report["dataset"], report["n"], report["accuracy"] > 0.9) == ("photos", 18, True)
+    with np.load("run/predictions.npz", allow_pickle=False) as file:
+        assert all(str(path).endswith(".png") for path in file["path"])
+    assert "scaled to 32x32" in capsys.readouterr().err
+
+
+def test_streamed_and_resident_runs_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    shapes("photos", 12)
+    weights = []
+    for run, loader in (("a", "loader=resident"), ("b", "loader=stream")):
+        assert main(["train", "dataset=./photos", *FAST[:-1], f"run_dir={run}", loader, "workers=2"]) == 0
+        weights.append(imgcls.load(run).module.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_broken_image_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    root = shapes("photos", 12)
+    for path in root.glob("*/*.png"):
+        path.write_bytes(path.read_bytes()[:-40])
+    assert main(["train", "dataset=./photos", *FAST]) == 3
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("imgcls: error: not a readable image: ")
+    assert ".png (" in errors[0]
+    assert "Traceback" not in errors[0]
+
+
+def test_names_that_are_no_utf8_are_escaped_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    shapes("photos", 8)
+    os.rename(b"photos/red", b"photos/r\xe9d")
+    os.rename(b"photos/blue/000.png", b"photos/blue/\xff.png")
+    assert main(["train", "dataset=./photos", *FAST[:1], "epochs=1", *FAST[2:]]) == 0
+    report = json.loads(Path("run/report.json").read_text())
+    assert [row["class"] for row in report["per_class"]] == ["blue", "r\\xe9d"]
+    assert main(["predict", "run", "photos", "output=rows.csv"]) == 0
+    assert "r\\xe9d/000.png" in Path("rows.csv").read_text()
+    assert "accuracy" in capsys.readouterr().err

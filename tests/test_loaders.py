@@ -1,0 +1,202 @@
+"""One batch plan, two loaders: the same images, labels and numbers in the same order, from any point of an epoch."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from imgcls.data import loaders
+from imgcls.data.loaders import Fetcher, Loader, Streamed, decode_all, draw_table, fits, in_order, make_fetcher, plan
+from imgcls.data.pixels import Preprocessing
+from imgcls.data.source import Images
+from imgcls.errors import DataError, RunError
+
+CPU = torch.device("cpu")
+SHAPE = Preprocessing(3, 6, 5, (0.5,) * 3, (0.2,) * 3)
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (7, 7), (100, 16), (101, 100), (45, 128), (60, 1)])
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_every_row_is_seen_exactly_once(count: int, batch_size: int, world: int) -> None:
+    shares = [plan(count, batch_size, seed=3, epoch=2, rank=r, world=world) for r in range(world)]
+    rows = np.concatenate([rows for share in shares for rows in share])
+    assert np.array_equal(np.sort(rows), np.arange(count))
+    assert {len(share) for share in shares} == {-(-count // batch_size)}
+
+
+def test_ranks_partition_each_global_batch_in_order() -> None:
+    whole = plan(100, 16, seed=3, epoch=2)
+    shares = [plan(100, 16, seed=3, epoch=2, rank=r, world=4) for r in range(4)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert np.array_equal(batch, np.concatenate(parts))
+
+
+def test_batches_are_of_nearly_equal_size() -> None:
+    sizes = [len(batch) for batch in plan(1000, 128, seed=0, epoch=0)]
+    assert len(sizes) == 8
+    assert max(sizes) <= 128
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
+    def order(**changed: int) -> Any:
+        return np.concatenate(plan(**({"count": 50, "batch_size": 8, "seed": 1, "epoch": 1} | changed))).tolist()  # type: ignore[arg-type]
+
+    assert order() == order() == order(batch_size=50)
+    assert order(seed=2) != order() != order(epoch=2)
+
+
+def test_draws_are_keyed_by_the_sample() -> None:
+    table = draw_table(40, 3, seed=1, epoch=4)
+    assert (table.shape, table.dtype) == ((40, 3), torch.float32)
+    assert torch.equal(table, draw_table(40, 3, seed=1, epoch=4))
+    assert not torch.equal(table, draw_table(40, 3, seed=1, epoch=5))
+    assert float(table.min()) >= 0
+    assert float(table.max()) < 1
+
+
+# --- two loaders -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files() -> Images:
+    """23 files of several sizes and modes; image i has about brightness 10 i."""
+    paths = []
+    for i in range(23):
+        mode = ("RGB", "L", "RGBA", "P")[i % 4]
+        image = Image.new("RGB", (5 + i % 3, 6 + i % 2), (10 * i, 255 - 10 * i, 5 * i)).convert(mode)
+        image.save(f"{i}.png")
+        paths.append(f"{i}.png")
+    return Images(np.arange(23) % 3, paths=paths)
+
+
+def loader(images: Images, *, is_resident: bool, workers: int = 0, **more: Any) -> Loader:
+    fetcher = make_fetcher(images, SHAPE, CPU, is_resident=is_resident, workers=workers, threads=2)
+    return Loader(fetcher, images.labels, batch_size=5, seed=7, draws=3, device=CPU, **more)
+
+
+def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_streamed_equals_resident(files: Images, workers: int) -> None:
+    resident, streamed = loader(files, is_resident=True), loader(files, is_resident=False, workers=workers)
+    for epoch in (0, 1):
+        pairs = list(zip(resident.epoch(epoch), streamed.epoch(epoch), strict=True))
+        assert len(pairs) == len(resident) == 5
+        assert all(same(one, other) for one, other in pairs)
+
+
+def test_arrays_are_streamed_as_they_lie_in_memory() -> None:
+    images = Images(np.arange(9), pixels=np.random.default_rng(0).integers(0, 256, (9, 7, 4, 3), dtype=np.uint8))
+    both = [list(loader(images, is_resident=is_resident).epoch(0)) for is_resident in (True, False)]
+    assert all(same(one, other) for one, other in zip(*both, strict=True))
+
+
+def test_a_batch_is_the_images_labels_and_numbers_of_its_rows(files: Images) -> None:
+    pixels, table = decode_all(files, SHAPE, threads=1), draw_table(23, 3, seed=7, epoch=2)
+    batches = zip(plan(23, 5, seed=7, epoch=2), loader(files, is_resident=True).epoch(2), strict=True)
+    for rows, (images, labels, draws) in batches:
+        assert np.array_equal(images.numpy(), pixels[rows])
+        assert np.array_equal(labels.numpy(), files.labels[rows])
+        assert torch.equal(draws, table[torch.from_numpy(rows)])
+
+
+@pytest.mark.parametrize("is_resident", [True, False])
+@pytest.mark.parametrize("start", [0, 1, 3, 4, 5])
+def test_starting_within_an_epoch_gives_its_tail(files: Images, is_resident: bool, start: int) -> None:
+    made = loader(files, is_resident=is_resident)
+    whole, tail = list(made.epoch(3)), list(made.epoch(3, start=start))
+    assert len(tail) == 5 - start
+    assert all(same(one, other) for one, other in zip(whole[start:], tail, strict=True))
+
+
+def test_the_ranks_batches_together_are_the_one_processs(files: Images) -> None:
+    whole = list(loader(files, is_resident=True).epoch(1))
+    parts = [list(loader(files, is_resident=True, rank=rank, world=3).epoch(1)) for rank in range(3)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert same(batch, tuple(torch.cat(tensors) for tensors in zip(*shares, strict=True)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 23])
+def test_the_global_size_is_that_of_the_plan(files: Images, batch_size: int) -> None:
+    fetcher = make_fetcher(files, SHAPE, CPU, is_resident=True, workers=0, threads=1)
+    made = Loader(fetcher, files.labels, batch_size=batch_size, seed=0, draws=0, device=CPU)
+    sizes = [len(rows) for rows in plan(23, batch_size, seed=0, epoch=0)]
+    assert [made.global_size(i) for i in range(len(made))] == sizes
+
+
+def served(fetcher: Fetcher, batches: list[Any]) -> list[Tensor]:
+    return list(fetcher.batches(batches))
+
+
+@pytest.mark.parametrize("is_resident", [True, False])
+def test_no_batches_are_no_error(files: Images, is_resident: bool) -> None:
+    assert served(make_fetcher(files, SHAPE, CPU, is_resident=is_resident, workers=0, threads=1), []) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_file_is_named_by_whoever_decodes_it(files: Images, workers: int) -> None:
+    Path("17.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^not a readable image: 17\.png \(cannot identify it as one of [A-Z, ]+\)$"):
+        served(Streamed(files, SHAPE, CPU, workers), in_order(23, 5))
+    started = time.monotonic()
+    gc.collect()
+    assert time.monotonic() - started < 4  # no worker is left to be waited for
+    with pytest.raises(DataError, match=r"17\.png"):
+        decode_all(files, SHAPE, threads=2)
+
+
+class _Deadly(Preprocessing):
+    def load(self, path: str) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_is_an_error_of_one_line(files: Images) -> None:
+    deadly = _Deadly(3, 6, 5, (0.5,) * 3, (0.2,) * 3)
+    with pytest.raises(RunError, match=r"^a worker that decodes images died .* workers=0$"):
+        served(Streamed(files, deadly, CPU, 1), in_order(23, 5))
+
+
+def test_decoding_says_how_far_it_is(files: Images) -> None:
+    seen: list[tuple[int, int]] = []
+    decode_all(files, SHAPE, 2, lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, 23) for i in range(23)]
+
+
+def test_workers_leave_ctrl_c_to_the_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    loaders._ignore_signals(0)
+    assert handlers == {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_evaluation_takes_every_image_once_in_the_same_batches(world: int) -> None:
+    whole = in_order(103, 10)
+    shares = [in_order(103, 10, rank, world) for rank in range(world)]
+    assert np.array_equal(np.concatenate(whole), np.arange(103))
+    for i, batch in enumerate(whole):
+        assert np.array_equal(batch, shares[i % world][i // world])
+
+
+def test_what_fits_is_two_fifths_of_the_free_memory() -> None:
+    assert fits(40, 100)
+    assert not fits(41, 100)

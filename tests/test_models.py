@@ -1,0 +1,115 @@
+"""Every model gives a logit for each class, at the sizes and channels that people have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from imgcls.config import Component, option_node, select
+from imgcls.errors import ConfigError
+from imgcls.inference import MODEL_FACTS
+from imgcls.models import MODELS, automatic
+from imgcls.models.lenet import lenet
+
+
+def build(name: str, channels: int, image_size: tuple[int, int], num_classes: int = 10, **knobs: object) -> nn.Module:
+    """The model as the command line builds it from conf/model/NAME.yaml."""
+    component: Component = select(MODELS, option_node("model", name) | knobs, "model", facts=MODEL_FACTS)
+    module: nn.Module = component(channels=channels, image_size=image_size, num_classes=num_classes)
+    return module
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def logits_of(module: nn.Module, channels: int, image_size: tuple[int, int]) -> torch.Tensor:
+    images = torch.randn(3, channels, *image_size, generator=torch.Generator().manual_seed(0))
+    logits: torch.Tensor = module(images.to(memory_format=torch.channels_last))
+    assert torch.isfinite(logits).all()
+    return logits
+
+
+SIZES = [(8, 8), (28, 28), (32, 32), (33, 17), (65, 70)]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "image_size"),
+    [(name, channels, size) for name in ("linear", "mlp", "lenet") for channels in (1, 3, 4) for size in SIZES]
+    + [("resnet18", channels, size) for channels, size in ((1, (8, 8)), (3, (33, 17)), (4, (65, 70)))],
+)
+def test_every_model_gives_a_logit_for_each_class(name: str, channels: int, image_size: tuple[int, int]) -> None:
+    module = build(name, channels, image_size, 7)
+    logits = logits_of(module, channels, image_size)
+    assert logits.shape == (3, 7)
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("linear", "mlp", "lenet", "resnet18")])
+def test_the_deeper_resnets_do_too(name: str) -> None:
+    module = build(name, 1, (32, 32), 100).eval()
+    with torch.no_grad():
+        assert logits_of(module, 1, (32, 32)).shape == (3, 100)
+
+
+@pytest.mark.parametrize("height", range(4, 41))
+def test_lenet_takes_any_size_from_4_pixels(height: int) -> None:
+    for size in ((height, height), (height, 4), (height, 50)):
+        assert logits_of(lenet(1, size, 5), 1, size).shape == (3, 5)
+
+
+@pytest.mark.parametrize(("channels", "side", "count"), [(3, 32, 62_006), (1, 28, 61_706), (1, 32, 61_706)])
+def test_lenet_is_lecuns(channels: int, side: int, count: int) -> None:
+    assert parameters(lenet(channels, (side, side), 10)) == count
+
+
+@pytest.mark.parametrize("size", [(3, 3), (3, 32), (32, 1)])
+def test_images_too_small_for_lenet_are_refused_with_the_least_size(size: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=r"at least 4x4 pixels, got \d+x\d+; set dataset\.image_size=4"):
+        build("lenet", 1, size)
+
+
+def test_linear_is_softmax_regression() -> None:
+    assert parameters(build("linear", 3, (8, 5), 4)) == 3 * 8 * 5 * 4 + 4
+
+
+def test_mlp_has_the_layers_asked_for() -> None:
+    module = build("mlp", 1, (4, 4), 3, hidden=[5, 6], dropout=0.5)
+    assert parameters(module) == (16 * 5 + 5) + (5 * 6 + 6) + (6 * 3 + 3)
+    assert sum(isinstance(layer, nn.Dropout) for layer in module.modules()) == 2
+    assert parameters(build("mlp", 1, (4, 4), 3, hidden=[])) == 16 * 3 + 3
+
+
+@pytest.mark.parametrize(
+    ("image_size", "stem", "kernel", "has_pool"),
+    [
+        ((64, 64), "auto", 3, False),
+        ((65, 65), "auto", 7, True),
+        ((64, 65), "auto", 7, True),
+        ((65, 65), "small", 3, False),
+        ((32, 32), "large", 7, True),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_resnet_stem_fits_the_image(
+    image_size: tuple[int, int], stem: str, kernel: int, has_pool: bool, channels: int
+) -> None:
+    net = build("resnet18", channels, image_size, stem=stem)
+    assert isinstance(net.conv1, nn.Conv2d)
+    assert net.conv1.kernel_size == (kernel, kernel)
+    assert net.conv1.in_channels == channels
+    assert isinstance(net.maxpool, nn.MaxPool2d) is has_pool
+    assert f"{kernel}x{kernel} stem" in str(net.note)
+    assert ("chosen for the image size" in str(net.note)) is (stem == "auto")
+
+
+def test_resnet18_has_torchvisions_parameters() -> None:
+    assert parameters(build("resnet18", 3, (224, 224), 1000)) == 11_689_512
+
+
+@pytest.mark.parametrize(("size", "name"), [((64, 64), "lenet"), ((64, 65), "resnet18"), ((8, 8), "lenet")])
+def test_auto_is_lenet_up_to_64_pixels(size: tuple[int, int], name: str) -> None:
+    assert automatic(size) == name
