@@ -5,7 +5,6 @@ The row numbers are those of docs/bad-inputs.md in the project's notes: 1 to 25 
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import time
@@ -296,14 +295,13 @@ def leaves(table: dict[str, object], prefix: str = "") -> list[str]:
 
 
 def option_keys() -> list[tuple[str, str]]:
-    """(the choice of the option, key) for every key of every option, one of those that are alike."""
-    found: list[tuple[str, str]] = []
+    """(the choice of an option that has the key, key) for every key of every option, each key once."""
+    found: dict[str, str] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
         group = path.parent.name
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not re.fullmatch(r"resnet\d\d+|fashion_mnist|cifar100?", path.stem) or path.stem == "resnet18":
-            found += [(f"{group}={path.stem}", key) for key in leaves(node, f"{group}.")]
-    return found
+        for key in leaves(yaml.safe_load(path.read_text(encoding="utf-8")), f"{group}."):
+            found.setdefault(key, f"{group}={path.stem}")
+    return [(choice, key) for key, choice in found.items()]
 
 
 TRAIN_KEYS = leaves(yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8")))
@@ -314,8 +312,8 @@ EVERY = [("model=linear", key) for key in TRAIN_KEYS] + option_keys()
 @pytest.mark.parametrize(("choice", "key"), EVERY, ids=[f"{choice} {key}" for choice, key in EVERY])
 def test_every_key_refuses_what_it_cannot_be(choice: str, key: str, capsys: Capture) -> None:
     refused(capsys, ["train", choice, f"{key}x=1"], f"unknown key '{key}x'", f"did you mean '{key}'")
-    for value in ("{a:{b:1}}", "1e30") if key not in PATHS else ():
-        refused(capsys, ["train", choice, f"{key}={value}"], f"{key}: ")
+    if key not in PATHS:
+        refused(capsys, ["train", choice, f"{key}={{a:{{b:1}}}}"], f"{key}: ")
 
 
 GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())

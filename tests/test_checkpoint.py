@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from imgcls import checkpoint as checkpoints
-from imgcls.checkpoint import State, decode, encode, read, write
+from imgcls.checkpoint import State, decode, encode, read, write_whole
 from imgcls.errors import CheckpointError, RunError
 
 META = {"format_version": 1, "imgcls": "0.1.0", "classes": ["ä", '"sha256":"'], "step": 3}
@@ -117,22 +117,22 @@ def test_missing_folder_and_unreadable_are_one_line(tmp_path: Path) -> None:
 
 def test_writing_keeps_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:
     path, before = tmp_path / "c" / "last", tmp_path / "c" / "prev"
-    write(path, b"one", keep_as=before)
-    write(path, b"two", keep_as=before)
+    write_whole(path, b"one", keep_as=before)
+    write_whole(path, b"two", keep_as=before)
     assert (path.read_bytes(), before.read_bytes()) == (b"two", b"one")
     assert sorted(file.name for file in path.parent.iterdir()) == ["last", "prev"]
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last"
-    write(path, b"one")
+    write_whole(path, b"one")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints.os, "fsync", full)
     with pytest.raises(RunError, match="No space left on device"):
-        write(path, b"two")
+        write_whole(path, b"two")
     assert path.read_bytes() == b"one"
     assert [file.name for file in tmp_path.iterdir()] == ["last"]
 

@@ -67,6 +67,24 @@ def test_two_processes_do_what_one_does() -> None:
     assert reports[0]["loss"] == pytest.approx(reports[1]["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
+def test_validation_of_a_model_with_running_statistics_is_exact() -> None:
+    words = [word for word in WORDS if word != "model=mlp"] + ["model=resnet18", "dataset.val_fraction=0.3", "epochs=1"]
+    words.remove("epochs=2")
+    assert torchrun(*words, "run_dir=run").returncode == 0
+    row = json.loads(Path("run/metrics.jsonl").read_text())
+    assert main(["evaluate", "run", "split=val", "output=val"]) == 0
+    report = json.loads(Path("val/report.json").read_text())
+    assert row["val_accuracy"] == report["accuracy"]
+    assert row["val_loss"] == pytest.approx(report["loss"], rel=1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+    done = torchrun("batch_size=1", "dataset.limit=50")
+    assert "batch_size: 1 is too small to share out over 2 processes" in done.stderr
+    assert not Path("outputs").exists()
+
+
 def test_a_mistake_is_said_once() -> None:
     done = torchrun("epochs=zero")
     assert done.returncode != 0

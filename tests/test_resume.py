@@ -25,6 +25,10 @@ from tests.conftest import SMALL, without_times
 Config = Callable[..., TrainConfig]
 
 
+class Killed(BaseException):
+    """Ends the process's run at once, as SIGKILL would: nothing handles it."""
+
+
 def same_tensors(one: Path, other: Path) -> None:
     a, b = checkpoints.read(one), checkpoints.read(other)
     assert a.tensors.keys() == b.tensors.keys()
@@ -136,11 +140,11 @@ def test_saves_within_an_epoch_do_not_change_the_result_and_are_gone_on_from(
     made = config("checkpoint_every=4", "run_dir=parts")
 
     def die(self: keeper.Keeper, *args: object) -> None:  # as SIGKILL would: nothing is saved
-        raise KeyboardInterrupt
+        raise Killed
 
     after_epoch = keeper.Keeper.after_epoch
     monkeypatch.setattr(keeper.Keeper, "after_epoch", die)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         train.train(made)
     assert checkpoints.read(Path("parts/checkpoints/last.safetensors")).meta["step"] == 4
     monkeypatch.setattr(keeper.Keeper, "after_epoch", after_epoch)
@@ -157,11 +161,11 @@ def test_a_kill_between_the_row_and_the_checkpoint_leaves_no_row_twice(
 
     def die(self: keeper.Keeper, name: str, *args: object) -> None:
         if self.log.rows and self.log.rows[-1]["epoch"] == 2:
-            raise KeyboardInterrupt
+            raise Killed
         save(self, name, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(keeper.Keeper, "_save", die)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         train.train(config("run_dir=parts"))
     assert len(Path("parts/metrics.jsonl").read_text().splitlines()) == 2
     monkeypatch.setattr(keeper.Keeper, "_save", save)
@@ -242,3 +246,105 @@ def test_a_signal_saves_and_prints_the_command_that_goes_on(number: signal.Signa
     step = checkpoints.read(Path("my run/checkpoints/last.safetensors")).meta["step"]
     assert f"step {step:,}" in lines[-1]
     assert not Path("my run/report.json").exists()
+
+
+def test_a_run_that_was_made_longer_and_killed_before_its_test_is_tested(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=run", "epochs=1"))
+    test = train._test
+
+    def die(*args: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(train, "_test", die)
+    with pytest.raises(Killed):
+        main(["train", "resume=run", "epochs=3"])
+    monkeypatch.setattr(train, "_test", test)
+    capsys.readouterr()
+    assert main(["train", "resume=run"]) == 0  # the longer configuration is the run's own now
+    assert json.loads(Path("run/report.json").read_text())["epoch"] > 1
+    assert main(["train", "resume=run"]) == 0
+    assert "already complete (epoch 3/3)" in capsys.readouterr().err
+
+
+def test_a_torn_report_is_made_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=run"))
+    whole = Path("run/report.json").read_text()
+    Path("run/report.json").write_text(whole[:300])
+    assert main(["train", "resume=run"]) == 0
+    assert without_times(json.loads(Path("run/report.json").read_text())) == without_times(json.loads(whole))
+
+
+def test_lost_rows_do_not_make_a_worse_epoch_the_best(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=run"))
+    before = Path("run/checkpoints/best.safetensors").read_bytes()
+    Path("run/metrics.jsonl").write_text("")
+    quality = keeper.quality
+    monkeypatch.setattr(keeper, "quality", lambda row: (-1.0, *quality(row)[1:]))  # all that follows is worse
+    train.resume(config("run_dir=run", "epochs=3"), Path("run"), frozenset())
+    assert "has lost rows" in capsys.readouterr().err
+    assert Path("run/checkpoints/best.safetensors").read_bytes() == before
+
+
+def test_a_data_set_that_has_changed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+
+    def add(first: int, count: int) -> None:
+        for name in ("light", "dark"):
+            Path("photos", name).mkdir(parents=True, exist_ok=True)
+            for i in range(first, first + count):
+                pixels = draw.integers(0, 100, (8, 8), dtype=np.uint8) + (100 if name == "light" else 0)
+                Image.fromarray(pixels.astype(np.uint8)).save(f"photos/{name}/{i:03}.png")
+
+    add(0, 30)
+    assert main(["train", "dataset=./photos", "epochs=1", "threads=1", "run_dir=run"]) == 0
+    add(30, 10)
+    for command in (["train", "resume=run", "epochs=2"], ["evaluate", "run"]):
+        assert main(command) == 3
+        assert "the data set has changed since" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["evaluate", "run", "dataset=./photos"]) == 0
+
+
+OWN_OPTIMIZER = """
+import torch
+
+class Counting(torch.optim.SGD):
+    \"\"\"Keeps a counter in its groups and a double-precision sum in its state, and uses both.\"\"\"
+
+    def __init__(self, groups, lr=0.01):
+        super().__init__(groups, lr=lr)
+        for group in self.param_groups:
+            group["count"] = 0
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["count"] += 1
+            for parameter in group["params"]:
+                total = self.state[parameter].setdefault("total", torch.zeros_like(parameter, dtype=torch.float64))
+                total += parameter.grad
+                parameter.data -= (group["lr"] / group["count"] * total).float()
+"""
+
+
+def test_a_users_own_optimizer_goes_on_as_exactly(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    Path("my_counting.py").write_text(OWN_OPTIMIZER)
+    monkeypatch.syspath_prepend(".")
+    words = ("optimizer.name=my_counting:Counting", "optimizer.lr=0.1")
+    train.train(config(*words, "run_dir=whole"))
+    stop_at([3, 8], monkeypatch)
+    trusted = frozenset({"my_counting:Counting"})
+    made = config(*words, "run_dir=parts")
+    for go in (lambda: train.train(made), lambda: train.resume(made, Path("parts"), trusted)):
+        with pytest.raises(Stopped, match=r"resume=parts optimizer\.name=my_counting:Counting"):
+            go()
+    train.resume(made, Path("parts"), trusted)
+    same_runs(Path("whole"), Path("parts"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -94,3 +95,19 @@ def test_a_run_is_found_by_its_folder_and_by_its_checkpoints() -> None:
             rundir.run_folder(wrong)
         with pytest.raises(CheckpointError):
             rundir.best_checkpoint(wrong)
+
+
+def test_a_forked_worker_does_not_keep_the_folder() -> None:
+    held = rundir.claim("run", "x")
+    Path("run/config.yaml").touch()
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    try:
+        held.close()
+        rundir.RunFolder(Path("run")).close()
+        code = "from pathlib import Path; from imgcls import rundir; rundir.RunFolder(Path('run'))"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

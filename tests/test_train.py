@@ -99,6 +99,24 @@ def test_evaluate_gives_trains_report_to_the_last_digit(run: Path, capsys: pytes
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_evaluate_does_not_write_where_train_wrote(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "report.json").read_bytes()
+    assert main(["evaluate", str(run), f"output={run}", "split=val"]) == 2
+    assert "output" in capsys.readouterr().err
+    assert (run / "report.json").read_bytes() == before
+
+
+def test_ctrl_c_during_the_test_prints_the_command_that_goes_on(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_test", interrupt)
+    assert main(["train", *SMALL, "run_dir=run"]) == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: imgcls train resume=run")
+
+
 def test_tensorboard_reads_the_events_back(run: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import plugin_data_pb2

@@ -28,6 +28,7 @@ NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 PLAIN = ("format", "imgcls", "sha256")  # metadata that is text, not JSON
 LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
+GROUP = "group "  # before the number of a parameter group, among the optimizer's numbers: no parameter is called so
 LAST, PREV, BEST = "last.safetensors", "prev.safetensors", "best.safetensors"
 
 
@@ -119,12 +120,15 @@ def decode(data: bytes, path: Path) -> Checkpoint:
     return Checkpoint(path, tensors, meta)
 
 
-def write(path: Path, data: bytes, *, keep_as: Path | None = None) -> None:
-    """Replace path by data at once or not at all; what stood there becomes ``keep_as``."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_whole(path: Path, data: bytes, *, keep_as: Path | None = None) -> None:
+    """Replace path by data at once or not at all; what stood there becomes ``keep_as``.
+
+    The folder has one writer (rundir.py's lock), so a temporary file that a kill left behind is simply written anew.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -133,7 +137,7 @@ def write(path: Path, data: bytes, *, keep_as: Path | None = None) -> None:
         temporary.replace(path)
         _fsync_folder(path.parent)
     except OSError as error:
-        raise RunError(f"cannot save {path}: {error.strerror or error}; the checkpoint before it is kept") from error
+        raise RunError(f"cannot save {path}: {error.strerror or error}; what stood there before is kept") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -181,6 +185,9 @@ def state_tensors(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
             else:
                 kind = type(value).__name__
                 raise RunError(f"the optimizer keeps a {kind} in its state ('{slot}'), which a checkpoint cannot hold")
+    for i, group in enumerate(state.optimizer.param_groups):
+        own = {key: value for key, value in group.items() if key not in ("params", "lr")}  # the schedule sets lr
+        numbers |= {f"{GROUP}{i}.{key}": value for key, value in own.items() if isinstance(value, bool | int | float)}
     if state.scaler is not None:
         scaler = state.scaler.state_dict()
         tensors["scaler.scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
@@ -244,6 +251,13 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
         if slots:
             packed["state"][index] = slots
     state.optimizer.load_state_dict(packed)
+    for index, parameter in enumerate(parameters):  # torch casts what it loads to the parameter's type
+        for slot, value in packed["state"].get(index, {}).items():
+            if isinstance(value, Tensor) and state.optimizer.state[parameter][slot].dtype != value.dtype:
+                state.optimizer.state[parameter][slot] = value.to(state.optimizer.state[parameter][slot].device)
+    for i, group in enumerate(state.optimizer.param_groups):
+        prefix = f"{GROUP}{i}."
+        group |= {name[len(prefix) :]: value for name, value in numbers.items() if name.startswith(prefix)}
 
 
 def _in_format_of(parameter: Tensor, stored: Tensor) -> Tensor:

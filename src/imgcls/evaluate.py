@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 
 from imgcls import config as configs
 from imgcls import metrics, rundir
+from imgcls.checkpoint import write_whole
 from imgcls.config import EvaluateConfig, Node
 from imgcls.data import Source
 from imgcls.data.source import Images
 from imgcls.data.splits import split
-from imgcls.errors import CheckpointError, ConfigError, DataError, RunError
+from imgcls.errors import CheckpointError, ConfigError, DataError
 from imgcls.inference import Trained, check_finite, describe_parts, infer, restore, versions
 from imgcls.logbook import Logbook, read_rows
 from imgcls.prepare import DataChoice, choose_data, fetcher_for, is_resident, load_source
@@ -58,25 +60,27 @@ def complete(report: Report, trained: Trained, split_name: str, dataset: str) ->
 
 def _train_seconds(checkpoint: Path) -> float | None:
     """What the run's epochs took, if the checkpoint still lies in its run folder."""
-    rows = read_rows(checkpoint.parent.parent / "metrics.jsonl")
+    rows = read_rows(rundir.folder_of(checkpoint) / "metrics.jsonl")
     return round(sum(row["seconds"] for row in rows), 3) if rows else None
 
 
-def write(folder: Path, report: Report, logits: NDArray[np.float32], images: Images) -> None:
-    """report.json and predictions.npz into the folder."""
+def write_predictions(folder: Path, report: Report, logits: NDArray[np.float32], images: Images) -> None:
+    """predictions.npz into the folder."""
     key = "path" if images.ids.dtype.kind == "U" else "index"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        arrays: dict[str, Any] = {
-            "labels": images.labels,
-            "probabilities": metrics.softmax(logits),
-            key: images.ids,
-            "classes": np.array([row["class"] for row in report["per_class"]], dtype=np.str_),
-        }
-        np.savez(folder / "predictions.npz", **arrays)
-        (folder / "report.json").write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot write into {folder}: {error.strerror or error}") from error
+    arrays: dict[str, Any] = {
+        "labels": images.labels,
+        "probabilities": metrics.softmax(logits),
+        key: images.ids,
+        "classes": np.array([row["class"] for row in report["per_class"]], dtype=np.str_),
+    }
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    write_whole(folder / "predictions.npz", file.getvalue())
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """report.json into the folder, last of all: where it stands, the rest is there."""
+    write_whole(folder / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
 def table(report: Report, images_word: str) -> list[str]:
@@ -140,6 +144,10 @@ def evaluate(
     own_names: names of the user's own code that were typed for this command.
     """
     checkpoint = rundir.best_checkpoint(config.checkpoint)
+    if config.output and (Path(config.output).expanduser() / "config.yaml").exists():
+        raise ConfigError(
+            f"output: {config.output} is a run's own folder, which evaluate does not change; name another"
+        )
     stored = checkpoint.meta.get("chosen", {})
     threads = config.threads or stored.get("threads")
     with session(config.device, "fp32" if config.precision == "auto" else config.precision, threads) as runtime:
@@ -148,6 +156,8 @@ def evaluate(
         choice = _choose(checkpoint.meta, dataset, changes, own_names)
         source = load_source(choice)
         images, how = _part(source, choice, config.split, trained.classes)
+        if dataset is None and config.split != "all":
+            rundir.check_same_images(rundir.folder_of(checkpoint.path), {config.split: images})
         log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
         log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
         log.say(f"device   {runtime.describe()}\n")
@@ -158,7 +168,8 @@ def evaluate(
         if config.output
         else _default_output(checkpoint.path, choice.name, config.split)
     )
-    write(folder, report, logits, images)
+    write_predictions(folder, report, logits, images)
+    write_report(folder, report)
     if warning := empty_classes(report):
         log.warn(warning)
     for line in table(report, f"the {config.split} split of {choice.name}"):
@@ -218,7 +229,6 @@ def _listing(classes: tuple[str, ...]) -> str:
 
 
 def _default_output(path: Path, dataset: str, split_name: str) -> Path:
-    folder = path.resolve().parent
-    run = folder.parent if folder.name == "checkpoints" else folder
+    run = rundir.folder_of(path)
     run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
     return run / "evaluations" / f"{dataset}-{split_name}"

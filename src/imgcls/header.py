@@ -28,7 +28,7 @@ def say_data(log: Logbook, data: Data, config: TrainConfig, augment: Augment, ba
     """Data set, splits, image size, augmentation, and the batch if it had to be cut."""
     splits, shape = data.splits, data.preprocessing
     kind = {1: "grey", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
-    parts = describe_parts({"train": splits.train, "val": splits.val, "test": splits.test})
+    parts = describe_parts(splits.parts)
     log.say(
         line("data", f"{data.name}: {parts}; {len(data.source.classes)} classes, {shape.width}x{shape.height} {kind}")
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import signal
 import subprocess
 import threading
@@ -23,7 +22,7 @@ from imgcls.data.pixels import Preprocessing
 from imgcls.data.source import Images
 from imgcls.errors import RunError, Stopped
 from imgcls.inference import infer
-from imgcls.logbook import Logbook, Row
+from imgcls.logbook import ADVICE, Logbook, Row
 from imgcls.loop import Watch
 from imgcls.metrics import cross_entropy
 from imgcls.runtime import Runtime
@@ -67,6 +66,7 @@ class Keeper(Watch):
     """Validates, saves and stops a run of ``epochs`` epochs.
 
     meta: what every checkpoint says beside its tensors. every: (steps, seconds) between two saves within an epoch.
+    resume_command: what is printed when the run is stopped. best: the quality of the best epoch so far.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class Keeper(Watch):
         runtime: Runtime,
         log: Logbook,
         signals: Signals,
+        resume_command: str,
+        best: tuple[float, float, int] | None = None,
     ) -> None:
         self.folder = folder
         self.epochs = epochs
@@ -88,6 +90,8 @@ class Keeper(Watch):
         self.runtime = runtime
         self.log = log
         self.signals = signals
+        self.resume_command = resume_command
+        self.best = best
         self.saved_at = time.monotonic()
 
     def after_step(self, state: State) -> None:
@@ -109,13 +113,14 @@ class Keeper(Watch):
         number = self.signals.received or int(signal.SIGTERM)
         raise Stopped(
             f"stopped by {signal.Signals(number).name} and saved at step {state.step:,}; "
-            f"go on with: imgcls train resume={shlex.quote(str(self.folder))}",
+            f"go on with: {self.resume_command}",
             number,
         )
 
-    def after_epoch(self, state: State, images: int, seconds: float, lr: float) -> None:
+    def after_epoch(self, state: State, images: int, started: float, lr: float) -> None:
         """See Watch: validate, write the epoch's row, save last and perhaps best, stop when asked to."""
-        loss_sum, hits, seen = self.runtime.sum(state.sums).tolist()
+        loss_sum, hits, seen = self.runtime.sum(state.sums).tolist()  # waits for the device
+        seconds = time.perf_counter() - started
         self.log.check_finite(loss_sum, state.step, state.epochs, lr)
         val_loss, val_accuracy = self._validate(state)
         row: Row = {
@@ -129,7 +134,8 @@ class Keeper(Watch):
             "seconds": round(seconds, 4),
             "images_per_second": round(images / max(seconds, 1e-9), 1),
         }
-        is_best = all(quality(row) > quality(earlier) for earlier in self.log.rows)
+        is_best = self.best is None or quality(row) > self.best
+        self.best = quality(row) if is_best else self.best
         state.epochs += 1
         self.log.epoch(row, is_best=is_best, is_last=state.epochs == self.epochs)
         if is_best:
@@ -142,14 +148,12 @@ class Keeper(Watch):
         if self.validation is None:
             return None, None
         images = self.validation.images
+        self.runtime.share_buffers(state.module)
         logits = infer(state.module, self.validation.fetcher, len(images), self.validation.preprocessing, self.runtime)
         loss = cross_entropy(logits, images.labels)
         if not math.isfinite(loss):
             where = f"epoch {state.epochs + 1}, step {state.step:,}"
-            raise RunError(
-                f"the validation loss is not finite ({where}); the last checkpoint is from before; "
-                "try a smaller optimizer.lr"
-            )
+            raise RunError(f"the validation loss is not finite ({where}); {ADVICE}")
         return loss, float((logits.argmax(1) == images.labels).mean())
 
     def save_last(self, state: State) -> None:
@@ -159,16 +163,18 @@ class Keeper(Watch):
         self.log.check_finite(float(sums[0]), state.step, state.epochs, lr)
         if self.runtime.is_main:
             tensors, numbers = checkpoints.state_tensors(replace(state, sums=sums))
-            self._save(checkpoints.LAST, tensors, state, {"optimizer_numbers": numbers})
+            self._save(checkpoints.LAST, tensors, state, {"optimizer_numbers": numbers, "best": self.best})
         self.saved_at = time.monotonic()
 
     def _save(self, name: str, tensors: dict[str, torch.Tensor], state: State, more: dict[str, Any]) -> None:
         if not self.runtime.is_main:
             return
+        if not all(torch.isfinite(one).all() for name, one in tensors.items() if name.startswith("model.")):
+            raise RunError(f"the weights are not finite (epoch {state.epochs + 1}, step {state.step:,}); {ADVICE}")
         meta = {**self.meta, "step": state.step, "epochs_done": state.epochs, **more}
         folder = self.folder / "checkpoints"
         keep_as = folder / checkpoints.PREV if name == checkpoints.LAST else None
-        checkpoints.write(folder / name, checkpoints.encode(tensors, meta), keep_as=keep_as)
+        checkpoints.write_whole(folder / name, checkpoints.encode(tensors, meta), keep_as=keep_as)
 
 
 def quality(row: Row) -> tuple[float, float, int]:

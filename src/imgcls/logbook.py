@@ -18,6 +18,7 @@ from imgcls.errors import RunError
 
 INTERVAL = 50  # steps between two looks at the loss, which on a GPU means waiting for it
 REDRAW = 0.2  # seconds between two drawings of the live line
+ADVICE = "the checkpoint before it is kept; start a new run with a smaller optimizer.lr"
 Row = dict[str, Any]
 
 
@@ -53,12 +54,22 @@ class Logbook:
         if not self.is_main:
             return
         self.folder = folder
-        self.rows = read_rows(folder / "metrics.jsonl")[:keep_epochs]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self._keep_rows(folder / "metrics.jsonl", keep_epochs)
         self._log = (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace")
         held, self._held = self._held or [], None
         for text in (f"run      {folder}{words}", *held):
             self.say(text)
+
+    def _keep_rows(self, path: Path, count: int) -> None:
+        """The first ``count`` rows of an earlier part of the run; the file is replaced only if it holds others too."""
+        self.rows = read_rows(path)[:count]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+            temporary = path.with_name(".metrics.jsonl.tmp")
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        if len(self.rows) < count:
+            self.warn(f"{path} has lost rows: {len(self.rows)} of {count} are there")
 
     def start_board(self, purge_step: int) -> Board | None:
         """TensorBoard's file; events of a killed run beyond the step are purged."""
@@ -140,8 +151,7 @@ class Logbook:
         """Raises RunError for a loss that is no number any more."""
         if not math.isfinite(loss):
             raise RunError(
-                f"the loss is not finite (step {step:,}, epoch {epoch + 1}, learning rate {lr:.3g}); "
-                f"the last checkpoint is from before; try a smaller optimizer.lr"
+                f"the loss is not finite (step {step:,}, epoch {epoch + 1}, learning rate {lr:.3g}); {ADVICE}"
             )
 
     def epoch(self, row: Row, *, is_best: bool, is_last: bool) -> None:

@@ -45,8 +45,8 @@ class Watch:
     def after_step(self, state: State) -> None:
         """Each update."""
 
-    def after_epoch(self, state: State, images: int, seconds: float, lr: float) -> None:
-        """Each pass over the data; images and seconds of the part that this process did."""
+    def after_epoch(self, state: State, images: int, started: float, lr: float) -> None:
+        """Each pass over the data: images seen since ``started`` (time.perf_counter), last learning rate."""
 
 
 def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: Logbook, watch: Watch) -> None:
@@ -70,7 +70,7 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
             log.log(state.step, loss, lr, state.epochs, size)
             watch.after_step(state)
         lr = recipe.base_lrs[0] * recipe.schedule(state.step - 1)
-        watch.after_epoch(state, images_done, time.perf_counter() - started, lr)
+        watch.after_epoch(state, images_done, started, lr)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, base_lrs: tuple[float, ...], factor: float) -> float:

@@ -49,8 +49,8 @@ def adagrad(
     groups: Groups, *, lr: LearningRate, lr_decay: NonNegative, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """Duchi, Hazan & Singer 2011, https://jmlr.org/papers/v12/duchi11a.html"""
-    on_cuda = any(parameter.is_cuda for group in groups for parameter in group["params"])
-    fused = None if on_cuda else True  # torch has Adagrad's fused kernel for CPUs only
+    on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+    fused = True if on_cpu else None  # not on every device, in every torch that we support
     return torch.optim.Adagrad(groups, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay, fused=fused)
 
 

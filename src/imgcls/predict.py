@@ -218,9 +218,8 @@ def _some(classifier: Classifier, paths: Sequence[str], topk: int, broken: list[
 
 def _accuracy(rows: Sequence[Row], classes: tuple[str, ...]) -> str | None:
     """'accuracy 98.0 % (49 of 50 ...)' where every file lies in a folder that is named like a class."""
-    folders = [Path(row["path"]).resolve().parent for row in rows]
-    truths = [next((part for part in reversed(folder.parts) if part in classes), None) for folder in folders]
-    if not rows or None in truths:
+    truths = [Path(row["path"]).resolve().parent.name for row in rows]
+    if not rows or not set(truths) <= set(classes):
         return None
     hits = sum(row["label"] == truth for row, truth in zip(rows, truths, strict=True))
     return f"accuracy {hits / len(rows):.1%} ({hits:,} of {len(rows):,}, by the names of their folders)"

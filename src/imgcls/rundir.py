@@ -6,11 +6,15 @@ import contextlib
 import errno
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from imgcls import checkpoint
-from imgcls.errors import CheckpointError, ConfigError, RunError
+from imgcls.data.source import Images
+from imgcls.errors import CheckpointError, ConfigError, DataError, RunError
 
 OUTPUTS = Path("outputs")
 LOCK = ".lock"
@@ -51,7 +55,7 @@ def _try_lock(file: IO[str]) -> bool:
     except ImportError:  # Windows: no lock, and none is promised there
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by forked workers
     except OSError as error:
         return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # else a file system without locks
     return True
@@ -132,6 +136,31 @@ def run_folder(run: str) -> Path:
     if not (path / "config.yaml").is_file():
         raise CheckpointError(f"{run} is not a run folder (it has no config.yaml)")
     return path
+
+
+def folder_of(path: Path) -> Path:
+    """The run folder that a checkpoint file lies in, or just the file's folder."""
+    folder = path.resolve().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
+    """Raises DataError if these parts of the data set are no longer those of the run, as its split.npz has them.
+
+    What a data set without a test set of its own has gained since would move trained images into the test part.
+    """
+    if not (run / "split.npz").is_file():
+        return
+    with np.load(run / "split.npz", allow_pickle=False) as file:
+        for name, part in parts.items():
+            before = file[name] if name in file.files else np.array([])
+            now = np.array([]) if part is None else part.ids
+            if not np.array_equal(before, now):
+                new, gone = len(np.setdiff1d(now, before)), len(np.setdiff1d(before, now))
+                raise DataError(
+                    f"the data set has changed since {run} was trained: of the {name} images {new:,} are new and "
+                    f"{gone:,} are gone; train anew, or evaluate it as another data set by dataset=..."
+                )
 
 
 def best_checkpoint(run: str) -> checkpoint.Checkpoint:

@@ -80,6 +80,12 @@ class Runtime:
         dist.all_reduce(tensor)
         return bool(tensor)
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """The main process's buffers (batch norm's running statistics) to all, so that all evaluate the same model."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
     def say_to_all(self, text: str) -> str:
         """Rank 0's text, in every process."""
         if self.world == 1:
@@ -219,10 +225,11 @@ def session(
 
 @contextlib.contextmanager
 def exact_fp32() -> Iterator[None]:
-    """No TF32 inside: reports must not depend on which GPU computed them more than rounding does."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    """No TF32 and no timing of algorithms inside: two processes must report the same of the same model."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = False, False, False, True
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before

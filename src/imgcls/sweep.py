@@ -36,15 +36,11 @@ class Job:
     def result(self) -> dict[str, Any]:
         """Its report and its best validation accuracy, as far as it got."""
         found: dict[str, Any] = {"accuracy": None, "val_accuracy": None}
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError):  # it did not get that far: the table shows a dash
+            text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
+            values = [json.loads(line)["val_accuracy"] for line in text.splitlines()]
+            found["val_accuracy"] = max((value for value in values if value is not None), default=None)
             found["accuracy"] = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["accuracy"]
-            rows = [
-                json.loads(line) for line in (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            ]
-            values = [row["val_accuracy"] for row in rows if row["val_accuracy"] is not None]
-            found["val_accuracy"] = max(values, default=None)
-        except (OSError, ValueError, KeyError):
-            pass  # it did not get that far: the table shows a dash
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +19,12 @@ from torch import nn
 from imgcls import checkpoint as checkpoints
 from imgcls import report as pictures
 from imgcls import rundir, seeding
-from imgcls.checkpoint import State
-from imgcls.config import Component, Node, TrainConfig, convert, every_of, select
+from imgcls.checkpoint import Checkpoint, State
+from imgcls.config import OWN_PARTS, Component, Node, TrainConfig, convert, every_of, select
 from imgcls.data.augment import AUGMENTS, Augment
 from imgcls.data.loaders import Loader, decode_all
-from imgcls.errors import ConfigError, ImgclsError, RunError
-from imgcls.evaluate import Report, assess, complete, empty_classes, table, write
+from imgcls.errors import ConfigError, DataError, ImgclsError, RunError, Stopped
+from imgcls.evaluate import Report, assess, complete, empty_classes, table, write_predictions, write_report
 from imgcls.header import say_data, say_device, say_model
 from imgcls.inference import MODEL_FACTS, build_model, restore, versions
 from imgcls.keeper import Keeper, Signals, Validation, git_commit
@@ -151,6 +152,8 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
         rank=runtime.rank,
         world=runtime.world,
     )
+    if len(train) // len(loader) < runtime.world:
+        raise ConfigError(f"batch_size: {batch_size} is too small to share out over {runtime.world} processes")
     recipe = Recipe(
         epochs=config.epochs,
         seed=config.seed,
@@ -216,7 +219,7 @@ def train(config: TrainConfig, *, is_quiet: bool = False) -> Report | None:
             if not folder:
                 raise failure or RunError("the main process could not make the run folder")
             log.open(Path(folder), "")
-            return _go(run, Path(folder))
+            return _go(run, Path(folder), None)
         finally:
             log.close()
             if held is not None:
@@ -227,17 +230,19 @@ def _claim(run: Run) -> tuple[rundir.RunFolder | None, ImgclsError | None]:
     """The run's folder with its configuration and split, or why it cannot be had."""
     try:
         held = rundir.claim(run.config.run_dir, f"{_word(run.model.name)}-{_word(run.data.name)}")
-        text = yaml.safe_dump(vars(run.config), sort_keys=False, allow_unicode=True)
-        (held.path / "config.yaml").write_text(text, encoding="utf-8")
-        splits = run.data.splits
-        parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-        ids: dict[str, Any] = {name: part.ids for name, part in parts.items() if part is not None}
+        _write_config(held.path, run.config)
+        ids: dict[str, Any] = {name: part.ids for name, part in run.data.splits.parts.items() if part is not None}
         np.savez_compressed(held.path / "split.npz", **ids)
     except ImgclsError as error:
         return None, error
     except OSError as error:
         return None, RunError(f"cannot write into the run folder: {error.strerror}: {error.filename}")
     return held, None
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    text = yaml.safe_dump(vars(config), sort_keys=False, allow_unicode=True)
+    checkpoints.write_whole(folder / "config.yaml", text.encode())
 
 
 def _word(name: str) -> str:
@@ -248,44 +253,82 @@ def _word(name: str) -> str:
 
 def resume(config: TrainConfig, folder: Path, own_names: frozenset[str], *, is_quiet: bool = False) -> Report | None:
     """Go on with the run in that folder, whose own (perhaps longer) configuration this is."""
-    checkpoint, warnings = rundir.last_checkpoint(folder)
-    meta: dict[str, Any] = checkpoint.meta if checkpoint is not None else {"chosen": {}, "epochs_done": 0}
-    precision, threads = (
-        meta["chosen"].get("precision", config.precision),
-        config.threads or meta["chosen"].get("threads"),
-    )
     parts = choose_parts(config, own_names)
+    rank, _, _ = rank_and_world()
+    held = rundir.RunFolder(folder) if rank == 0 else None  # before anything is read: another process may be writing
+    try:
+        checkpoint, warnings = rundir.last_checkpoint(folder)
+        return _resume(config, parts, folder, checkpoint, warnings, is_quiet)
+    finally:
+        if held is not None:
+            held.close()
+
+
+def _resume(
+    config: TrainConfig, parts: Parts, folder: Path, checkpoint: Checkpoint | None, warnings: list[str], is_quiet: bool
+) -> Report | None:
+    meta: dict[str, Any] = checkpoint.meta if checkpoint is not None else {"chosen": {}, "epochs_done": 0}
+    precision = meta["chosen"].get("precision", config.precision)
+    threads = config.threads or meta["chosen"].get("threads")
+    if precision == "fp16" and choose_device(config.device).type == "cpu":
+        raise ConfigError(f"device: {folder} is trained in fp16, which needs a GPU to go on")
     keys = {"deterministic": config.deterministic, "distributed": True}
     with session(config.device, precision, threads, **keys) as runtime:
         log = Logbook(is_main=runtime.is_main, is_quiet=is_quiet, holding=True)
-        held = rundir.RunFolder(folder) if runtime.is_main else None
         try:
             for warning in warnings:
                 log.warn(warning)
-            if meta["epochs_done"] >= config.epochs and (folder / "report.json").is_file():
-                return _already_complete(folder, config, meta["epochs_done"], log)
+            report = _finished_report(folder)
+            if report is not None and meta["epochs_done"] >= config.epochs:
+                done = meta["epochs_done"]
+                log.say(f"{folder} is already complete (epoch {done}/{config.epochs}); epochs={2 * done} would go on")
+                return report if runtime.is_main else None
             run = build(config, parts, runtime, log, meta["chosen"])
+            rundir.check_same_images(folder, run.data.splits.parts)
             if checkpoint is not None:
                 checkpoints.load_state(run.state, checkpoint)
                 if not runtime.is_main:
                     run.state.sums.zero_()  # the main process carries what all have summed
             words = f", going on at step {run.state.step:,} (epoch {run.state.epochs + 1} of {config.epochs})"
+            if runtime.is_main:
+                _write_config(folder, config)
+                (folder / "report.json").unlink(missing_ok=True)  # it is of the shorter run
             log.open(folder, words, keep_epochs=run.state.epochs)
-            return _go(run, folder)
+            return _go(run, folder, meta.get("best"), was_tested=report is not None)
         finally:
             log.close()
-            if held is not None:
-                held.close()
 
 
-def _already_complete(folder: Path, config: TrainConfig, done: int, log: Logbook) -> Report | None:
-    log.say(f"{folder} is already complete (epoch {done}/{config.epochs}); epochs={2 * done} would go on")
-    report: Report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return report if log.is_main else None
+def _finished_report(folder: Path) -> Report | None:
+    """report.json, if the run has been tested."""
+    try:
+        report: Report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report
 
 
-def _go(run: Run, folder: Path) -> Report | None:
+def _go(run: Run, folder: Path, best: list[float] | None, *, was_tested: bool = False) -> Report | None:
     """Train, then test the best checkpoint once."""
+    try:
+        _train(run, folder, best)
+        run.log.end_live()
+        return _test(run, folder, was_tested)
+    except KeyboardInterrupt as error:
+        raise Stopped(f"stopped; go on with: {_resume_command(run, folder)}", 2) from error
+    except (DataError, RunError) as error:
+        if not run.runtime.is_main:  # the main process knows nothing of it
+            print(f"imgcls: error (rank {run.runtime.rank}): {error}", file=sys.stderr)
+        raise
+
+
+def _resume_command(run: Run, folder: Path) -> str:
+    """The command that goes on with the run, the user's own parts named again."""
+    names = [f" {group}.name={getattr(run.config, group)['name']}" for group in OWN_PARTS]
+    return f"imgcls train resume={shlex.quote(str(folder))}" + "".join(name for name in names if ":" in name)
+
+
+def _train(run: Run, folder: Path, best: list[float] | None) -> None:
     config, runtime, shape = run.config, run.runtime, run.data.preprocessing
     board = run.log.start_board(run.state.step + 1)
     if board is not None and run.state.step == 0:
@@ -296,12 +339,20 @@ def _go(run: Run, folder: Path) -> Report | None:
         resident = is_resident(val, shape, runtime, config.loader)
         validation = Validation(val, fetcher_for(val, shape, runtime, resident=resident, workers=run.workers), shape)
     with Signals() as signals:
-        every = every_of(config.checkpoint_every)
-        keeper = Keeper(folder, config.epochs, validation, every, _meta(run), runtime, run.log, signals)
+        keeper = Keeper(
+            folder,
+            config.epochs,
+            validation,
+            every_of(config.checkpoint_every),
+            _meta(run),
+            runtime,
+            run.log,
+            signals,
+            _resume_command(run, folder),
+            None if best is None else (best[0], best[1], int(best[2])),
+        )
         run.log.begin(step=run.state.step, total=config.epochs * len(run.loader), epochs=config.epochs)
         fit(run.state, run.forward, run.loader, run.recipe, run.log, keeper)
-    run.log.end_live()
-    return _test(run, folder)
 
 
 def _meta(run: Run) -> dict[str, Any]:
@@ -320,8 +371,8 @@ def _meta(run: Run) -> dict[str, Any]:
     }
 
 
-def _test(run: Run, folder: Path) -> Report | None:
-    """The only look at the test images: report.json, predictions.npz, the table, the pictures."""
+def _test(run: Run, folder: Path, was_tested: bool) -> Report | None:
+    """The only look at the test images: predictions.npz, the table, the pictures, and last of all report.json."""
     best = checkpoints.read(folder / "checkpoints" / checkpoints.BEST)
     exact = replace(run.runtime, precision="fp32")
     trained = restore(best, exact, frozenset({run.model.name}))
@@ -330,15 +381,18 @@ def _test(run: Run, folder: Path) -> Report | None:
     if not run.runtime.is_main:
         return None
     report = complete(numbers, trained, "test", run.data.name)
-    write(folder, report, logits, images)
     if warning := empty_classes(report):
         run.log.warn(warning)
-    run.log.result("")
-    for line in table(report, f"never used before; checkpoint of epoch {report['epoch']}"):
+    run.log.say("")
+    used = "used before, when the run was shorter" if was_tested else "never used before"
+    for line in table(report, f"{used}; checkpoint of epoch {report['epoch']}"):
         run.log.result(line)
+    write_predictions(folder, report, logits, images)
     _draw(run, folder, report)
+    write_report(folder, report)
+    own = f" model.name={run.model.name}" if ":" in run.model.name else ""
     run.log.result(f"\nreport   {folder / 'report.json'}")
-    run.log.result(f"next     imgcls predict {shlex.quote(str(folder))} photo.png")
+    run.log.result(f"next     imgcls predict {shlex.quote(str(folder))} photo.png{own}")
     return report
 
 

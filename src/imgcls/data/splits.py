@@ -39,6 +39,11 @@ class Splits:
     test: Images
     how: tuple[str, ...]
 
+    @property
+    def parts(self) -> dict[str, Images | None]:
+        """By name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
 
 def stratified(labels: Indices, count: int, seed: int, *key: str, keep_one: bool = False) -> tuple[Indices, Indices]:
     """Rows (rest, sample), both sorted: a sample of ``count`` rows in which each class keeps its share.
