@@ -52,6 +52,7 @@ UNSUPPORTED = (
     "-sc",
 )
 RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
+SPINS = "10000"  # turns a thread waits before it sleeps; torch's OpenMP crawls by its default where cores are shared
 LONGEST_MESSAGE = 1000
 OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
 
@@ -69,6 +70,8 @@ class Line:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code. Errors are one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     is_debug = "--debug" in arguments
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -78,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImgclsError as error:
         return _fail(error, error.exit_code, is_debug)
     except KeyboardInterrupt:
-        return _fail("stopped before the first step; nothing was trained", 130, False)
+        return _fail("stopped; what was saved before is kept", 130, False)
     except BrokenPipeError:  # the reader of stdout has gone: | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -364,7 +364,10 @@ def _import(name: str, group: str, trusted: bool) -> Callable[..., Any]:
     if group not in OWN_PARTS:
         raise ConfigError(f"{group}.name: '{name}' names code of your own, which only {', '.join(OWN_PARTS)} can be")
     if not trusted:
-        raise ConfigError(f"the stored configuration names code of its own; if you trust it, add {group}.name={name}")
+        raise ConfigError(
+            f"the stored configuration names code of its own; if you trust it, add {group}.name={name} "
+            f"(in Python: imgcls.load(RUN, own_names=['{name}']))"
+        )
     module_name, _, attribute = name.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
