@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -47,7 +46,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The words of the jobs that would run; each "reports" an accuracy by its place, the second fails."""
     ran: list[list[str]] = []
 
-    def pretend(job: sweep.Job, flags: Sequence[str], running: list[Any]) -> None:
+    def pretend(job: sweep.Job, flags: Sequence[str], *rest: object) -> None:
         ran.append([*job.words, *flags])
         job.code = 1 if len(ran) == 2 else 0
         job.folder.mkdir()

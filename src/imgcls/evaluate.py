@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from imgcls.errors import CheckpointError, ConfigError, DataError
 from imgcls.inference import Trained, check_finite, describe_parts, infer, restore, versions
 from imgcls.logbook import Logbook, read_rows
 from imgcls.prepare import DataChoice, choose_data, fetcher_for, is_resident, load_source
-from imgcls.runtime import Runtime, exact_fp32, session
+from imgcls.runtime import Runtime, choose_device, choose_precision, exact_fp32, session
 
 WORST = 8  # classes in the table, if there are more than
 ALL_ROWS = 12
@@ -143,8 +144,9 @@ def evaluate(
     dataset: the node of another data set than the run's own; changes: keys changed in the run's own one.
     own_names: names of the user's own code that were typed for this command.
     """
+    choose_precision(config.precision, choose_device(config.device))
     checkpoint = rundir.best_checkpoint(config.checkpoint)
-    if config.output and (Path(config.output).expanduser() / "config.yaml").exists():
+    if config.output and (Path(os.path.expanduser(config.output)) / "config.yaml").exists():
         raise ConfigError(
             f"output: {config.output} is a run's own folder, which evaluate does not change; name another"
         )
@@ -164,7 +166,7 @@ def evaluate(
         report, logits = assess(trained, images, runtime, loader="auto", workers=0)
     report = complete(report, trained, config.split, choice.name)
     folder = (
-        Path(config.output).expanduser()
+        Path(os.path.expanduser(config.output))
         if config.output
         else _default_output(checkpoint.path, choice.name, config.split)
     )

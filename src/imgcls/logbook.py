@@ -77,6 +77,10 @@ class Logbook:
             self.board = Board(self.folder / "tensorboard", purge_step or None, self.warn)
         return self.board
 
+    def drop_held(self) -> None:
+        """Forget what was held: the run failed before it had a folder, and its one line of error is the answer."""
+        self._held = None
+
     def close(self) -> None:
         """Take the live line off and close the files."""
         self.end_live()

@@ -28,7 +28,7 @@ from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, quiet_decod
 from imgcls.errors import ConfigError, DataError, RunError
 from imgcls.inference import Trained, check_finite, infer, restore
 from imgcls.logbook import Logbook
-from imgcls.runtime import Runtime, exact_fp32, session
+from imgcls.runtime import Runtime, choose_device, choose_precision, exact_fp32, session
 
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
@@ -167,6 +167,7 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
     """
     if config.output and not config.output.lower().endswith(FORMATS):
         raise ConfigError(f"output: expected a file ending in .csv, .json or .jsonl, got '{config.output}'")
+    choose_precision(config.precision, choose_device(config.device))
     checkpoint = rundir.best_checkpoint(config.checkpoint)
     scan = Scan()
     paths = find_images(config.input, scan)
@@ -189,7 +190,7 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
     suffix = Path(config.output).suffix.lower() if config.output else ""
     text = render(rows, suffix, len(classifier.classes), config.topk)
     if config.output:
-        _write(Path(config.output).expanduser(), text)
+        _write(Path(os.path.expanduser(config.output)), text)
         log.say(f"wrote    {config.output}: {len(rows):,} image{'' if len(rows) == 1 else 's'}")
     elif rows:
         log.result(text.rstrip("\n"))

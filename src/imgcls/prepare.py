@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -38,7 +39,7 @@ class DataChoice:
         """As it stands in headers, reports and folder names: for class folders the folder's own name."""
         root = self.source.knobs.get("root")
         if self.source.name == "imagefolder" and root:
-            return Path(root).expanduser().resolve().name or "images"
+            return Path(os.path.expanduser(root)).resolve().name or "images"
         return self.source.name.rpartition(":")[2]
 
 
@@ -160,6 +161,10 @@ def resolved(node: Node, group: str, name: str) -> Node:
     """The node that ``name`` stands for where the node itself says auto or default; it has no knobs of its own then."""
     extra = [key for key in node if key != "name"]
     if extra:
+        beside = configs.option_node("", "train").get(group) or {}  # the keys that every option has
+        known = {f"{group}.{key}": value for key, value in beside.items()}
+        if configs.closest(f"{group}.{extra[0]}", known):
+            raise configs.unknown_key(f"{group}.{extra[0]}", known)
         choices = ", ".join(option for option in configs.options(group) if option != node["name"])
         raise ConfigError(
             f"unknown key '{group}.{extra[0]}': {group}={node['name']} has no keys of its own; name one of {choices}"

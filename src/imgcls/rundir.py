@@ -24,11 +24,11 @@ def check_new(run_dir: str | None) -> None:
     """Refuse a folder that cannot become a new run's, before any work is done."""
     if run_dir is None:
         return
-    folder = Path(run_dir).expanduser()
-    if folder.exists() and not folder.is_dir():
+    folder = Path(os.path.expanduser(run_dir))
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"run_dir: {folder} is a file; name a new folder")
     try:
-        is_taken = folder.is_dir() and any(folder.iterdir())
+        is_taken = os.path.isdir(folder) and any(folder.iterdir())
     except OSError as error:
         raise RunError(f"cannot use the run folder {folder}: {error.strerror}") from error
     if is_taken:
@@ -88,7 +88,7 @@ class RunFolder:
 def claim(run_dir: str | None, name: str) -> RunFolder:
     """A new folder: run_dir itself, or outputs/NAME-1, -2, ... the first that nobody else has made."""
     if run_dir is not None:
-        folder = Path(run_dir).expanduser()
+        folder = Path(os.path.expanduser(run_dir))
         check_new(run_dir)
         _make(folder, parents=True, exist_ok=True)
         return RunFolder(folder)
@@ -128,10 +128,10 @@ def run_folder(run: str) -> Path:
     """The folder of a run given as a folder, as one of its checkpoints, or as ``latest``."""
     if run == "latest":
         return latest()
-    path = Path(run).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(run))
+    if os.path.isfile(path):
         path = path.resolve().parent.parent
-    if not path.exists():
+    if not os.path.exists(path):
         raise CheckpointError(f"no such run: {run}")
     if not (path / "config.yaml").is_file():
         raise CheckpointError(f"{run} is not a run folder (it has no config.yaml)")
@@ -165,8 +165,8 @@ def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
 
 def best_checkpoint(run: str) -> checkpoint.Checkpoint:
     """The checkpoint that RUN means: the file itself, or the run's best one."""
-    path = latest() if run == "latest" else Path(run).expanduser()
-    if not path.exists():
+    path = latest() if run == "latest" else Path(os.path.expanduser(run))
+    if not os.path.exists(path):
         raise CheckpointError(f"no such run or checkpoint: {run}")
     if path.is_dir():
         folder = path / "checkpoints"

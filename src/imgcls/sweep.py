@@ -107,19 +107,21 @@ def run(jobs: Sequence[Sequence[str]], flags: Sequence[str], sweep_dir: str | No
             if received:
                 break
             print(f"\njob {i}    {job.differs or '(the defaults)'}", file=sys.stderr, flush=True)
-            _run(job, flags, running)
+            _run(job, flags, received, running)
     _tell(todo, is_quiet=is_quiet)
     if received:
         return 128 + received[0]
     return 1 if any(job.code != 0 for job in todo) else 0
 
 
-def _run(job: Job, flags: Sequence[str], running: list[subprocess.Popen[bytes]]) -> None:
+def _run(job: Job, flags: Sequence[str], received: list[int], running: list[subprocess.Popen[bytes]]) -> None:
     """Run one job to its end, in a process group of its own: the terminal's Ctrl-C reaches it through us alone."""
     started = time.monotonic()
     command = [sys.executable, "-m", "imgcls", "train", *job.words, f"run_dir={job.folder}", *flags]
     env = {**os.environ, "PYTHONSAFEPATH": "1"}
     running[:] = [subprocess.Popen(command, stdout=STDERR, env=env, process_group=0)]
+    for number in received:  # while it was being started
+        running[0].send_signal(number)
     job.code = running[0].wait()
     running.clear()
     job.seconds = time.monotonic() - started

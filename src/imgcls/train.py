@@ -220,6 +220,9 @@ def train(config: TrainConfig, *, is_quiet: bool = False) -> Report | None:
                 raise failure or RunError("the main process could not make the run folder")
             log.open(Path(folder), "")
             return _go(run, Path(folder), None)
+        except ImgclsError:
+            log.drop_held()
+            raise
         finally:
             log.close()
             if held is not None:
@@ -295,6 +298,9 @@ def _resume(
                 (folder / "report.json").unlink(missing_ok=True)  # it is of the shorter run
             log.open(folder, words, keep_epochs=run.state.epochs)
             return _go(run, folder, meta.get("best"), was_tested=report is not None)
+        except ImgclsError:
+            log.drop_held()
+            raise
         finally:
             log.close()
 

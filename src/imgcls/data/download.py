@@ -27,7 +27,7 @@ class Archive:
 
 def data_root(root: str | None) -> Path:
     """dataset.root, else the variable IMGCLS_DATA, else data/ here."""
-    return Path(root or os.environ.get("IMGCLS_DATA") or "data").expanduser()
+    return Path(os.path.expanduser(root or os.environ.get("IMGCLS_DATA") or "data"))
 
 
 def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:

@@ -27,7 +27,7 @@ def imagefolder(*, root: str | None) -> Source:
         raise ValueError(
             "missing required value 'dataset.root': the folder of the images (dataset=./photos says the same)"
         )
-    base = Path(root).expanduser()
+    base = Path(os.path.expanduser(root))
     if not base.is_dir():
         raise DataError(f"no such folder: {base}" if not base.exists() else f"not a folder: {base}")
     scan = Scan()

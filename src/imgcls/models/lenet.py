@@ -7,14 +7,15 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-LEAST_SIZE = 4  # pixels: below, nothing is left after the two poolings
+LEAST_SIZE = 4  # pixels: below, hardly anything is left after the pooling
 
 
 def lenet(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Module:
     """Two 5x5 convolutions of 6 and 16 channels, three linear layers: (B, C, H, W) -> (B, num_classes)
 
     As published it takes 32x32. Smaller images are padded by 2 pixels a side before the first convolution, as MNIST's
-    28x28 always was, and below 20 pixels before the second one too; larger images just leave more to the linear layers.
+    28x28 always was, and below 20 pixels before the second one too; below 16 pixels there is no first pooling. Larger
+    images just leave more to the linear layers.
     """
     smallest = min(image_size)
     if smallest < LEAST_SIZE:
