@@ -164,7 +164,9 @@ def test_row_24_an_image_that_is_not_there(run: str, capsys: Capture) -> None:
 
 
 def test_row_33_a_batch_larger_than_the_data_is_cut_and_said(capsys: Capture) -> None:
-    assert main(["train", "model=linear", "dataset.limit=100", "dataset.test_limit=20", "epochs=1"]) == 0
+    assert (
+        main(["train", "model=linear", "dataset.limit=100", "dataset.test_limit=20", "epochs=1", "batch_size=128"]) == 0
+    )
     assert "cut from 128 to 90, all the training images there are" in capsys.readouterr().err
 
 
@@ -337,7 +339,7 @@ ODD: list[tuple[list[str], str]] = [
       ("devices", "ema", "attack", "compile", "patience", "monitor", "accumulate", "clip_grad", "experiment")],
     (["lr=0.1"], "did you mean 'optimizer.lr' (now 0.005)?"),
     (["image_size=3"], "did you mean 'dataset.image_size'"),
-    (["batchsize=3"], "did you mean 'batch_size' (now 128)?"),
+    (["batchsize=3"], "did you mean 'batch_size' (now 'auto')?"),
     (["optimzer.lr=3"], "did you mean 'optimizer.lr'"),
     (["optimizer.momentum=0.9"], "optimizer=adamw has optimizer.lr, optimizer.beta1"),
     (["dataset=mnist", "dataset.val_fractoin=0"], "did you mean 'dataset.val_fraction' (now 0.1)?"),

@@ -234,3 +234,42 @@ def test_no_module_but_cifars_reader_imports_pickle_and_none_calls_torch_load() 
         assert "pickle" not in imported or path.name == "cifar.py", path
         attributes = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not attributes & {"torch.load", "torch.save", "np.load(allow_pickle=True)"}, path
+
+
+DESCRIPTION = {
+    "step": 3,
+    "epochs_done": 1,
+    "model": {"name": "linear"},
+    "classes": ["a", "b"],
+    "preprocessing": {"channels": 1, "height": 8, "width": 8, "mean": [0.5], "std": [0.1]},
+    "config": {},
+    "chosen": {"threads": 1, "precision": "fp32", "loader": "resident"},
+}
+
+
+def test_a_sound_description_passes() -> None:
+    checkpoint = decode(encode({"a": torch.zeros(1)}, META | DESCRIPTION), Path("x"))
+    assert checkpoints.described(checkpoint) is checkpoint
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("step", -1),
+        ("epochs_done", "x"),
+        ("model", {"name": 3}),
+        ("classes", ["a", 1]),
+        ("config", None),
+        ("chosen", 7),
+        ("chosen", {"threads": "many", "precision": "fp32", "loader": "resident"}),
+        ("chosen", {"threads": -3, "precision": "fp32", "loader": "resident"}),
+        ("preprocessing", {"channels": 1, "height": -1, "width": 8, "mean": [0.5], "std": [0.1]}),
+        ("preprocessing", {"channels": 1, "height": 10**7, "width": 8, "mean": [0.5], "std": [0.1]}),
+        ("preprocessing", {"channels": 1, "height": 8, "width": 8, "mean": "x", "std": [0]}),
+        ("preprocessing", {"channels": 3, "height": 8, "width": 8, "mean": [0.5], "std": [0.1]}),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_named(key: str, value: object) -> None:
+    checkpoint = decode(encode({"a": torch.zeros(1)}, META | DESCRIPTION | {key: value}), Path("x"))
+    with pytest.raises(CheckpointError, match=rf"description is damaged .*\({key}\)"):
+        checkpoints.described(checkpoint)

@@ -181,7 +181,7 @@ def test_a_value_becomes_its_kind(value: Any, kind: Any, result: Any) -> None:
         (1, Fraction, "key: must be at least 0 and below 1, got 1"),
         (-1, Seed, "key: must be at least 0 and at most 9,223,372,036,854,775,807, got -1"),
         (2.5, Annotated[float, Range(low=0.5, high=2)], "key: must be at least 0.5 and at most 2, got 2.5"),
-        ("b", Literal["a", "c"], "key: unknown 'b'; choose (choices: a, c)"),
+        ("b", Literal["a", "c"], "key: unknown 'b' (choices: a, c)"),
         ("smal", Literal["small", "large"], "key: unknown 'smal'; did you mean 'small'? (choices: small, large)"),
         ("many", Literal["auto"] | Count, "key: expected an integer, got 'many'"),
         (0, Literal["auto"] | Count, "key: must be at least 1 and at most 1,000,000, got 0"),

@@ -108,7 +108,9 @@ def test_a_damaged_file_is_named_with_what_was_expected_and_found(
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip at all", gzip.compress(GOOD)[:-6], gzip.compress(GOOD)[:20] + b"\0" * 40]
+    "content",
+    [b"no gzip at all", gzip.compress(GOOD, mtime=0)[:-6], gzip.compress(GOOD, mtime=0)[:20] + b"\0" * 40],
+    ids=["no gzip", "cut", "overwritten"],
 )
 def test_a_damaged_gz_is_named(tmp_path: Path, content: bytes) -> None:
     (path := tmp_path / "images.gz").write_bytes(content)

@@ -348,3 +348,26 @@ def test_a_users_own_optimizer_goes_on_as_exactly(config: Config, monkeypatch: p
             go()
     train.resume(made, Path("parts"), trusted)
     same_runs(Path("whole"), Path("parts"))
+
+
+@pytest.mark.parametrize("damage", ["epochs: many", "model: [1]", "dataset: null", "epochs: 3"])
+def test_a_damaged_configuration_of_the_run_is_named(damage: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(damage + "\n")
+    assert main(["train", "resume=run", "epochs=2"]) == 3
+    assert "run/config.yaml: damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_split_file_is_named(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=run"))
+    Path("run/split.npz").write_bytes(Path("run/split.npz").read_bytes()[:100])
+    assert main(["train", "resume=run", "epochs=3"]) == 3
+    assert main(["evaluate", "run"]) == 3
+
+
+def test_rows_that_are_none_are_passed_over(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=run"))
+    Path("run/metrics.jsonl").write_text('[1, 2]\n{"epoch": 1}\n')
+    assert main(["evaluate", "run"]) == 0

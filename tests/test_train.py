@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from imgcls.checkpoint import State
 from imgcls.cli import main
 from imgcls.config import TrainConfig
 from imgcls.errors import RunError
+from imgcls.prepare import fitting_batch
 from tests.conftest import SMALL, without_times
 
 Config = Callable[..., TrainConfig]
@@ -115,6 +120,36 @@ def test_ctrl_c_during_the_test_prints_the_command_that_goes_on(
     monkeypatch.setattr(train, "_test", interrupt)
     assert main(["train", *SMALL, "run_dir=run"]) == 130
     assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: imgcls train resume=run")
+
+
+def test_sigterm_during_the_test_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "_test", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["train", *SMALL, "run_dir=run"]) == 143
+    assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: imgcls train resume=run")
+
+
+def test_a_reader_that_leaves_early_costs_nothing() -> None:
+    command = [sys.executable, "-m", "imgcls", "train", *SMALL, "model=linear", "run_dir=run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 0
+    assert Path("run/report.json").is_file()
+    assert Path("run/plots/mistakes.png").is_file()
+
+
+def test_a_batch_of_one_and_batch_norm_is_a_mistake_that_can_be_mended(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["model=resnet18", "dataset.limit=12", "dataset.test_limit=5", "batch_size=1", "dataset.image_size=4"]
+    assert main(["train", *words, "epochs=1"]) == 2
+    assert "batch_size: too small" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "batch"), [(9, 9), (86, 16), (300, 37), (1294, 128)])
+def test_the_automatic_batch_leaves_several_updates_an_epoch(count: int, batch: int) -> None:
+    assert fitting_batch("auto", count) == batch
+    assert fitting_batch(64, count) == min(64, count)
 
 
 def test_tensorboard_reads_the_events_back(run: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ FORMAT = 1
 NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 PLAIN = ("format", "imgcls", "sha256")  # metadata that is text, not JSON
+LARGEST_SIDE, MOST_THREADS = 4096, 1024
 LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
 GROUP = "group "  # before the number of a parameter group, among the optimizer's numbers: no parameter is called so
 LAST, PREV, BEST = "last.safetensors", "prev.safetensors", "best.safetensors"
@@ -118,6 +120,46 @@ def decode(data: bytes, path: Path) -> Checkpoint:
     except Exception as error:
         raise CheckpointError(f"{path}: not an imgcls checkpoint ({type(error).__name__}: {error})") from error
     return Checkpoint(path, tensors, meta)
+
+
+def described(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, if what it says of itself makes sense. Raises CheckpointError that names what does not."""
+    meta = checkpoint.meta
+    shape, chosen = meta.get("preprocessing"), meta.get("chosen")
+    sides: list[Any] = [shape.get(key) for key in ("channels", "height", "width")] if isinstance(shape, dict) else []
+    statistics: list[Any] = [shape.get(key) for key in ("mean", "std")] if isinstance(shape, dict) else []
+    sound = {
+        "step": _is_count(meta.get("step")),
+        "epochs_done": _is_count(meta.get("epochs_done")),
+        "model": isinstance(meta.get("model"), dict) and isinstance(meta["model"].get("name"), str),
+        "classes": isinstance(meta.get("classes"), list) and all(isinstance(name, str) for name in meta["classes"]),
+        "preprocessing": all(_is_count(side) and 1 <= side <= LARGEST_SIDE for side in sides)
+        and all(_are_numbers(values, sides[0]) for values in statistics)
+        and len(sides) == 3,
+        "config": isinstance(meta.get("config"), dict),
+        "chosen": isinstance(chosen, dict)
+        and _is_count(chosen.get("threads"))
+        and 1 <= chosen["threads"] <= MOST_THREADS
+        and chosen.get("precision") in ("fp32", "bf16", "fp16")
+        and chosen.get("loader") in ("resident", "stream"),
+    }
+    if wrong := [key for key, is_sound in sound.items() if not is_sound]:
+        raise CheckpointError(
+            f"{checkpoint.path}: its description is damaged or not an imgcls run's ({', '.join(wrong)})"
+        )
+    return checkpoint
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+    )
 
 
 def write_whole(path: Path, data: bytes, *, keep_as: Path | None = None) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imgcls import __version__
-from imgcls.errors import ConfigError, DeviceError, ImgclsError
+from imgcls.errors import ConfigError, DeviceError, ImgclsError, Terminated
 
 if TYPE_CHECKING:
     from imgcls.compose import Composer, Override
@@ -73,15 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     is_debug = "--debug" in arguments
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return _fail("the working folder no longer exists; cd to another", 2, is_debug)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _dispatch(arguments)
+        with _terminable():
+            return _dispatch(arguments)
     except ImgclsError as error:
         return _fail(error, error.exit_code, is_debug)
-    except KeyboardInterrupt:
-        return _fail("stopped; what was saved before is kept", 130, False)
+    except KeyboardInterrupt as error:
+        number = getattr(error, "signal_number", signal.SIGINT)
+        return _fail("stopped; what was saved before is kept", 128 + number, False)
     except BrokenPipeError:  # the reader of stdout has gone: | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -92,6 +101,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("out of memory; try a smaller batch_size or dataset.image_size, or loader=stream", 1, is_debug)
     except Exception as error:  # noqa: BLE001 - the last resort: still one line
         return _fail(_unexpected(error), 1, is_debug)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises, as SIGINT does: files are closed, and the message is said."""
+
+    def terminate(number: int, frame: Any) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _unexpected(error: Exception) -> str:
@@ -292,10 +318,15 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
     """Go on with a run by its own configuration; beside it only what does not change what is computed may be given."""
     from imgcls import rundir
     from imgcls.config import TrainConfig, flatten, parse, show, unknown_key
+    from imgcls.errors import CheckpointError
 
     given = composer.values(overrides)
     folder = rundir.run_folder(run)
     table = stored_config(folder)
+    try:
+        parse(TrainConfig, table)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.yaml'}: damaged ({error})") from error
     known = flatten(table)
     for key, value in given.items():
         if key not in known:

@@ -44,7 +44,7 @@ class TrainConfig:
     loss: Node
     augment: Node
     epochs: Count
-    batch_size: Count
+    batch_size: Literal["auto"] | Count
     seed: Seed
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -180,7 +180,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
             return value
         names = [str(argument) for argument in arguments]
         hint = did_you_mean(str(value), names)
-        raise ConfigError(f"{key}: unknown {show(value)}{hint or '; choose'} (choices: {', '.join(names)})")
+        raise ConfigError(f"{key}: unknown {show(value)}{hint} (choices: {', '.join(names)})")
     if origin in (list, tuple) or kind in (list, tuple):
         return _convert_list(value, kind, origin or kind, arguments, key)
     if kind is bool and not isinstance(value, bool):

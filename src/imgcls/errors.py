@@ -35,6 +35,12 @@ class CheckpointError(ImgclsError):
     exit_code = 3
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM where nobody waits for it: the process ends as it would by Ctrl-C, with a code of its own."""
+
+    signal_number = 15
+
+
 class Stopped(ImgclsError):
     """The run was asked to stop (SIGINT or SIGTERM) and has saved what it had."""
 

@@ -12,7 +12,7 @@ from imgcls.data.augment import Augment
 from imgcls.data.loaders import memory_bytes
 from imgcls.inference import describe_parts
 from imgcls.logbook import Logbook
-from imgcls.prepare import Data
+from imgcls.prepare import AUTO_BATCH, Data
 from imgcls.runtime import Runtime
 
 
@@ -42,7 +42,10 @@ def say_data(log: Logbook, data: Data, config: TrainConfig, augment: Augment, ba
     is_default = config.augment["name"] == "default" and augment.draws
     why = f"  (the default for {data.name}; augment=none turns it off)" if is_default else ""
     log.say(line("augment", f"{augment.words}{why}"))
-    if batch_size < config.batch_size:
+    if config.batch_size == "auto":
+        if batch_size < AUTO_BATCH:
+            log.say(line("batch", f"{batch_size} for so few images (auto; {AUTO_BATCH} for a thousand and more)"))
+    elif batch_size < config.batch_size:
         log.say(line("batch", f"cut from {config.batch_size} to {batch_size}, all the training images there are"))
 
 

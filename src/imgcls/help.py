@@ -11,17 +11,17 @@ from imgcls.config import GROUPS, conf_dir, options
 OVERVIEW = """\
 imgcls: train, evaluate and use image classifiers
 
-  imgcls train     [key=value ...]           train on images that need no download, in seconds
-  imgcls train     dataset=./photos          train on your own: a folder for each class
-  imgcls evaluate  RUN [split=test]          accuracy, precision, recall of a run
-  imgcls predict   RUN INPUT...              classify files, folders, globs
-  imgcls COMMAND --help                      the keys of a command, with their defaults
+  imgcls train     [key=value ...]      train on images that need no download
+  imgcls train     dataset=./photos     train on your own: a folder for each class
+  imgcls evaluate  RUN [split=test]     accuracy, precision, recall of a run
+  imgcls predict   RUN INPUT...         classify files, folders, globs
+  imgcls COMMAND --help                 the keys of a command and their defaults
 
 RUN is a run folder, a checkpoint file, or latest.
 
 more
-  imgcls train -m model=mlp,lenet optimizer.lr=0.01,0.001    a sweep: every combination
-  imgcls train resume=RUN                                    go on with a run that was stopped
+  imgcls train -m model=mlp,lenet seed=0,1    a sweep: every combination
+  imgcls train resume=RUN                     go on with a run that was stopped
   imgcls --version
 """
 
@@ -30,7 +30,7 @@ EXAMPLES = {
 examples
   imgcls train model=lenet dataset=cifar10 epochs=10
   imgcls train dataset=./photos model=resnet18 dataset.image_size=64
-  imgcls train optimizer=sgd optimizer.lr=0.1 scheduler=cosine scheduler.warmup_epochs=1
+  imgcls train optimizer=sgd optimizer.lr=0.1 scheduler=cosine
   imgcls train -m model=mlp,lenet seed=0,1,2
   imgcls train resume=latest
   imgcls train model.name=my_pkg.nets:MyNet model.width=64
@@ -44,7 +44,7 @@ examples
     "predict": """\
 examples
   imgcls predict latest photo.png
-  imgcls predict outputs/lenet-mnist-1 ./folder 'scans/*.png' output=labels.csv topk=3
+  imgcls predict outputs/lenet-mnist-1 ./folder 'scans/*.png' output=labels.csv
 """,
 }
 
@@ -58,11 +58,17 @@ FLAGS = """\
 flags
   -m, --multirun        run every combination of a,b, choice(), range(), glob()
   --cfg job             print the configuration and do nothing
-  --config-dir DIR      a folder with YAML files of your own, laid out like conf/
+  --config-dir DIR      a folder with YAML files of your own, as in conf/
   --config-name NAME    another file than train.yaml to start from
   --json                print the result as JSON and nothing else on stdout
   --debug               show the traceback of an error
 """
+
+OWN_CODE = "  model.name=PKG:NAME     own code that the checkpoint may import, named again"
+BESIDE = {
+    "evaluate": ["  dataset=NAME or ./PATH  another data set; dataset.KEY=... as for train", OWN_CODE],
+    "predict": [OWN_CODE],
+}
 
 LINE = re.compile(r"( *)([A-Za-z_]\w*):\s*(.*?)\s*(?:\s#\s(.*))?")
 WIDTH = 80
@@ -91,6 +97,8 @@ def command_help(command: str, composer: Composer, words: Sequence[str] = ()) ->
         for group in GROUPS:
             lines += _keys(f"{group}/{shown[group]}", prefix=f"{group}.", skip=("name",))
         lines += ["", "Another option's own keys: imgcls train model=mlp dataset=mnist --help"]
+    else:
+        lines += BESIDE[command]
     return "\n".join([*lines, "", FLAGS, EXAMPLES[command].rstrip()]) + "\n"
 
 

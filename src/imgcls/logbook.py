@@ -20,6 +20,17 @@ INTERVAL = 50  # steps between two looks at the loss, which on a GPU means waiti
 REDRAW = 0.2  # seconds between two drawings of the live line
 ADVICE = "the checkpoint before it is kept; start a new run with a smaller optimizer.lr"
 Row = dict[str, Any]
+ROW_KEYS = (
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "seconds",
+    "images_per_second",
+)
 
 
 def clock(seconds: float) -> str:
@@ -194,9 +205,12 @@ def read_rows(path: Path) -> list[Row]:
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
                 break
+            if not isinstance(row, dict) or not row.keys() >= set(ROW_KEYS):
+                break
+            rows.append(row)
     return rows
 
 

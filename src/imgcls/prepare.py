@@ -24,6 +24,7 @@ FLAT_SIZE = 32  # pixels: files of unequal size, for models that see all pixels 
 PHOTO_SIZE = 224  # pixels: files of unequal size, for the others
 FLAT_MODELS = ("linear", "mlp", "lenet")
 LARGEST_NATIVE = 512  # pixels: equal sizes beyond this are a camera's, not a data set's
+AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_AN_EPOCH = 128, 16, 8  # so that a hundred photos are more than one update
 STATISTICS_SAMPLE = 2000  # training images that mean and deviation are computed from
 
 
@@ -146,6 +147,13 @@ def fetcher_for(
         threads=runtime.threads,
         progress=progress,
     )
+
+
+def fitting_batch(asked: int | str, count: int) -> int:
+    """As asked, at most all images there are; auto is 128, less where an epoch would be a mere handful of updates."""
+    if isinstance(asked, int):
+        return min(count, asked)
+    return min(count, AUTO_BATCH, max(LEAST_AUTO_BATCH, count // UPDATES_AN_EPOCH))
 
 
 def with_statistics(data: Data) -> Data:

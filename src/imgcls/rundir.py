@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -24,6 +27,10 @@ def check_new(run_dir: str | None) -> None:
     """Refuse a folder that cannot become a new run's, before any work is done."""
     if run_dir is None:
         return
+    if run_dir == "latest":
+        raise ConfigError(
+            "run_dir: 'latest' means the newest run everywhere else; write ./latest, or name it otherwise"
+        )
     folder = Path(os.path.expanduser(run_dir))
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"run_dir: {folder} is a file; name a new folder")
@@ -151,16 +158,20 @@ def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
     """
     if not (run / "split.npz").is_file():
         return
-    with np.load(run / "split.npz", allow_pickle=False) as file:
-        for name, part in parts.items():
-            before = file[name] if name in file.files else np.array([])
-            now = np.array([]) if part is None else part.ids
-            if not np.array_equal(before, now):
-                new, gone = len(np.setdiff1d(now, before)), len(np.setdiff1d(before, now))
-                raise DataError(
-                    f"the data set has changed since {run} was trained: of the {name} images {new:,} are new and "
-                    f"{gone:,} are gone; train anew, or evaluate it as another data set by dataset=..."
-                )
+    try:
+        with np.load(io.BytesIO((run / "split.npz").read_bytes()), allow_pickle=False) as file:
+            stored = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CheckpointError(f"{run / 'split.npz'}: damaged ({error})") from error
+    for name, part in parts.items():
+        before = stored.get(name, np.array([]))
+        now = np.array([]) if part is None else part.ids
+        if not np.array_equal(before, now):
+            new, gone = len(np.setdiff1d(now, before)), len(np.setdiff1d(before, now))
+            raise DataError(
+                f"the data set has changed since {run} was trained: of the {name} images {new:,} are new and "
+                f"{gone:,} are gone; train anew, or evaluate it as another data set by dataset=..."
+            )
 
 
 def best_checkpoint(run: str) -> checkpoint.Checkpoint:
@@ -173,7 +184,7 @@ def best_checkpoint(run: str) -> checkpoint.Checkpoint:
         path = next((folder / name for name in (checkpoint.BEST, checkpoint.LAST) if (folder / name).is_file()), path)
         if path.is_dir():
             raise CheckpointError(f"{path}: no checkpoint in it (checkpoints/{checkpoint.BEST})")
-    return checkpoint.read(path)
+    return checkpoint.described(checkpoint.read(path))
 
 
 def last_checkpoint(folder: Path) -> tuple[checkpoint.Checkpoint | None, list[str]]:
@@ -184,10 +195,10 @@ def last_checkpoint(folder: Path) -> tuple[checkpoint.Checkpoint | None, list[st
         path = folder / "checkpoints" / name
         if path.is_file():
             try:
-                found.append(checkpoint.read(path))
+                found.append(checkpoint.described(checkpoint.read(path)))
             except CheckpointError as error:
                 warnings.append(str(error))
     if not found and warnings:
         raise CheckpointError(warnings[0])
-    newest = max(found, key=lambda one: int(one.meta.get("step", 0)), default=None)
+    newest = max(found, key=lambda one: int(one.meta["step"]), default=None)
     return newest, [f"{warning}; going on from {newest.path.name}" for warning in warnings] if newest else []

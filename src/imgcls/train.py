@@ -39,6 +39,7 @@ from imgcls.prepare import (
     DataChoice,
     choose_data,
     fetcher_for,
+    fitting_batch,
     is_resident,
     load_data,
     resolved,
@@ -130,7 +131,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     """
     data, model, augment = _read(config, parts)
     train, shape = data.splits.train, data.preprocessing
-    batch_size = min(config.batch_size, len(train))
+    batch_size = fitting_batch(config.batch_size, len(train))
     say_data(log, data, config, augment, batch_size)
 
     where = stored.get("loader", config.loader) if config.loader == "auto" else config.loader
@@ -321,7 +322,13 @@ def _go(run: Run, folder: Path, best: list[float] | None, *, was_tested: bool = 
         run.log.end_live()
         return _test(run, folder, was_tested)
     except KeyboardInterrupt as error:
-        raise Stopped(f"stopped; go on with: {_resume_command(run, folder)}", 2) from error
+        number = getattr(error, "signal_number", 2)
+        raise Stopped(f"stopped; go on with: {_resume_command(run, folder)}", number) from error
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        size = f"{run.data.preprocessing.width}x{run.data.preprocessing.height}"
+        raise ConfigError(f"batch_size: too small for the batch norm of {run.model.name} on {size} images") from error
     except (DataError, RunError) as error:
         if not run.runtime.is_main:  # the main process knows nothing of it
             print(f"imgcls: error (rank {run.runtime.rank}): {error}", file=sys.stderr)
@@ -389,13 +396,13 @@ def _test(run: Run, folder: Path, was_tested: bool) -> Report | None:
     report = complete(numbers, trained, "test", run.data.name)
     if warning := empty_classes(report):
         run.log.warn(warning)
-    run.log.say("")
-    used = "used before, when the run was shorter" if was_tested else "never used before"
-    for line in table(report, f"{used}; checkpoint of epoch {report['epoch']}"):
-        run.log.result(line)
     write_predictions(folder, report, logits, images)
     _draw(run, folder, report)
     write_report(folder, report)
+    run.log.say("")
+    used = "used before by the shorter run" if was_tested else "never used before"
+    for line in table(report, f"{used}; checkpoint of epoch {report['epoch']}"):
+        run.log.result(line)
     own = f" model.name={run.model.name}" if ":" in run.model.name else ""
     run.log.result(f"\nreport   {folder / 'report.json'}")
     run.log.result(f"next     imgcls predict {shlex.quote(str(folder))} photo.png{own}")

@@ -91,6 +91,9 @@ def split(source: Source, options: SplitOptions) -> Splits:
     if test is None:
         train, test = _cut(train, options.test_fraction, seed, "test")
         how.append(f"test: a stratified {options.test_fraction:.0%} of all")
+    for name, part, limit in (("train", train, options.limit), ("test", test, options.test_limit)):
+        if limit is not None and limit < len(part):
+            how.append(f"{name}: a stratified {limit:,} of {len(part):,} (dataset.{'test_' * (name == 'test')}limit)")
     train = _sample(train, options.limit, seed, "train")
     test = _sample(test, options.test_limit, seed, "test")
     if val is None and options.val_fraction > 0:
