@@ -12,7 +12,7 @@ OVERVIEW = """\
 imgcls: train, evaluate and use image classifiers
 
   imgcls train     [key=value ...]      train on images that need no download
-  imgcls train     dataset=./photos     train on your own: a folder for each class
+  imgcls train     dataset=./photos     train on your own: class folders
   imgcls evaluate  RUN [split=test]     accuracy, precision, recall of a run
   imgcls predict   RUN INPUT...         classify files, folders, globs
   imgcls COMMAND --help                 the keys of a command and their defaults
