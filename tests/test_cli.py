@@ -16,7 +16,8 @@ from PIL import Image
 
 import imgcls
 from imgcls import cli, evaluate, predict, train
-from imgcls.cli import main, sort_out
+from imgcls.argv import sort_out
+from imgcls.cli import main
 from imgcls.compose import Composer, read_all
 from imgcls.config import GROUPS, EvaluateConfig, PredictConfig, TrainConfig, conf_dir, options, parse
 from imgcls.errors import ConfigError, RunError

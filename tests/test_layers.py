@@ -14,7 +14,7 @@ LEAVES = {"errors", "knobs", "seeding", "metrics", "losses", "schedules", "yamlc
 PARTS = {"config", "optim", "runtime", "checkpoint", "logbook", "rundir"}
 STAGES = {"prepare", "inference", "loop", "keeper", "header"}  # what several commands are made of
 COMMANDS = {"train", "evaluate", "predict"}
-SHELL = {"cli", "compose", "help", "sweep", "__main__", "__init__"}
+SHELL = {"cli", "argv", "compose", "help", "sweep", "__main__", "__init__"}
 ASIDE = {"report"}
 
 MAY = {

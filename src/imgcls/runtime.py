@@ -103,7 +103,7 @@ class Runtime:
         if self.world == 1:
             return torch.cat(mine).cpu().numpy()
         width = torch.tensor([mine[0].shape[1] if mine else 0])
-        dist.all_reduce(width, dist.ReduceOp.MAX)
+        dist.broadcast(width, 0)  # the main process has at least the first batch, others may have none
         whole: list[Tensor] = []
         for i, size in enumerate(batch_sizes):
             owner = i % self.world
