@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
 SPINS = "10000"  # turns a thread waits before it sleeps; torch's OpenMP crawls by its default where cores are shared
+HEAD_START = 5  # seconds
 LONGEST_MESSAGE = 1000
 OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
 
@@ -92,6 +94,8 @@ def _fail(error: ImgclsError | str, code: int, is_debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
+    if os.environ.get("RANK", "0") != "0" and code < 128:
+        time.sleep(HEAD_START)  # torchrun ends all processes with the first: let the main one say what is wrong
     return code
 
 
