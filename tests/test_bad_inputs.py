@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from imgcls import rundir
+from imgcls import cli, rundir
 from imgcls.cli import main
 from imgcls.config import conf_dir
 from imgcls.errors import ConfigError
@@ -103,6 +103,8 @@ ROWS: list[tuple[str, str, list[str], tuple[str, ...]]] = [
     ("41 root", "train", ["dataset=imagefolder"], ("missing required value 'dataset.root'",)),
     ("42", "train", ["model._target_=os.system"], ("'_target_' is not allowed",)),
     ("42 nested", "train", ["optimizer.lr={a: {_target_: os.system}}"], ("'_target_' is not allowed",)),
+    ("experiment", "train", ["experiment=mnst_99"], ("unknown 'mnst_99'; did you mean 'mnist_99'?", "choices: ")),
+    ("compile", "train", ["compile=maybe"], ("compile: unknown 'maybe' (choices: auto, true, false)",)),
     ("48", "train", ["device=cpu", "precision=fp16"], ("precision: fp16 needs a GPU", "bf16")),
     ("49 order", "train", ["scheduler=step", "scheduler.milestones=[5,3]"], ("must increase, got 3 after 5",)),
     ("49 late", "train", ["scheduler=step", "scheduler.milestones=[5,30]"], ("milestones", "(20), got 30")),
@@ -146,6 +148,7 @@ def test_row_22_a_gpu_beyond_those_that_are_there(capsys: Capture, gpus: pytest.
 def test_row_25_more_processes_than_gpus(capsys: Capture, gpus: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "4"}.items():
         gpus.setenv(name, value)
+    gpus.setattr(cli, "HEAD_START", 0)
     refused(capsys, ["train"], "local rank 2 has no GPU, only cuda:0, cuda:1 are there", "at most 2 processes")
     assert main(["train", "epochs=0"]) == 2
     assert capsys.readouterr().err == ""  # what is wrong in every process, rank 0 says alone
@@ -220,6 +223,47 @@ def test_row_of_yaml(content: bytes, needles: tuple[str, ...], capsys: Capture) 
     Path("own/model").mkdir(parents=True)
     Path("own/model/mine.yaml").write_bytes(content)
     refused(capsys, ["train", "--config-dir=own", "model=mine"], *needles)
+
+
+# fmt: off
+EXPERIMENTS: list[tuple[str, str, str]] = [
+    ("key", "epoch: 3", "mine.yaml: unknown key 'epoch'; did you mean 'epochs' (now 20)?"),
+    ("strange key", "zzz: {deep: 1}", "mine.yaml: unknown key 'zzz'; imgcls COMMAND --help lists the keys"),
+    ("knob", "optimizer: {lrr: 3}", "mine.yaml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 0.005)?"),
+    ("knob of another option", "optimizer: {momentum: 0.5}",
+     "mine.yaml: unknown key 'optimizer.momentum'; optimizer=adamw has optimizer.lr, "),
+    ("option", "defaults: [override /model: mpl]", "mine.yaml: model: unknown 'mpl'; did you mean 'mlp'?"),
+    ("group", "defaults: [override /modl: mlp]", "mine.yaml: unknown group 'modl'; did you mean 'model'?"),
+    ("without override", "defaults: [/model: mlp]", "'/model: mlp'; an option is chosen in the defaults list: "),
+    ("without slash", "defaults: [override model: mlp]", "in the defaults list: - override /model: mlp"),
+    ("option as a key", "model: mlp", "mine.yaml: 'model: mlp'; an option is chosen in the defaults list: "),
+    ("option as a name", "model: {name: mlp}", "mine.yaml: 'model.name'; an option is chosen in the defaults list: "),
+    ("itself", "experiment: mine", "mine.yaml: 'experiment: mine'; an option is chosen in the defaults list: "),
+    ("defaults that are not there", "defaults: [nope]", "Could not load 'experiment/nope'"),
+    ("defaults that are no list", "defaults: 3", "defaults must be a list"),
+    ("its own default", "defaults: [mine]", "stands in its own defaults list"),
+    ("value", "optimizer: {lr: -1}", "optimizer.lr: must be above 0 and at most 1,000, got -1"),
+    ("code", "model: {_target_: os.system}", "'_target_' is not allowed (in model)"),
+    ("environment", "device: ${oc.env:HOME}", "in device: environment values are not read"),
+    ("duplicate", "seed: 1\nseed: 2", "mine.yaml:3:1: key 'seed' stands here twice"),
+    ("list", "- a", "mine.yaml:1:1: expected a mapping (key: value), got a list"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("content", "needle"), [row[1:] for row in EXPERIMENTS], ids=[row[0] for row in EXPERIMENTS])
+def test_an_experiment_that_does_not_fit_is_named(content: str, needle: str, capsys: Capture) -> None:
+    Path("own/experiment").mkdir(parents=True)
+    Path("own/experiment/mine.yaml").write_text(f"# @package _global_\n{content}\n")
+    line = refused(capsys, ["train", "--config-dir=own", "experiment=mine"], needle)
+    assert "own/experiment/mine.yaml:" in line or "mine.yaml:" not in needle
+
+
+def test_an_experiment_without_its_first_line(capsys: Capture) -> None:
+    Path("own/experiment").mkdir(parents=True)
+    Path("own/experiment/mine.yaml").write_text("epochs: 3\n")
+    argv = ["train", "--config-dir=own", "experiment=mine"]
+    refused(capsys, argv, "own/experiment/mine.yaml:1:1: the first line must be '# @package _global_'")
 
 
 def test_row_44_an_alias_bomb_is_never_built() -> None:
@@ -301,6 +345,8 @@ def option_keys() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
         group = path.parent.name
+        if group == "experiment":  # has no keys of its own
+            continue
         for key in leaves(yaml.safe_load(path.read_text(encoding="utf-8")), f"{group}."):
             found.setdefault(key, f"{group}={path.stem}")
     return [(choice, key) for key, choice in found.items()]
@@ -323,10 +369,21 @@ GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_group_refuses_what_is_no_option(group: str, capsys: Capture) -> None:
-    for value in ("nope", "null", "3", "true", "[a]", "{name:a}", "${seed}", "a:b", "x.yaml"):
+    for value in (
+        "nope",
+        *([] if group == "experiment" else ["null"]),
+        "3",
+        "true",
+        "[a]",
+        "{name:a}",
+        "${seed}",
+        "a:b",
+        "x.yaml",
+    ):
         refused(capsys, ["train", f"{group}={value}"], f"{group}: ", "choices: ")
     refused(capsys, ["train", f"{group}"], f"expected key=value, got '{group}'; for example {group}=")
-    refused(capsys, ["train", f"~{group}"], f"{group} is needed")
+    if group != "experiment":  # the only one that may be none
+        refused(capsys, ["train", f"~{group}"], f"{group} is needed")
     refused(capsys, ["train", f"{group}@other=x"], "unexpected character '@'")
     refused(capsys, ["train", f"{group}.name=no:where"], f"{group}.name")
     refused(capsys, ["train", f"{group}.name=nope"], f"{group}: unknown 'nope'")
@@ -336,14 +393,22 @@ def test_every_group_refuses_what_is_no_option(group: str, capsys: Capture) -> N
 ODD: list[tuple[list[str], str]] = [
     # keys that other trainers have, and that are not built yet
     *[([f"{key}=1"], f"unknown key '{key}'") for key in
-      ("devices", "ema", "attack", "compile", "patience", "monitor", "accumulate", "clip_grad", "experiment")],
+      ("devices", "ema", "attack", "patience", "monitor", "accumulate", "clip_grad")],
     (["lr=0.1"], "did you mean 'optimizer.lr' (now 0.005)?"),
     (["image_size=3"], "did you mean 'dataset.image_size'"),
     (["batchsize=3"], "did you mean 'batch_size' (now 'auto')?"),
     (["optimzer.lr=3"], "did you mean 'optimizer.lr'"),
     (["optimizer.momentum=0.9"], "optimizer=adamw has optimizer.lr, optimizer.beta1"),
     (["dataset=mnist", "dataset.val_fractoin=0"], "did you mean 'dataset.val_fraction' (now 0.1)?"),
+    (["experment=mnist_99"], "unknown key 'experment'; did you mean 'experiment' (now null)?"),
+    (["experiment.lr=3"], "unknown key 'experiment.lr'; an experiment is chosen by experiment=NAME"),
+    (["experiment=mnist_99", "experiment.name=mnist_99"], "experiment is given twice"),
+    (["experiment=mnist_99,null"], "several values for experiment; add --multirun"),
+    (["experiment=mnist_99", "epoch=3"], "unknown key 'epoch'; did you mean 'epochs' (now "),
+    (["compil=true"], "unknown key 'compil'; did you mean 'compile' (now false)?"),
     # words
+    (["experiment"], "expected key=value, got 'experiment'; for example experiment="),
+    (["mnist_99"], "did you mean experiment=mnist_99?"),
     (["lenet"], "did you mean model=lenet?"),
     (["./photos"], "dataset=./photos"),
     (["latest"], "expected key=value, got 'latest'"),
@@ -463,6 +528,7 @@ def test_train_refuses(words: list[str], needle: str, capsys: Capture) -> None:
         (["a", "precision=fp8"], "precision: unknown 'fp8'"),
         (["a", "epochs=3"], "unknown key 'epochs'"),
         (["a", "model=lenet"], "model: not a key of evaluate, which takes it from the checkpoint"),
+        (["a", "experiment=mnist_99"], "experiment: not a key of evaluate, which takes it from the checkpoint"),
         (["a", "optimizer.lr=3"], "optimizer.lr: not a key of evaluate"),
         (["a", "dataset=mnsit"], "dataset: unknown 'mnsit'; did you mean 'mnist'?"),
         (["a", "dataset=null"], "dataset: expected one of its options"),

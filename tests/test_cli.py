@@ -21,6 +21,7 @@ from imgcls.cli import main
 from imgcls.compose import Composer, read_all
 from imgcls.config import GROUPS, EvaluateConfig, PredictConfig, TrainConfig, conf_dir, options, parse
 from imgcls.errors import ConfigError, RunError
+from imgcls.stored import FIRST_KEYS, completed
 from tests.conftest import SMALL
 
 Capture = pytest.CaptureFixture[str]
@@ -89,7 +90,7 @@ def test_help_of_train_lists_every_option_and_every_key(capsys: Capture) -> None
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
     for group in GROUPS:
-        start = out.index(f"  {group:<10}")
+        start = out.index(f"  {group:<10} ")
         listed = out[start : start + 300].replace("*", "").replace("\n", " ").replace(",", " ").split()
         assert set(options(group)) <= set(listed)
     table = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
@@ -98,7 +99,7 @@ def test_help_of_train_lists_every_option_and_every_key(capsys: Capture) -> None
             assert f"\n  {name} " in out or name == "defaults", name
     assert "auto*" in out
     assert "\n  optimizer.lr            0.005 " in out
-    assert max(map(len, out.splitlines())) <= 90
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_help_of_train_shows_the_keys_of_the_options_that_are_named(capsys: Capture) -> None:
@@ -123,7 +124,31 @@ def test_help_lists_the_users_own_options(capsys: Capture) -> None:
     Path("own/model/mine.yaml").write_text("name: lenet\n")
     Path("own/model/deep/other.yaml").write_text("name: lenet\n")
     assert main(["train", "--config-dir=own", "--help"]) == 0
-    assert "auto*, deep/other, lenet, linear, mine, mlp" in capsys.readouterr().out.replace("\n            ", " ")
+    assert "auto*, deep/other, lenet, linear, mine, mlp" in capsys.readouterr().out.replace("\n             ", " ")
+
+
+def test_help_lists_each_experiment_with_what_its_header_says(capsys: Capture) -> None:
+    Path("own/experiment/deep").mkdir(parents=True)
+    Path("own/experiment/deep/mine.yaml").write_text("# @package _global_\n# Quick and rough.\n# more\nseed: 3\n")
+    Path("own/experiment/mute.yaml").write_text("# @package _global_\nseed: 3\n")
+    assert main(["train", "--config-dir=own", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "  experiment deep/mine, mnist_99, mute\n" in out
+    assert "\nexperiments (experiment=NAME: options and keys at once; words beside it win)\n" in out
+    assert "\n  deep/mine               Quick and rough.\n  mnist_99                MNIST with LeNet" in out
+    assert "\n  mute\n" in out
+    assert "more" not in out.partition("keys (")[0]
+
+
+def test_help_of_an_experiment_shows_its_values_and_the_keys_of_its_options(capsys: Capture) -> None:
+    Path("own/experiment").mkdir(parents=True)
+    Path("own/experiment/mine.yaml").write_text(MINE)
+    assert main(["train", "--config-dir=own", "experiment=mine", "--help"]) == 0
+    out = capsys.readouterr().out
+    for needle in ("epochs                  1 ", "model.hidden            [7] ", "dataset.limit           200 "):
+        assert f"\n  {needle}" in out
+    assert main(["train", "--config-dir=own", "experiment=mine", "model=lenet", "--help"]) == 0
+    assert "model.hidden" not in capsys.readouterr().out
 
 
 # --- words and flags -------------------------------------------------------------------------------------------------
@@ -264,6 +289,155 @@ def test_values_are_read_as_hydra_reads_them() -> None:
 def test_a_key_with_a_default_elsewhere_can_be_removed() -> None:
     assert "num_classes" in composed()["model"]
     assert "num_classes" not in composed("~model.num_classes")["model"]
+
+
+# --- experiment ------------------------------------------------------------------------------------------------------
+
+MINE = """# @package _global_
+# Quick and rough.
+defaults:
+  - override /model: mlp
+  - override /optimizer: sgd
+
+epochs: 1
+threads: 1
+
+model:
+  hidden: [7]
+
+dataset:
+  limit: 200
+  test_limit: 60
+"""
+
+
+@pytest.fixture
+def mine() -> Path:
+    """The user's own experiment ``mine`` in own/."""
+    path = Path("own/experiment/mine.yaml")
+    path.parent.mkdir(parents=True)
+    path.write_text(MINE)
+    return path
+
+
+def test_an_experiment_chooses_options_and_sets_keys() -> None:
+    plain, table = composed("model=lenet", "dataset=mnist"), composed("experiment=mnist_99")
+    changed = {key: table[key] for key in table if table[key] != plain[key]}
+    changed["dataset"] = {key: value for key, value in table["dataset"].items() if value != plain["dataset"][key]}
+    assert changed.items() >= {"experiment": "mnist_99", "epochs": 2, "dataset": {"val_fraction": 0.0}}.items()
+    assert (table["model"]["name"], table["dataset"]["name"], plain["experiment"]) == ("lenet", "mnist", None)
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_is_a_whole_configuration(name: str, trained: list[TrainConfig]) -> None:
+    assert main(["train", f"experiment={name}", "device=cpu", "precision=fp32"]) == 0
+    assert trained[0].experiment == name
+
+
+@pytest.mark.usefixtures("mine")
+def test_words_win_over_the_experiment_wherever_they_stand() -> None:
+    before = composed("experiment=mine", config_dir="own")
+    for word, key, value in [
+        ("epochs=5", "epochs", 5),
+        ("model.hidden=[3,4]", "model.hidden", [3, 4]),
+        ("dataset.limit=null", "dataset.limit", None),
+        ("optimizer=adam", "optimizer.name", "adam"),
+        ("optimizer.name=adam", "optimizer.name", "adam"),
+        ("dataset=./a b", "dataset.name", "imagefolder"),
+    ]:
+        table = composed(word, "experiment=mine", config_dir="own")
+        assert table == composed("experiment=mine", word, config_dir="own")
+        group, _, knob = key.partition(".")
+        assert (table[group][knob] if knob else table[group]) == value
+        untouched = {"experiment", "epochs", "threads", "model", "optimizer", "dataset"} - {group}
+        assert {one: table[one] for one in untouched} == {one: before[one] for one in untouched}
+    assert composed("dataset=./a b", "experiment=mine", config_dir="own")["dataset"]["limit"] == 200
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_typed_group_wins_and_what_the_experiment_says_of_the_other_option_can_be_left_out(capsys: Capture) -> None:
+    assert main(["train", "--config-dir=own", "experiment=mine", "model=linear", "--cfg=job"]) == 2
+    err = capsys.readouterr().err
+    assert "own/experiment/mine.yaml: unknown key 'model.hidden'; model=linear has model.num_classes; " in err
+    assert err.endswith("; ~model.hidden leaves it out\n")
+    table = composed("experiment=mine", "model=linear", "~model.hidden", config_dir="own")
+    assert table["model"] == {"num_classes": None, "name": "linear"}
+    assert composed("experiment=mnist_99", "model=mlp")["model"] == composed("model=mlp")["model"]
+
+
+@pytest.mark.usefixtures("mine", "_own")
+def test_a_part_of_ones_own_goes_with_an_experiment(trained: list[TrainConfig], mine: Path) -> None:
+    mine.write_text(MINE.replace("hidden: [7]", "width: 9"))
+    words = ["--config-dir=own", "experiment=mine"]
+    assert main(["train", *words, "model.name=cli_parts:Net"]) == 0
+    assert main(["train", *words, "model.name=cli_parts:Net", "model.width=3"]) == 0
+    mine.write_text("# @package _global_\nmodel: {name: 'cli_parts:Net', width: 8}\n")
+    assert main(["train", *words]) == 0
+    assert [config.model["width"] for config in trained] == [9, 3, 8]
+    assert {config.model["name"] for config in trained} == {"cli_parts:Net"}
+
+
+def test_none_is_the_default_and_can_be_said() -> None:
+    assert composed() == composed("experiment=null") == composed("~experiment")
+    assert composed()["experiment"] is None
+
+
+def test_an_experiment_may_build_on_another_and_be_chosen_by_a_file(mine: Path) -> None:
+    (mine.parent / "deep").mkdir()
+    (mine.parent / "deep/more.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - /experiment/mine\n  - override /optimizer: adam\nthreads: 2\n"
+    )
+    table = composed("experiment=deep/more", config_dir="own")
+    assert (table["model"]["hidden"], table["optimizer"]["name"], table["threads"]) == ([7], "adam", 2)
+    assert table["experiment"] == "deep/more"
+    Path("own/start.yaml").write_text("defaults: [train, {override experiment: mine}, _self_]\nseed: 5\n")
+    table = composed(config_dir="own", config_name="start")
+    assert (table["model"]["hidden"], table["seed"], table["experiment"]) == ([7], 5, "mine")
+    none = composed("experiment=null", config_dir="own", config_name="start")
+    assert (none["experiment"], none["model"]["name"]) == (None, "auto")
+
+
+def test_ones_own_experiment_comes_before_ours(mine: Path) -> None:
+    mine.rename(mine.with_name("mnist_99.yaml"))
+    assert composed("experiment=mnist_99", config_dir="own")["model"]["name"] == "mlp"
+
+
+def test_a_printed_experiment_can_be_started_from(capsys: Capture, mine: Path, trained: list[TrainConfig]) -> None:
+    assert main(["train", "--config-dir=own", "experiment=mine", "--cfg=job"]) == 0
+    Path("own/printed.yaml").write_text(capsys.readouterr().out)
+    mine.unlink()
+    assert main(["train", "--config-dir=own", "--config-name=printed"]) == 0
+    assert (trained[0].experiment, trained[0].model["hidden"]) == ("mine", [7])
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_run_of_an_experiment_is_recorded_evaluated_used_and_gone_on_with(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", "--config-dir=own", "experiment=mine", "run_dir=run", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    shutil.rmtree("own")  # the run needs nothing but its folder
+    stored = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert (stored["experiment"], stored["epochs"], stored["model"]["hidden"]) == ("mine", 1, [7])
+    assert main(["evaluate", "run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] == report["accuracy"]
+    Image.new("L", (8, 8), 40).save("a.png")
+    assert main(["predict", "run", "a.png", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+    calls: list[TrainConfig] = []
+    monkeypatch.setattr(train, "resume", lambda config, *rest, **more: calls.append(config))
+    assert main(["train", "resume=run", "epochs=2"]) == 0
+    assert main(["train", "resume=run", "experiment=mine"]) == 0  # what is the same may be repeated
+    assert [(config.experiment, config.epochs) for config in calls] == [("mine", 2), ("mine", 1)]
+    assert main(["train", "resume=run", "experiment=mnist_99"]) == 2
+    assert "experiment is 'mine' in run and cannot become 'mnist_99' on resume" in capsys.readouterr().err
+
+
+def test_compile_is_auto_true_or_false(trained: list[TrainConfig]) -> None:
+    for word in ("auto", "true", "false", "True"):
+        assert main(["train", f"compile={word}"]) == 0
+    assert [config.compile for config in trained] == ["auto", True, False, True]
+    assert composed()["compile"] is False
 
 
 # --- the user's own --------------------------------------------------------------------------------------------------
@@ -413,6 +587,21 @@ def test_resume_takes_what_does_not_change_the_result(
     config = calls[0]
     assert (config.epochs, config.device, config.workers, config.threads) == (9, "cpu", 1, 2)
     assert (config.loader, config.checkpoint_every, config.model["name"]) == ("stream", "5s", "linear")
+
+
+def test_a_run_made_before_a_key_existed_can_be_gone_on_with(
+    own_run: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[TrainConfig] = []
+    monkeypatch.setattr(train, "resume", lambda config, *rest, **more: calls.append(config))
+    path = Path(own_run, "config.yaml")
+    table = yaml.safe_load(path.read_text())
+    older = {key: value for key, value in table.items() if key in FIRST_KEYS}
+    path.write_text(yaml.safe_dump(older))
+    assert main(["train", f"resume={own_run}", "epochs=3"]) == 0
+    assert vars(calls[0]) == completed(older) | {"epochs": 3}
+    assert main(["train", f"resume={own_run}", "compile=true"]) == 2
+    assert "compile is false in mine and cannot become true on resume" in capsys.readouterr().err
 
 
 FIXED = ["seed=1", "batch_size=16", "model=mlp", "optimizer.lr=0.1", "dataset.limit=100", "precision=bf16", "run_dir=x"]

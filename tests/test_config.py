@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import pytest
 import yaml
 
+from imgcls import experiment
 from imgcls.config import (
     GROUPS,
     Component,
@@ -41,6 +42,7 @@ from imgcls.losses import LOSSES
 from imgcls.models import MODELS
 from imgcls.optim import OPTIMIZERS
 from imgcls.schedules import SCHEDULERS
+from imgcls.stored import FIRST_KEYS, completed
 from imgcls.yamlcheck import check_yaml
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
@@ -53,7 +55,8 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
 }
 CHOSEN_LATER = {"model": "auto", "augment": "default"}  # what the data decides
 FACTS = {"model": MODEL_FACTS}
-OPTIONS = [(group, name) for group in GROUPS for name in options(group)]
+PARTS_GROUPS = tuple(group for group in GROUPS if group != "experiment")
+OPTIONS = [(group, name) for group in PARTS_GROUPS for name in options(group)]
 ENTRIES = [(group, name) for group, table in TABLES.items() for name in table]
 
 
@@ -61,10 +64,10 @@ ENTRIES = [(group, name) for group, table in TABLES.items() for name in table]
 
 
 def test_the_groups_are_the_folders_of_conf() -> None:
-    assert set(GROUPS) == set(TABLES) == {path.name for path in conf_dir().iterdir() if path.is_dir()}
+    assert set(GROUPS) == {*TABLES, "experiment"} == {path.name for path in conf_dir().iterdir() if path.is_dir()}
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", PARTS_GROUPS)
 def test_each_table_has_an_option_for_each_entry(group: str) -> None:
     assert {*TABLES[group], *filter(None, [CHOSEN_LATER.get(group)])} == set(options(group))
 
@@ -107,6 +110,11 @@ def test_every_file_of_conf_is_good_yaml_and_explains_each_key(path: Path) -> No
     check_yaml(path)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
+    if path.parent.name == "experiment":  # the keys are explained where their defaults stand; its header says the rest
+        assert lines[0] == experiment.PACKAGE
+        assert experiment.read(path.stem, None).about
+        assert any(line.startswith("# ") and f"imgcls train experiment={path.stem}" in line for line in lines)
+        return
     for line in lines:
         key = line.strip().partition(":")[0]
         if line and not line.startswith(("#", "  - ")) and key not in ("name", "defaults", *GROUPS):
@@ -148,6 +156,9 @@ def test_no_dataclass_holds_a_default(cls: Any) -> None:
         (4, int | None, 4),
         ("auto", Literal["auto"] | Count, "auto"),
         (4, Literal["auto"] | Count, 4),
+        ("auto", Literal["auto"] | bool, "auto"),
+        (False, Literal["auto"] | bool, False),
+        (True, Literal["auto"] | bool, True),
         ([1, 2], list[int], [1, 2]),
         ([], list[Count], []),
         ([1, 2], tuple[int, ...], (1, 2)),
@@ -184,6 +195,12 @@ def test_a_value_becomes_its_kind(value: Any, kind: Any, result: Any) -> None:
         ("b", Literal["a", "c"], "key: unknown 'b' (choices: a, c)"),
         ("smal", Literal["small", "large"], "key: unknown 'smal'; did you mean 'small'? (choices: small, large)"),
         ("many", Literal["auto"] | Count, "key: expected an integer, got 'many'"),
+        ("yes", Literal["auto"] | bool, "key: unknown 'yes' (choices: auto, true, false)"),
+        ("ture", Literal["auto"] | bool, "key: unknown 'ture'; did you mean 'true'? (choices: auto, true, false)"),
+        (1, Literal["auto"] | bool, "key: unknown 1 (choices: auto, true, false)"),
+        ("true", Literal["auto"] | bool, "key: unknown 'true' (choices: auto, true, false)"),
+        ([True], Literal["auto"] | bool, "key: unknown [true] (choices: auto, true, false)"),
+        (None, Literal["auto"] | bool, "key: unknown null (choices: auto, true, false)"),
         (0, Literal["auto"] | Count, "key: must be at least 1 and at most 1,000,000, got 0"),
         ("x", int | None, "key: expected an integer, got 'x'"),
         (3, list[int], "key: expected a list such as [1,2], got 3"),
@@ -231,6 +248,8 @@ KEYS = (
     "batch_size",
     "seed",
     "device",
+    "compile",
+    "experiment",
     "model",
     "model.name",
     "dataset",
@@ -257,6 +276,10 @@ KEYS = (
         ("datset.name", "dataset.name"),
         ("warmup", None),
         ("optimizer.momentum", None),
+        ("experment", "experiment"),
+        ("experiments", "experiment"),
+        ("compiler", "compile"),
+        ("complie", "compile"),
         ("x" * 10_000, None),
     ],
 )
@@ -310,6 +333,55 @@ def test_no_configuration_is_bottomless() -> None:
     endless["a"] = endless
     with pytest.raises(ConfigError, match="a: nested more than 20 levels deep"):
         reject_forbidden(endless)
+
+
+# --- what earlier versions have stored -------------------------------------------------------------------------------
+
+FIRST = """
+model: {num_classes: null, name: auto}
+dataset: {image_size: null, channels: null, val_fraction: 0.1, test_fraction: 0.2, split_seed: 0, limit: null,
+  test_limit: null, name: digits}
+optimizer: {name: adamw, lr: 0.005, beta1: 0.9, beta2: 0.999, eps: 1.0e-08, weight_decay: 0.01}
+scheduler: {name: onecycle, warmup_epochs: null, final_factor: 0.0}
+loss: {name: cross_entropy, label_smoothing: 0.0}
+augment: {name: default}
+epochs: 20
+batch_size: auto
+seed: 0
+device: auto
+precision: auto
+deterministic: false
+threads: null
+loader: auto
+workers: auto
+checkpoint_every: null
+run_dir: null
+resume: null
+sweep_dir: null
+"""  # a config.yaml of version 0.1.0
+
+
+def test_a_configuration_of_the_first_version_gets_the_keys_that_came_later() -> None:
+    table = yaml.safe_load(FIRST)
+    assert set(table) == FIRST_KEYS
+    whole = completed(table)
+    assert set(whole) == set(TrainConfig.__dataclass_fields__)
+    assert {key: whole[key] for key in table} == table
+    assert (whole["experiment"], whole["compile"]) == (None, option_node("", "train")["compile"])
+    parse(TrainConfig, whole)
+
+
+def test_what_is_stored_is_not_completed_over() -> None:
+    newer = {"experiment": "mnist_99", "compile": "auto"}
+    assert completed(yaml.safe_load(FIRST) | newer) == yaml.safe_load(FIRST) | newer
+
+
+@pytest.mark.parametrize("key", sorted(FIRST_KEYS))
+def test_a_key_that_every_version_has_stored_is_not_made_up(key: str) -> None:
+    table = yaml.safe_load(FIRST)
+    del table[key]
+    with pytest.raises(ConfigError, match=f"missing required value '{key}'"):
+        parse(TrainConfig, completed(table))
 
 
 # --- components ------------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from pathlib import Path
 import imgcls
 
 ROOT = Path(imgcls.__file__).parent
-LEAVES = {"errors", "knobs", "seeding", "metrics", "losses", "schedules", "yamlcheck", "models", "data"}
-PARTS = {"config", "optim", "runtime", "checkpoint", "logbook", "rundir"}
-STAGES = {"prepare", "inference", "loop", "keeper", "header"}  # what several commands are made of
+LEAVES = {"errors", "knobs", "seeding", "metrics", "losses", "schedules", "yamlcheck", "lean", "models", "data"}
+PARTS = {"config", "optim", "runtime", "checkpoint", "logbook", "rundir", "stored"}
+STAGES = {"assembly", "prepare", "inference", "loop", "keeper", "header"}  # what several commands are made of
 COMMANDS = {"train", "evaluate", "predict"}
-SHELL = {"cli", "argv", "compose", "help", "sweep", "__main__", "__init__"}
+SHELL = {"cli", "argv", "compose", "experiment", "help", "sweep", "__main__", "__init__"}
 ASIDE = {"report"}
 
 MAY = {

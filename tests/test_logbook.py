@@ -87,9 +87,9 @@ def test_rows_of_a_killed_run_are_read_up_to_the_torn_one(tmp_path: Path) -> Non
 
 def test_the_loss_is_looked_at_every_so_many_steps() -> None:
     log, bad = Logbook(is_main=False), torch.tensor(float("inf"))
-    log.log(logbook.INTERVAL - 1, bad, 0.1, 0, 32)
+    log.log(logbook.INTERVAL - 1, bad, 16, 0.1, 0, 32)
     with pytest.raises(RunError, match=r"step 50, epoch 1, learning rate 0\.1"):
-        log.log(logbook.INTERVAL, bad, 0.1, 0, 32)
+        log.log(logbook.INTERVAL, bad, 16, 0.1, 0, 32)
 
 
 class Terminal(io.StringIO):
@@ -106,9 +106,9 @@ def test_the_live_line_is_there_on_a_terminal_only(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(sys, "stderr", stream)
         log = Logbook(is_main=True)
         log.begin(step=0, total=200, epochs=2)
-        log.log(50, torch.tensor(1.05), 0.1, 0, 32)
+        log.log(50, torch.tensor(2.10), 2, 0.1, 0, 32)
         log.epoch(ROW, is_best=True, is_last=False)
-        log.log(51, torch.tensor(1.05), 0.1, 1, 32)
+        log.log(51, torch.tensor(2.10), 2, 0.1, 1, 32)
         log.close()
         text = stream.getvalue()
         assert ("loss 1.05" in text) == isinstance(stream, Terminal)

@@ -7,7 +7,7 @@ import torch
 
 from imgcls import runtime
 from imgcls.errors import ConfigError, DeviceError
-from imgcls.runtime import Runtime, choose_device, choose_precision, session
+from imgcls.runtime import Runtime, choose_compile, choose_device, choose_precision, session
 
 
 def fake_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -71,8 +71,42 @@ def test_placed_weights_are_channels_last() -> None:
 def test_threads_and_determinism_are_set() -> None:
     with session("cpu", "auto", 1, deterministic=True) as found:
         assert (found.threads, torch.get_num_threads()) == (1, 1)
-        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.are_deterministic_algorithms_enabled()  # a CPU needs no such thing, and it costs a second
         assert found.describe().startswith("cpu, 1 thread, fp32")
+
+
+def test_determinism_is_asked_of_torch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpus(monkeypatch, 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    with session("cuda", "fp32", 1, deterministic=True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+
+
+def test_compile_auto_weighs_the_updates_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setenv("CXX", "sh")  # something that is there
+    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "mlp"): 1000})
+    assert choose_compile("auto", cpu, "mlp", 999) == (False, "auto: 999 updates, pays back after 1,000")
+    assert choose_compile("auto", cpu, "mlp", 1000)[0]
+    assert choose_compile("auto", cpu, "lenet", 10**9)[0] is False
+    assert choose_compile("auto", torch.device("cuda", 0), "mlp", 10**9)[0] is False  # nobody has measured it there
+    assert choose_compile(False, cpu, "mlp", 10**9)[0] is False
+    assert choose_compile(True, cpu, "lenet", 1)[0]
+
+
+def test_without_a_compiler_auto_does_without_and_true_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "mlp"): 1})
+    assert choose_compile("auto", cpu, "mlp", 10) == (
+        False,
+        "auto: it needs a C++ compiler, and 'no-such-compiler' is not there",
+    )
+    with pytest.raises(ConfigError, match=r"compile: it needs a C\+\+ compiler, .*compile=false"):
+        choose_compile(True, cpu, "mlp", 10)
 
 
 def test_tf32_is_off_inside_and_as_before_afterwards() -> None:

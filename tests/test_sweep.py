@@ -80,6 +80,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (["dataset=./a b,./c=d"], ["dataset=./a b", "dataset=./c=d"]),
         (["dataset=digits,./c"], ["dataset=digits", "dataset=./c"]),
         (["dataset.root=a,b", "sweep_dir=c d"], ["dataset.root=a sweep_dir=c d", "dataset.root=b sweep_dir=c d"]),
+        (["experiment=mnist_99", "seed=0,1"], ["experiment=mnist_99 seed=0", "experiment=mnist_99 seed=1"]),
+        (["experiment=null,mnist_99"], ["experiment=null", "experiment=mnist_99"]),
+        (["experiment=glob(mnist*)"], ["experiment=mnist_99"]),
         (["~model.num_classes", "seed=1,2"], ["~model.num_classes seed=1", "~model.num_classes seed=2"]),
     ],
 )
@@ -108,6 +111,11 @@ def test_a_sweep_has_a_limit() -> None:
         (["seed=0,1", "scheduler=step", "scheduler.milestones=[3],[30]"], ["milestones", "(job 1: "]),
         (["device=cpu", "precision=fp32,fp16"], ["fp16 needs a GPU", "(job 1: device=cpu precision=fp16)"]),
         (["dataset=digits,./a", "dataset.root=b"], ["dataset.root"]),
+        (
+            ["experiment=mnist_99,mnst_99"],
+            ["unknown 'mnst_99'; did you mean 'mnist_99'?", "(job 1: experiment=mnst_99)"],
+        ),
+        (["compile=auto,maybe"], ["compile: unknown 'maybe' (choices: auto, true, false)", "(job 1: compile=maybe)"]),
     ],
 )
 def test_one_bad_job_and_none_starts(
@@ -154,6 +162,14 @@ def test_the_flags_that_matter_to_a_job_are_handed_on(jobs: list[list[str]]) -> 
     Path("own/mine.yaml").write_text("defaults: [train, _self_]\nepochs: 3\n")
     assert main(["train", "-m", "seed=0,1", "--config-dir", "own", "--config-name=mine", "--debug"]) == 1
     assert jobs[0] == ["seed=0", "--config-dir=own", "--config-name=mine", "--debug"]
+
+
+def test_experiments_are_jobs(jobs: list[list[str]]) -> None:
+    Path("own/experiment").mkdir(parents=True)
+    for name in ("a", "b"):
+        Path(f"own/experiment/{name}.yaml").write_text(f"# @package _global_\n# {name}\nepochs: 3\n")
+    assert main(["train", "-m", "experiment=a,b", "epochs=1", "--config-dir=own"]) == 1
+    assert jobs == [[f"experiment={name}", "epochs=1", "--config-dir=own"] for name in ("a", "b")]
 
 
 def test_the_table_is_sorted_and_shows_what_differs(jobs: list[list[str]], capsys: Capture) -> None:

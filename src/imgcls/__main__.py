@@ -1,8 +1,6 @@
 """``python -m imgcls`` is ``imgcls``."""
 
-import sys
-
-from imgcls.cli import main
+from imgcls.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imgcls import experiment
 from imgcls.config import (
     DEEPEST,
     FORBIDDEN,
     GROUPS,
     OWN_PARTS,
+    TrainConfig,
     brief,
     conf_dir,
     did_you_mean,
@@ -39,6 +41,7 @@ BRACKETS = {"(": ")", "[": "]", "{": "}"}
 LONGEST = 20_000  # letters of a word
 LONGEST_KEY = 200
 MOST_JOBS = 1000  # of a sweep
+PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,100}")  # a value that is one word or number to Hydra's grammar
 ENVIRONMENT = re.compile(r"\$\{\s*oc\.env\s*:\s*([^,}\s]*)")
 
 
@@ -235,7 +238,7 @@ class Composer:
         from omegaconf import OmegaConf
         from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-        composed = self._compose(self._for_hydra(overrides), self.name or config_name)
+        composed, name = self._compose(self._for_hydra(overrides), self.name or config_name)
         try:
             raw = OmegaConf.to_container(composed, resolve=False)
             _refuse_environment(raw)
@@ -249,9 +252,16 @@ class Composer:
             raise ConfigError("recursive interpolation in the configuration") from error
         assert isinstance(table, dict)
         for one in overrides:
-            if one.value is None:
+            if one.value is None and one.key != "experiment":
                 _remove(table, one.key)
-        return {str(key): self.paths.restore(value) for key, value in table.items()}
+        plain = {str(key): self.paths.restore(value) for key, value in table.items()}
+        if name is not None:
+            known = set(TrainConfig.__dataclass_fields__)
+            experiment.check_keys(experiment.read(name, self.folder), flatten(plain), known)
+            plain["experiment"] = name
+        elif config_name == "train":
+            plain.setdefault("experiment", None)
+        return plain
 
     def values(self, overrides: Sequence[Override]) -> dict[str, Any]:
         """{key: value} of plain overrides, for commands that compose nothing."""
@@ -270,18 +280,22 @@ class Composer:
         own = [one.key.partition(".")[0] for one in overrides if one.key in {f"{group}.name" for group in OWN_PARTS}]
         words: list[str] = []
         for one in overrides:
-            group, _, rest = one.key.partition(".")
+            group = one.key.partition(".")[0]
             if group == "hydra":
                 raise ConfigError(
                     f"unknown key '{one.key}'; run folders are set by run_dir=, those of sweeps by sweep_dir="
                 )
+            if one.key == "experiment" and one.value in (None, "null"):
+                words.append("~experiment")
+                continue
             if one.value is None:
                 continue  # removed after composing
-            self._single(one)
+            if not PLAIN.fullmatch(one.value):
+                self._single(one)
             if one.key in GROUPS:
                 words.append(f"{one.key}={self._option(one)}")
-            elif group in own and rest:
-                words.append(f"+{one.key}={one.value}")
+            elif group == "experiment":
+                raise ConfigError(f"unknown key '{one.key}'; an experiment is chosen by experiment=NAME")
             else:
                 words.append(f"++{one.key}={one.value}")
         words += [f"~{group}" for group in own]
@@ -309,6 +323,8 @@ class Composer:
         value = (one.value or "").strip("'\"")
         choices = self.options(one.key)
         if value in choices:
+            if one.key == "experiment":
+                experiment.check_choices(experiment.read(value, self.folder), self.options)
             return value
         if value == "null" or value[:1] in "[{" or re.fullmatch(r"[\d.+-]+|true|false", value):
             raise ConfigError(f"{one.key}: expected one of its options, got {value} (choices: {', '.join(choices)})")
@@ -339,13 +355,15 @@ class Composer:
         odd = next((f" (unexpected character '{letter}')" for letter in value if not letter.isascii()), "")
         return ConfigError(f"bad value '{value}' for {one.key}{odd}; quote it if it is text")
 
-    def _compose(self, words: list[str], config_name: str) -> Any:
+    def _compose(self, words: list[str], config_name: str) -> tuple[Any, str | None]:
+        """The composed configuration, and the experiment in it."""
         import warnings
 
         import yaml
         from hydra import compose, initialize_config_dir
         from hydra.core.global_hydra import GlobalHydra
         from hydra.errors import HydraException
+        from omegaconf import open_dict
         from omegaconf.errors import OmegaConfBaseException
 
         try:
@@ -357,7 +375,11 @@ class Composer:
                     loader: Any = GlobalHydra.instance().config_loader()
                     loader.get_search_path().prepend("own", f"file://{self.folder.resolve()}", anchor="main")
                     loader.repository.initialize_sources(loader.get_search_path())
-                return compose(config_name, words)
+                composed = compose(config_name, words, return_hydra_config=True)
+                name = composed.hydra.runtime.choices.get("experiment")
+                with open_dict(composed):
+                    del composed["hydra"]
+                return composed, name
         except yaml.YAMLError as error:
             raise damaged(error) from error
         except RecursionError as error:

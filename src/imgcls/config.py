@@ -27,7 +27,7 @@ Node = dict[str, Any]
 T = TypeVar("T")
 
 FORBIDDEN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
-GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "augment")
+GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "augment", "experiment")
 OWN_PARTS = ("model", "dataset", "optimizer")  # groups whose name may be a user's own package:attribute
 DEEPEST = 20  # levels of nesting in a configuration
 LONGEST_WORD = 100  # letters: of a message's longer ones the rest is left out
@@ -43,12 +43,14 @@ class TrainConfig:
     scheduler: Node
     loss: Node
     augment: Node
+    experiment: str | None  # the recipe's name, for the record: what it said stands in the other keys
     epochs: Count
     batch_size: Literal["auto"] | Count
     seed: Seed
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     deterministic: bool
+    compile: Literal["auto"] | bool
     threads: Annotated[int, Range(low=1, high=1024)] | None
     loader: Literal["auto", "resident", "stream"]
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=256)]
@@ -178,9 +180,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     if origin is Literal:
         if value in arguments and not isinstance(value, bool):
             return value
-        names = [str(argument) for argument in arguments]
-        hint = did_you_mean(str(value), names)
-        raise ConfigError(f"{key}: unknown {show(value)}{hint} (choices: {', '.join(names)})")
+        raise _no_choice(value, [str(argument) for argument in arguments], key)
     if origin in (list, tuple) or kind in (list, tuple):
         return _convert_list(value, kind, origin or kind, arguments, key)
     if kind is bool and not isinstance(value, bool):
@@ -195,6 +195,11 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     if origin is dict and not isinstance(value, dict):
         raise ConfigError(f"{key}: expected a group of keys, got {show(value)}")
     return value
+
+
+def _no_choice(value: Any, names: list[str], key: str) -> ConfigError:
+    hint = did_you_mean(value, names) if isinstance(value, str) and value not in names else ""
+    return ConfigError(f"{key}: unknown {show(value)}{hint} (choices: {', '.join(names)})")
 
 
 def _convert_float(value: Any, key: str) -> float:
@@ -220,6 +225,11 @@ def _convert_list(value: Any, kind: Any, origin: Any, arguments: tuple[Any, ...]
 def _convert_union(value: Any, kinds: tuple[Any, ...], key: str) -> Any:
     if value is None and type(None) in kinds:
         return None
+    if bool in kinds:  # "auto" | bool
+        names = [str(word) for kind in kinds for word in get_args(kind)]
+        if isinstance(value, bool) or value in names:
+            return value
+        raise _no_choice(value, [*names, "true", "false"], key)
     errors: list[ConfigError] = []
     for kind in kinds:
         if kind is type(None):

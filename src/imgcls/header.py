@@ -72,3 +72,16 @@ def say_device(log: Logbook, runtime: Runtime, data: Data, *, resident: bool, wo
         else f"images streamed by {workers} workers ({megabytes:,.0f} MB in all)"
     )
     log.say(line("device", f"{runtime.describe()}; {where}"))
+
+
+def say_speed(log: Logbook, config: TrainConfig, runtime: Runtime, is_compiled: bool, why: str) -> None:
+    """What compile and deterministic mean here, where either was asked for."""
+    if config.compile is not False:
+        log.say(line("compile", f"{'yes' if is_compiled else 'no'} ({why})"))
+    if config.deterministic:
+        cost = (
+            "costs nothing on a CPU, where every run is bit-exact"
+            if runtime.device.type == "cpu"
+            else "no algorithm is chosen by its speed, and slower ones stand in where the fast one is not exact"
+        )
+        log.say(line("", f"deterministic: {cost}"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from imgcls.compose import Composer
-from imgcls.config import GROUPS, conf_dir, options
+if TYPE_CHECKING:
+    from imgcls.compose import Composer
 
 OVERVIEW = """\
 imgcls: train, evaluate and use image classifiers
@@ -21,6 +22,7 @@ RUN is a run folder, a checkpoint file, or latest.
 
 more
   imgcls train -m model=mlp,lenet seed=0,1    a sweep: every combination
+  imgcls train experiment=mnist_99            a recipe: options and keys at once
   imgcls train resume=RUN                     go on with a run that was stopped
   imgcls --version
 """
@@ -32,6 +34,7 @@ examples
   imgcls train dataset=./photos model=resnet18 dataset.image_size=64
   imgcls train optimizer=sgd optimizer.lr=0.1 scheduler=cosine
   imgcls train -m model=mlp,lenet seed=0,1,2
+  imgcls train experiment=mnist_99
   imgcls train resume=latest
   imgcls train model.name=my_pkg.nets:MyNet model.width=64
 """,
@@ -82,36 +85,54 @@ def overview() -> str:
 def command_help(command: str, composer: Composer, words: Sequence[str] = ()) -> str:
     """imgcls COMMAND --help; for train with the keys of the options that the words choose."""
     lines = [f"usage: {USAGE[command]}", ""]
-    if command == "train":
-        chosen = _defaults()
-        given = [word.split("=", 1) for word in words if "=" in word]
-        shown = chosen | {key: value for key, value in given if key in GROUPS and value in options(key)}
-        lines.append("groups (group=option; * is the default)")
-        for group in GROUPS:
-            names = [f"{name}*" if name == chosen[group] else name for name in composer.options(group)]
-            lines += _wrapped(f"  {group:<10}", names)
-        lines.append("")
-    lines.append("keys (key=value)")
-    lines += _keys(command)
-    if command == "train":
-        for group in GROUPS:
-            lines += _keys(f"{group}/{shown[group]}", prefix=f"{group}.", skip=("name",))
-        lines += ["", "Another option's own keys: imgcls train model=mlp dataset=mnist --help"]
-    else:
-        lines += BESIDE[command]
+    lines += _train(composer, words) if command == "train" else ["keys (key=value)", *_keys(command), *BESIDE[command]]
     return "\n".join([*lines, "", FLAGS, EXAMPLES[command].rstrip()]) + "\n"
 
 
+def _train(composer: Composer, words: Sequence[str]) -> list[str]:
+    from imgcls.config import GROUPS, flatten, options
+    from imgcls.experiment import read
+
+    defaults = _defaults()
+    given = {key: value for key, _, value in (word.partition("=") for word in words) if key in GROUPS}
+    experiments = {name: read(name, composer.folder) for name in composer.options("experiment")}
+    chosen = experiments.get(given.get("experiment", ""))
+    lines = ["groups (group=option; * is the default)"]
+    for group in GROUPS:
+        names = [f"{name}*" if name == defaults[group] else name for name in composer.options(group)]
+        lines += _wrapped(f"  {group:<10} ", names)
+    lines += ["", "experiments (experiment=NAME: options and keys at once; words beside it win)"]
+    for name, one in experiments.items():
+        lines += _wrapped(f"  {name:<23} ", one.about.split(), separator=" ")
+    lines += ["", f"keys (key=value{f'; defaults of {chosen.path.stem}' if chosen else ''})"]
+    values = flatten(chosen.values) if chosen else {}
+    lines += _keys("train", values=values)
+    for group in GROUPS[:-1]:
+        options_of = [given.get(group), chosen.choices.get(group) if chosen else None, defaults[group]]
+        shown = next(name for name in options_of if name in options(group))
+        lines += _keys(f"{group}/{shown}", prefix=f"{group}.", skip=("name",), values=values)
+    return [*lines, "", "Another option's own keys: imgcls train model=mlp dataset=mnist --help"]
+
+
+def _read(name: str) -> str:
+    from imgcls.config import conf_dir
+
+    return (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
 def _defaults() -> dict[str, str]:
-    text = (conf_dir() / "train.yaml").read_text(encoding="utf-8")
-    return dict(re.findall(r"^  - (\w+): (\w+)$", text, re.MULTILINE))
+    return dict(re.findall(r"^  - (\w+): (\w+)$", _read("train"), re.MULTILINE))
 
 
-def _keys(name: str, prefix: str = "", skip: tuple[str, ...] = ()) -> list[str]:
-    """'  key   default   comment' for each key of a file of conf/."""
+def _keys(
+    name: str, prefix: str = "", skip: tuple[str, ...] = (), values: Mapping[str, Any] | None = None
+) -> list[str]:
+    """'  key   default   comment' for each key of a file of conf/; values: other defaults than the file's."""
+    from imgcls.config import show
+
     lines: list[str] = []
     outer = prefix
-    for text in (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+    for text in _read(name).splitlines():
         match = LINE.fullmatch(text)
         if match is None or match[2] in ("defaults", *skip):
             continue
@@ -119,8 +140,9 @@ def _keys(name: str, prefix: str = "", skip: tuple[str, ...] = ()) -> list[str]:
         if not indent and not value:
             outer = f"{prefix}{key}."
             continue
-        start = f"  {(outer if indent else prefix) + key:<23} {value.replace('???', '(needed)'):<10} "
-        lines += _wrapped(start, (comment or "").split(), separator=" ")
+        full = (outer if indent else prefix) + key
+        value = show(values[full]).strip("'") if values and full in values else value.replace("???", "(needed)")
+        lines += _wrapped(f"  {full:<23} {value:<10} ", (comment or "").split(), separator=" ")
     return lines
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from imgcls.errors import RunError
 
 INTERVAL = 50  # steps between two looks at the loss, which on a GPU means waiting for it
+PATIENCE = 3.0  # seconds after which TensorBoard's file is opened though the first epoch is not done
 REDRAW = 0.2  # seconds between two drawings of the live line
 ADVICE = "the checkpoint before it is kept; start a new run with a smaller optimizer.lr"
 Row = dict[str, Any]
@@ -82,11 +83,14 @@ class Logbook:
         if len(self.rows) < count:
             self.warn(f"{path} has lost rows: {len(self.rows)} of {count} are there")
 
-    def start_board(self, purge_step: int) -> Board | None:
-        """TensorBoard's file; events of a killed run beyond the step are purged."""
+    def start_board(self, purge_step: int | None, module: nn.Module, images: Tensor) -> None:
+        """TensorBoard's file, with the graph of the module on these images in a new run's (no ``purge_step``).
+
+        Events of a killed run at and beyond ``purge_step`` are purged.
+        """
         if self.is_main and self.folder is not None:
-            self.board = Board(self.folder / "tensorboard", purge_step or None, self.warn)
-        return self.board
+            drawn = None if purge_step else (module, images)
+            self.board = Board(self.folder / "tensorboard", purge_step, drawn, self.warn)
 
     def drop_held(self) -> None:
         """Forget what was held: the run failed before it had a folder, and its one line of error is the answer."""
@@ -148,18 +152,19 @@ class Logbook:
             self._live.close()
             self._live = None
 
-    def log(self, step: int, loss: Tensor, lr: float, epoch: int, images: int) -> None:
-        """After each step, with the loss still on the device: it is read every INTERVAL steps.
+    def log(self, step: int, total: Tensor, count: int, lr: float, epoch: int, images: int) -> None:
+        """After each step, with the sum of ``count`` losses still on the device: it is read every INTERVAL steps.
 
         Raises RunError if it is not finite by then.
         """
         is_due = step % INTERVAL == 0
         if is_due:
-            self.check_finite(float(loss), step, epoch, lr)
+            loss = float(total) / count  # waits for a GPU
+            self.check_finite(loss, step, epoch, lr)
             if self.board is not None:
-                self.board.scalars(step, {"train/loss_step": float(loss), "train/lr": lr})
+                self.board.scalars(step, {"train/loss_step": loss, "train/lr": lr})
         if self._live is not None:
-            self._live.update(step, epoch, images, float(loss) if is_due else None)
+            self._live.update(step, epoch, images, loss if is_due else None)
 
     @staticmethod
     def check_finite(loss: float, step: int, epoch: int, lr: float) -> None:
@@ -185,6 +190,7 @@ class Logbook:
                 ("val/accuracy", "val_accuracy"),
             )
             self.board.scalars(row["step"], {tag: row[key] for tag, key in pairs if row[key] is not None})
+            self.board.begin()
         self.say(epoch_line(row, is_best, clock(time.monotonic() - self._started) if is_last else None))
         if self._live is not None and is_best:
             self._live.best = row["val_accuracy"]
@@ -263,18 +269,40 @@ class Live:
 
 
 class Board:
-    """TensorBoard's event file. Its writer failing (disk full, say) is said once and never stops a run."""
+    """TensorBoard's event file. Its writer failing (disk full, say) is said once and never stops a run.
 
-    def __init__(self, folder: Path, purge_step: int | None, warn: Callable[[str], None]) -> None:
-        self.warn = warn
+    The writer is imported and the graph traced after the first epoch, or PATIENCE seconds into it, so that the first
+    steps need not wait for either; what is to be written before that is kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        purge_step: int | None,
+        drawn: tuple[nn.Module, Tensor] | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.folder, self.purge_step, self.drawn, self.warn = folder, purge_step, drawn, warn
         self.writer: Any = None
+        self.kept: list[tuple[int, Mapping[str, float], float]] | None = []  # None: begun, or given up
+        self.made = time.monotonic()
+
+    def begin(self) -> None:
+        """Open the file, if that has not been done."""
+        if self.kept is None:
+            return
+        kept, self.kept = self.kept, None
 
         def start() -> None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+            self.writer = SummaryWriter(str(self.folder), purge_step=self.purge_step)
 
         self._safely(start)
+        if self.drawn is not None:
+            self._graph(*self.drawn)
+        for step, values, when in kept:
+            self._write(step, values, when)
 
     def _safely(self, action: Callable[[], None]) -> None:
         try:
@@ -285,10 +313,17 @@ class Board:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers at a step."""
+        if self.kept is not None:
+            self.kept.append((step, values, time.time()))
+            if time.monotonic() - self.made > PATIENCE:
+                self.begin()
+        else:
+            self._write(step, values, time.time())
 
+    def _write(self, step: int, values: Mapping[str, float], when: float) -> None:
         def write() -> None:
             for tag, value in values.items():
-                self.writer.add_scalar(tag, value, step)
+                self.writer.add_scalar(tag, value, step, walltime=when)
 
         if self.writer is not None:
             self._safely(write)
@@ -298,8 +333,11 @@ class Board:
         if self.writer is not None:
             self._safely(lambda: self.writer.add_image(tag, pixels, step, dataformats="HWC"))
 
-    def graph(self, module: nn.Module, images: Tensor) -> None:
-        """The module's graph, traced on a copy's evaluation mode; a module that cannot be traced is only noted."""
+    def _graph(self, module: nn.Module, images: Tensor) -> None:
+        """The module's graph, traced in evaluation mode; a module that cannot be traced is only noted.
+
+        It is traced here since add_graph's own trace is checked by comparing outputs, which imports 0.9 s of torch.
+        """
         if self.writer is None:
             return
         import warnings
@@ -307,9 +345,10 @@ class Board:
         was_training = module.training
         try:
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # add_graph uses torch.jit.trace, which is deprecated
+                warnings.simplefilter("ignore")  # torch.jit.trace is deprecated, and TensorBoard knows no other way
                 module.eval()
-                self.writer.add_graph(module, images)
+                traced = torch.jit.trace(module, images, check_trace=False)  # type: ignore[no-untyped-call]
+                self.writer.add_graph(traced, images)
         except Exception as error:  # noqa: BLE001 - tracing runs the user's own code
             self.warn(f"TensorBoard's graph is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
         finally:
@@ -340,5 +379,7 @@ class Board:
 
     def close(self) -> None:
         """Flush and close."""
+        if self.kept:
+            self.begin()
         if self.writer is not None:
             self._safely(lambda: self.writer.close())

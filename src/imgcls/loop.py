@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from imgcls import seeding
+from imgcls import lean, seeding
 from imgcls.checkpoint import State
 from imgcls.data.augment import Augment
 from imgcls.data.loaders import Loader
@@ -64,10 +64,10 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
             lr = set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
             seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
             size = loader.global_size(position)
-            loss = update(state, forward, recipe.normalise(recipe.augment(images, draws)), labels, size, recipe)
+            total = update(state, forward, recipe.normalise(recipe.augment(images, draws)), labels, size, recipe)
             state.step += 1
             images_done += size
-            log.log(state.step, loss, lr, state.epochs, size)
+            log.log(state.step, total, len(labels), lr, state.epochs, size)
             watch.after_step(state)
         lr = recipe.base_lrs[0] * recipe.schedule(state.step - 1)
         watch.after_epoch(state, images_done, started, lr)
@@ -83,29 +83,27 @@ def set_lr(optimizer: torch.optim.Optimizer, base_lrs: tuple[float, ...], factor
 def update(
     state: State, forward: nn.Module, images: Tensor, labels: Tensor, global_size: int, recipe: Recipe
 ) -> Tensor:
-    """One update: (B, C, H, W) float images, (B,) labels -> this process's mean loss, detached, on the device.
+    """One update: (B, C, H, W) float images, (B,) labels -> the sum of this process's losses, on the device.
 
     The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are shared out.
     """
-    state.optimizer.zero_grad(set_to_none=True)
+    lean.clear_gradients(state.optimizer)
     with recipe.autocast():
         logits = forward(images)
-        losses = recipe.loss(logits.float(), labels)
-    backward(state, losses.sum() * (recipe.world / global_size))
+        total = recipe.loss(logits.float(), labels).sum()
+    backward(state, total * (recipe.world / global_size))
     with torch.no_grad():
-        total = losses.detach().sum()
-        hits = (logits.argmax(1) == labels).sum()
-        state.sums += torch.stack(
-            [total.to(state.sums), hits.to(state.sums), torch.full_like(total, len(labels)).to(state.sums)]
-        )
-        return total / len(labels)
+        total = total.detach()
+        hits = (logits.argmax(1) == labels).sum(dtype=total.dtype)
+        state.sums += torch.stack([total, hits, torch.full_like(total, len(labels))])
+        return total
 
 
 def backward(state: State, loss: Tensor) -> None:
     """Gradients and the optimizer's step; with a scaler (fp16) a step with infinite gradients is skipped."""
     if state.scaler is None:
         loss.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
+        lean.step(state.optimizer)
         return
     state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     state.scaler.step(state.optimizer)

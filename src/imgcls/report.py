@@ -14,13 +14,16 @@ Pixels = NDArray[np.uint8]
 
 MOST_CELLS = 30  # classes: up to here the confusion matrix bears its counts
 MOST_NAMES = 60  # classes: up to here it bears their names
+DPI = 100
+CELL_WIDTH, CELL_HEIGHT, TILE, TITLE_HEIGHT = 150, 180, 135, 40  # pixels, of the pictures made of tiles
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, layout: str | None = None) -> Any:
+    """An empty figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout, dpi=DPI)  # type: ignore[arg-type]
     FigureCanvasAgg(figure)
     return figure
 
@@ -39,12 +42,12 @@ def _save(figure: Any, path: Path) -> None:
     with warnings.catch_warnings():  # class names in any alphabet
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         warnings.filterwarnings("ignore", "Matplotlib currently does not support .* natively", UserWarning)
-        figure.savefig(path, dpi=100, metadata={"Software": None})
+        figure.savefig(path, metadata={"Software": None})
 
 
 def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Loss and accuracy by epoch, train and val, from the rows of metrics.jsonl."""
-    figure = _figure(10, 4)
+    figure = _figure(10, 4, "constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part in ("train", "val"):
             points = [(row["epoch"], row[f"{part}_{name}"]) for row in rows if row[f"{part}_{name}"] is not None]
@@ -66,7 +69,7 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], pa
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * len(classes) + 2, 4, 14))
-    figure = _figure(side, side)
+    figure = _figure(side, side, "constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("predicted")
@@ -78,7 +81,8 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], pa
     if len(classes) <= MOST_CELLS:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=8)
+            words = axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=8)
+            words.set_in_layout(False)
     _save(figure, path)
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
@@ -112,12 +116,29 @@ def batch(images: Sequence[Pixels], captions: Sequence[str], path: Path) -> None
 
 
 def _tiles(images: Sequence[Pixels], captions: Sequence[str], path: Path, title: str, *, columns: int) -> None:
+    """One picture behind and the words upon it: an axes for each tile would take fifty times as long."""
     rows = max(1, -(-len(images) // columns))
-    figure = _figure(1.5 * columns, 1.8 * rows + 0.4)
-    figure.suptitle(title)
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.set_axis_off()
-    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
-        axes.imshow(image[..., 0] if image.shape[-1] < 3 else image[..., :3], cmap="gray", vmin=0, vmax=255)
-        axes.set_title(_plain(caption), fontsize=8)
+    width, height = CELL_WIDTH * columns, CELL_HEIGHT * rows + TITLE_HEIGHT
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    figure = _figure(width / DPI, height / DPI)
+    figure.text(0.5, 1 - 12 / height, title, ha="center", va="top", fontsize=12)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left, top = CELL_WIDTH * (i % columns), CELL_HEIGHT * (i // columns) + TITLE_HEIGHT
+        tile = _fitted(image)
+        down, right = top + CELL_HEIGHT - TILE - 5, left + (CELL_WIDTH - tile.shape[1]) // 2
+        canvas[down : down + tile.shape[0], right : right + tile.shape[1]] = tile
+        place = (left + CELL_WIDTH / 2) / width, 1 - (down - 5) / height
+        figure.text(*place, _plain(caption), ha="center", va="bottom", fontsize=8)
+    figure.figimage(canvas)
     _save(figure, path)
+
+
+def _fitted(image: Pixels) -> Pixels:
+    """(H, W, C) of any size -> (at most TILE, at most TILE, 3), small ones with their pixels to be seen."""
+    from PIL import Image
+
+    colours = np.repeat(image[..., :1], 3, axis=2) if image.shape[-1] < 3 else image[..., :3]
+    scale = TILE / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize(size, method))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from imgcls.errors import ConfigError, DeviceError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+PAYS_BACK: dict[tuple[str, str], int] = {}  # (device, model): updates after which compile=auto has paid (LOG.md)
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -53,12 +56,16 @@ class Runtime:
         """The module on the device, 4-dimensional weights channels last, as the images are."""
         return module.to(self.device).to(memory_format=torch.channels_last)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module to compute with: same parameters, gradients averaged over the processes."""
-        if self.world == 1:
-            return module
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+    def wrap(self, module: nn.Module, *, is_compiled: bool = False) -> nn.Module:
+        """The module to compute with: same parameters, gradients averaged over the processes.
+
+        Compiled for each size of batch by itself: an epoch has two at most, and code for any size is slower and would
+        depend on which of them came first.
+        """
+        if self.world > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            module = nn.parallel.DistributedDataParallel(module, device_ids=ids)
+        return torch.compile(module, dynamic=False) if is_compiled else module  # type: ignore[return-value]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over the processes, element by element."""
@@ -197,6 +204,27 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
     return asked  # type: ignore[return-value]
 
 
+def choose_compile(asked: bool | Literal["auto"], device: torch.device, model: str, steps: int) -> tuple[bool, str]:
+    """Whether torch.compile is used, and why: ``auto`` compiles where a run of so many steps is known to gain by it.
+
+    Raises ConfigError where it is asked for and cannot be had.
+    """
+    compiler = os.environ.get("CXX") or "g++"
+    lacks = f"it needs a C++ compiler, and '{compiler}' is not there" if shutil.which(compiler) is None else ""
+    if asked is True and device.type == "cpu" and lacks:
+        raise ConfigError(f"compile: {lacks}; install one, name it in CXX, or use compile=false")
+    if asked != "auto":
+        return asked, "as asked"
+    worth = PAYS_BACK.get((device.type, model))
+    if worth is None:
+        return False, f"auto: nothing known to be gained with {model} on {device.type}"
+    if device.type == "cpu" and lacks:
+        return False, f"auto: {lacks}"
+    if steps < worth:
+        return False, f"auto: {steps:,} updates, pays back after {worth:,}"
+    return True, f"auto: {steps:,} updates, paid back after {worth:,}"
+
+
 @contextlib.contextmanager
 def session(
     device: str, precision: str, threads: int | None, *, deterministic: bool = False, distributed: bool = False
@@ -210,10 +238,11 @@ def session(
     if where.type == "cuda":
         torch.cuda.set_device(where)
         torch.backends.cudnn.benchmark = not deterministic
-    if deterministic:
+    strict = deterministic and where.type != "cpu"  # torch's CPU kernels are deterministic, and the call costs 1 s
+    if strict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports the compiler: 1 s of CPU
-        torch.use_deterministic_algorithms(deterministic)
+    if strict != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(strict)
     if world > 1:
         dist.init_process_group("cpu:gloo,cuda:nccl" if where.type == "cuda" else "gloo", timeout=COLLECTIVE_TIMEOUT)
     try:

@@ -1,0 +1,193 @@
+"""A run, put together: from its configuration to everything that the loop needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from imgcls import lean, rundir, seeding
+from imgcls.checkpoint import State
+from imgcls.config import Component, Node, TrainConfig, convert, select
+from imgcls.data.augment import AUGMENTS, Augment
+from imgcls.data.loaders import Loader
+from imgcls.errors import ConfigError
+from imgcls.header import say_data, say_device, say_model, say_speed
+from imgcls.inference import MODEL_FACTS, build_model
+from imgcls.knobs import Range
+from imgcls.logbook import Logbook
+from imgcls.loop import Recipe
+from imgcls.losses import LOSSES
+from imgcls.models import MODELS, automatic
+from imgcls.optim import OPTIMIZERS, parameter_groups
+from imgcls.prepare import (
+    Data,
+    DataChoice,
+    choose_data,
+    fetcher_for,
+    fitting_batch,
+    is_resident,
+    load_data,
+    resolved,
+    with_statistics,
+)
+from imgcls.runtime import Runtime, choose_compile, choose_device, choose_precision, rank_and_world
+from imgcls.schedules import SCHEDULERS
+
+ClassCount = Annotated[int, Range(low=1, high=100_000)]
+AUTO_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components that the configuration chose, their knobs checked; None where the choice needs the data."""
+
+    data: DataChoice
+    model: Component | None
+    optimizer: Component
+    scheduler: Component
+    loss: Component
+    augment: Component | None
+    num_classes: int | None
+
+
+def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -> Parts:
+    """Check every component of the configuration, touching neither data nor disk.
+
+    own_names: the names of the user's own code that may be imported; None: any, since the user wrote the configuration.
+    """
+
+    def may(node: Node) -> bool:
+        return own_names is None or node.get("name") in own_names
+
+    model = {key: value for key, value in config.model.items() if key != "num_classes"}
+    scheduler = select(SCHEDULERS, config.scheduler, "scheduler")
+    scheduler(1, config.epochs)  # milestones and warm-up are checked against the epochs
+    if model["name"] == "auto":
+        resolved(model, "model", "lenet")  # it has no knobs of its own
+    if config.augment["name"] == "default":
+        resolved(config.augment, "augment", "none")
+    return Parts(
+        data=choose_data(config.dataset, trusted=may(config.dataset)),
+        model=None
+        if model["name"] == "auto"
+        else select(MODELS, model, "model", facts=MODEL_FACTS, trusted=may(model)),
+        optimizer=select(OPTIMIZERS, config.optimizer, "optimizer", trusted=may(config.optimizer)),
+        scheduler=scheduler,
+        loss=select(LOSSES, config.loss, "loss"),
+        augment=None if config.augment["name"] == "default" else select(AUGMENTS, config.augment, "augment"),
+        num_classes=convert(config.model.get("num_classes"), ClassCount | None, "model.num_classes"),
+    )
+
+
+def check(config: TrainConfig) -> None:
+    """Everything that can be refused before any data is read or anything is made on disk."""
+    _, local_rank, world = rank_and_world()
+    choose_precision(config.precision, choose_device(config.device, local_rank, world))
+    choose_parts(config)
+    rundir.check_new(config.run_dir)
+
+
+@dataclass(frozen=True)
+class Run:
+    """All of a run: what stays the same (config, data, recipe) and what changes (state)."""
+
+    config: TrainConfig
+    runtime: Runtime
+    data: Data
+    model: Component
+    state: State
+    forward: nn.Module
+    loader: Loader
+    recipe: Recipe
+    workers: int
+    chosen: dict[str, Any]
+    log: Logbook
+
+
+def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, stored: Mapping[str, Any]) -> Run:
+    """Read the data, make the model: everything but the folder. Says the header's lines as the facts become known.
+
+    stored: what an earlier part of the same run chose where the configuration says auto, to be kept.
+    """
+    data, model, augment = _read(config, parts)
+    train, shape = data.splits.train, data.preprocessing
+    batch_size = fitting_batch(config.batch_size, len(train))
+    say_data(log, data, config, augment, batch_size)
+
+    where = stored.get("loader", config.loader) if config.loader == "auto" else config.loader
+    resident = is_resident(train, shape, runtime, where)
+    workers = min(AUTO_WORKERS, runtime.threads) if config.workers == "auto" else int(config.workers)
+    seeding.seed_default(config.seed, "weights")
+    module = runtime.place(build_model(model, shape, len(data.source.classes)))
+    optimizer = _optimizer(parts.optimizer, module)
+    say_model(log, module, model, config, optimizer, batch_size)
+    say_device(log, runtime, data, resident=resident, workers=workers)
+
+    loader = Loader(
+        fetcher_for(train, shape, runtime, resident=resident, workers=workers),
+        train.labels,
+        batch_size=batch_size,
+        seed=config.seed,
+        draws=augment.draws,
+        device=runtime.device,
+        rank=runtime.rank,
+        world=runtime.world,
+    )
+    is_compiled, why = choose_compile(
+        stored.get("compile", config.compile), runtime.device, model.name, config.epochs * len(loader)
+    )
+    say_speed(log, config, runtime, is_compiled, why)
+    if len(train) // len(loader) < runtime.world:
+        raise ConfigError(f"batch_size: {batch_size} is too small to share out over {runtime.world} processes")
+    recipe = Recipe(
+        epochs=config.epochs,
+        seed=config.seed,
+        schedule=parts.scheduler(len(loader), config.epochs),
+        base_lrs=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
+        augment=augment,
+        normalise=shape.normaliser(runtime.device),
+        loss=parts.loss(),
+        autocast=runtime.autocast,
+        rank=runtime.rank,
+        world=runtime.world,
+    )
+    state = State(module, optimizer, runtime.scaler(), runtime.zeros(3))
+    chosen = {
+        "device": runtime.device.type,
+        "precision": runtime.precision,
+        "threads": runtime.threads,
+        "loader": "resident" if resident else "stream",
+        "compile": is_compiled,
+    }
+    forward = runtime.wrap(module, is_compiled=is_compiled)
+    return Run(config, runtime, data, model, state, forward, loader, recipe, workers, chosen, log)
+
+
+def _read(config: TrainConfig, parts: Parts) -> tuple[Data, Component, Augment]:
+    """The data, and the choices that depend on it: what auto and default stand for."""
+    data = load_data(parts.data, parts.model.name if parts.model else "auto")
+    count = len(data.source.classes)
+    if parts.num_classes not in (None, count):
+        given = f"model.num_classes: {parts.num_classes} does not fit"
+        raise ConfigError(f"{given}, dataset {data.name} has {count} classes; leave it null")
+    size = (data.preprocessing.height, data.preprocessing.width)
+    model = parts.model or select(MODELS, resolved({"name": "auto"}, "model", automatic(size)), "model")
+    default = resolved({"name": "default"}, "augment", data.source.augment)
+    component = parts.augment or select(AUGMENTS, default, "augment")
+    return with_statistics(data), model, component(size, data.source.mirror)
+
+
+def _optimizer(component: Component, module: nn.Module) -> torch.optim.Optimizer:
+    groups = parameter_groups(module)
+    if not groups:
+        raise ConfigError("model: it has no parameters to train")
+    lean.spare_compiler()
+    optimizer = component(groups)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        given = type(optimizer).__name__
+        raise ConfigError(f"optimizer.name={component.name}: expected a torch optimizer, got {given}")
+    return optimizer
