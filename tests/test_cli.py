@@ -124,7 +124,7 @@ def test_help_lists_the_users_own_options(capsys: Capture) -> None:
     Path("own/model/mine.yaml").write_text("name: lenet\n")
     Path("own/model/deep/other.yaml").write_text("name: lenet\n")
     assert main(["train", "--config-dir=own", "--help"]) == 0
-    assert "auto*, deep/other, lenet, linear, mine, mlp" in capsys.readouterr().out.replace("\n             ", " ")
+    assert "auto*, convnet, deep/other, lenet, linear, mine, mlp" in capsys.readouterr().out.replace("\n             ", " ")
 
 
 def test_help_lists_each_experiment_with_what_its_header_says(capsys: Capture) -> None:
@@ -135,7 +135,7 @@ def test_help_lists_each_experiment_with_what_its_header_says(capsys: Capture) -
     out = capsys.readouterr().out
     assert "  experiment deep/mine, mnist_99, mute\n" in out
     assert "\nexperiments (experiment=NAME: options and keys at once; words beside it win)\n" in out
-    assert "\n  deep/mine               Quick and rough.\n  mnist_99                MNIST with LeNet" in out
+    assert "\n  deep/mine               Quick and rough.\n  mnist_99                MNIST to 99 %" in out
     assert "\n  mute\n" in out
     assert "more" not in out.partition("keys (")[0]
 
@@ -321,11 +321,11 @@ def mine() -> Path:
 
 
 def test_an_experiment_chooses_options_and_sets_keys() -> None:
-    plain, table = composed("model=lenet", "dataset=mnist"), composed("experiment=mnist_99")
+    plain, table = composed("model=convnet", "dataset=mnist"), composed("experiment=mnist_99")
     changed = {key: table[key] for key in table if table[key] != plain[key]}
     changed["dataset"] = {key: value for key, value in table["dataset"].items() if value != plain["dataset"][key]}
-    assert changed.items() >= {"experiment": "mnist_99", "epochs": 2, "dataset": {"val_fraction": 0.0}}.items()
-    assert (table["model"]["name"], table["dataset"]["name"], plain["experiment"]) == ("lenet", "mnist", None)
+    assert changed.items() >= {"experiment": "mnist_99", "epochs": 1, "dataset": {"val_fraction": 0.0}}.items()
+    assert (table["model"]["name"], table["dataset"]["name"], plain["experiment"]) == ("convnet", "mnist", None)
 
 
 @pytest.mark.parametrize("name", options("experiment"))

@@ -14,12 +14,16 @@ import torch
 from PIL import Image
 
 import imgcls
+from imgcls import prepare
 from imgcls.cli import main
 from imgcls.data.imagefolder import imagefolder
-from imgcls.data.source import Source
-from imgcls.data.splits import SplitOptions
+from imgcls.data.loaders import decode_all
+from imgcls.data.pixels import Preprocessing, statistics
+from imgcls.data.source import Images, Source
+from imgcls.data.splits import SplitOptions, split
 from imgcls.errors import DataError
 from imgcls.prepare import geometry
+from imgcls.runtime import Runtime
 
 COLOURS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (210, 40, 30)}
 
@@ -231,6 +235,17 @@ def test_folders_without_class_folders_are_refused() -> None:
     assert "no class folders in split/test" in refusal("split")
 
 
+@pytest.mark.parametrize("root", ["photos", "./photos/", "photos/../photos", "link", "."])
+def test_names_are_relative_to_the_root_however_it_is_given(root: str) -> None:
+    shapes("photos/red", 1, ["deep"])
+    shapes("photos", 1)
+    os.symlink("photos", "link")
+    if root == ".":
+        os.chdir("photos")
+    assert names(imagefolder(root=root)) == ["blue/000.png", "red/000.png", "red/deep/000.png"]
+    assert names(imagefolder(root=os.path.abspath(root))) == ["blue/000.png", "red/000.png", "red/deep/000.png"]
+
+
 def test_a_root_that_is_no_folder_is_named() -> None:
     assert refusal("gone") == "no such folder: gone"
     Path("file").touch()
@@ -269,6 +284,48 @@ def test_unequal_sizes_are_brought_to_the_models_usual_one(model: str, side: int
 def test_one_image_in_colour_makes_all_rgb() -> None:
     source = saved(Image.new("L", (8, 8)), Image.new("L", (9, 8)), Image.new("RGB", (8, 8)))
     assert geometry(source.train, OPTIONS, "lenet")[2] == 3
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("odd", [5, 40, 199])
+def test_the_one_odd_image_of_many_is_found(threads: int, odd: int) -> None:
+    Image.new("L", (9, 8)).save("one.png")
+    Image.new("RGB", (8, 9)).save("odd.png")
+    torch.set_num_threads(threads)
+    images = Images([0] * 200, paths=["odd.png" if row == odd else "one.png" for row in range(200)])
+    assert geometry(images, OPTIONS, "lenet")[:3] == (32, 32, 3)
+    images = Images([0] * 200, paths=["one.png"] * 200)
+    assert geometry(images, OPTIONS, "lenet")[:3] == (8, 9, 1)
+
+
+def test_no_more_headers_are_read_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def header(path: str) -> tuple[int, int, bool]:
+        read.append(path)
+        return len(read), 8, False
+
+    monkeypatch.setattr(prepare, "header", header)
+    images = Images([0] * 200, paths=["a.png"] * 200)
+    geometry(images, OPTIONS, "lenet")
+    assert len(read) == prepare.FIRST_HEADERS
+    read.clear()
+    geometry(images, SplitOptions(**vars(OPTIONS) | {"image_size": 20, "channels": 3}), "lenet")
+    assert len(read) == 1
+
+
+def test_images_are_decoded_once_for_statistics_and_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes("photos", 30)
+    source = imagefolder(root="photos")
+    data = prepare.Data("photos", source, split(source, OPTIONS), Preprocessing(3, 9, 9, (0.0,) * 3, (1.0,) * 3), "")
+    data = prepare.with_statistics(data)
+    train, shape = data.splits.train, data.preprocessing
+    pixels = decode_all(train.take(np.arange(len(train))), shape, threads=1)
+    assert (shape.mean, shape.std) == statistics(pixels)
+    monkeypatch.setattr(Preprocessing, "load", None)  # nothing is left to be read
+    runtime = Runtime(torch.device("cpu"), "fp32", 2)
+    fetcher = prepare.fetcher_for(train, shape, runtime, resident=True, workers=0)
+    assert np.array_equal(next(iter(fetcher.batches([np.arange(len(train))]))).numpy(), pixels)
 
 
 def test_what_is_given_is_taken() -> None:

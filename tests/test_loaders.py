@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imgcls.data import loaders
-from imgcls.data.loaders import Fetcher, Loader, Streamed, decode_all, draw_table, fits, in_order, make_fetcher, plan
+from imgcls.data.loaders import (
+    Fetcher,
+    Loader,
+    Resident,
+    Streamed,
+    decode_all,
+    draw_table,
+    fits,
+    in_order,
+    make_fetcher,
+    plan,
+)
 from imgcls.data.pixels import Preprocessing
 from imgcls.data.source import Images
 from imgcls.errors import DataError, RunError
@@ -154,22 +162,21 @@ def test_a_broken_file_is_named_by_whoever_decodes_it(files: Images, workers: in
     Path("17.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"^not a readable image: 17\.png \(cannot identify it as one of [A-Z, ]+\)$"):
         served(Streamed(files, SHAPE, CPU, workers), in_order(23, 5))
-    started = time.monotonic()
-    gc.collect()
-    assert time.monotonic() - started < 4  # no worker is left to be waited for
     with pytest.raises(DataError, match=r"17\.png"):
         decode_all(files, SHAPE, threads=2)
 
 
-class _Deadly(Preprocessing):
+class Deadly(Preprocessing):
     def load(self, path: str) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_worker_that_dies_is_an_error_of_one_line(files: Images) -> None:
-    deadly = _Deadly(3, 6, 5, (0.5,) * 3, (0.2,) * 3)
-    with pytest.raises(RunError, match=r"^a worker that decodes images died .* workers=0$"):
+    deadly = Deadly(3, 6, 5, (0.5,) * 3, (0.2,) * 3)
+    with pytest.raises(RunError, match=r"^a process that decodes images died .* workers$"):
         served(Streamed(files, deadly, CPU, 1), in_order(23, 5))
+    with pytest.raises(RunError, match=r"^a process that decodes images died"):
+        decode_all(many(files), deadly, threads=2)
 
 
 def test_decoding_says_how_far_it_is(files: Images) -> None:
@@ -178,11 +185,87 @@ def test_decoding_says_how_far_it_is(files: Images) -> None:
     assert seen == [(i + 1, 23) for i in range(23)]
 
 
-def test_workers_leave_ctrl_c_to_the_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    handlers: dict[int, Any] = {}
-    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
-    loaders._ignore_signals(0)
-    assert handlers == {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
+def many(images: Images, times: int = 10) -> Images:
+    """The files again and again: enough of them to be decoded by forked processes."""
+    assert images.paths is not None
+    return Images(np.tile(images.labels, times), paths=images.paths * times)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_decoded_by_processes_or_threads_or_alone_it_is_the_same(
+    files: Images, platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = decode_all(many(files), SHAPE, threads=1)
+    monkeypatch.setattr("sys.platform", platform)
+    seen: list[tuple[int, int]] = []
+    together = decode_all(many(files), SHAPE, 2, lambda done, total: seen.append((done, total)))
+    assert np.array_equal(alone, together)
+    assert len(np.unique(alone, axis=0)) > 20
+    assert seen[-1] == (230, 230)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_of_several_broken_files_the_first_is_named(files: Images) -> None:
+    for name in ("17.png", "5.png", "21.png"):
+        Path(name).write_bytes(b"no image")
+    for threads in (1, 3):
+        with pytest.raises(DataError, match=r"not a readable image: 5\.png"):
+            decode_all(many(files), SHAPE, threads)
+
+
+def test_arrays_of_another_size_are_fitted_by_processes_too() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 7, 4, 3), dtype=np.uint8)
+    part = Images(np.zeros(200), pixels=pixels).take(np.arange(199, -1, -1))
+    assert np.array_equal(decode_all(part, SHAPE, threads=2), SHAPE.fit(pixels[::-1]))
+
+
+@pytest.mark.parametrize("rows", [[0, 3, 22], list(range(23))])
+def test_what_is_decoded_already_is_taken_over(files: Images, rows: list[int]) -> None:
+    whole = decode_all(files, SHAPE, threads=1)
+    assert files.paths is not None
+    for row in rows:
+        Path(files.paths[row]).unlink()
+    files.decoded = np.array(rows), whole[rows]
+    fetcher = make_fetcher(files, SHAPE, CPU, is_resident=True, workers=0, threads=2)
+    assert np.array_equal(torch.cat(served(fetcher, in_order(23, 5))).numpy(), whole)
+    assert files.decoded is None
+
+
+def test_what_is_decoded_for_another_size_is_not(files: Images) -> None:
+    whole = decode_all(files, SHAPE, threads=1)
+    files.decoded = np.arange(23), np.zeros((23, 9, 9, 3), np.uint8)
+    assert np.array_equal(decode_all(files, SHAPE, threads=1), whole)
+
+
+def test_the_parts_of_a_data_set_share_one_array() -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (60, 6, 5, 3), dtype=np.uint8)
+    part = Images(np.arange(60) % 3, pixels=whole).take(np.arange(50, 10, -1)).take(np.arange(0, 40, 2))
+    fetcher = make_fetcher(part, SHAPE, CPU, is_resident=True, workers=0, threads=1)
+    assert isinstance(fetcher, Resident)
+    assert np.shares_memory(fetcher.pixels.numpy(), whole)
+    expected = whole[50:10:-2]
+    assert np.array_equal(torch.cat(served(fetcher, in_order(20, 7))).numpy(), expected)
+    assert part.pixels is not None
+    assert np.array_equal(part.pixels, expected)
+    assert np.array_equal(decode_all(part, SHAPE, threads=1), expected)
+    assert np.array_equal(part.ids, np.arange(50, 10, -2))
+    streamed = Streamed(part, SHAPE, CPU, 0)
+    assert np.array_equal(torch.cat(served(streamed, in_order(20, 7))).numpy(), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_streamed_batch_stays_as_it_was_when_later_ones_are_decoded(files: Images, workers: int) -> None:
+    batches = [np.array([i % 23, (7 * i) % 23]) for i in range(200)]
+    images = served(Streamed(files, SHAPE, CPU, workers), batches)
+    whole = decode_all(files, SHAPE, threads=1)
+    assert all(np.array_equal(one.numpy(), whole[rows]) for one, rows in zip(images, batches, strict=True))
+
+
+def test_batches_of_unequal_size_and_empty_ones_are_streamed(files: Images) -> None:
+    batches = [np.arange(count) for count in (1, 0, 23, 4, 11)]
+    images = served(Streamed(files, SHAPE, CPU, 2), batches)
+    whole = decode_all(files, SHAPE, threads=1)
+    assert all(np.array_equal(one.numpy(), whole[rows]) for one, rows in zip(images, batches, strict=True))
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------

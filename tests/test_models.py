@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -31,12 +34,13 @@ def logits_of(module: nn.Module, channels: int, image_size: tuple[int, int]) -> 
     return logits
 
 
+SMALL = ("linear", "mlp", "lenet", "convnet")
 SIZES = [(8, 8), (28, 28), (32, 32), (33, 17), (65, 70)]
 
 
 @pytest.mark.parametrize(
     ("name", "channels", "image_size"),
-    [(name, channels, size) for name in ("linear", "mlp", "lenet") for channels in (1, 3, 4) for size in SIZES]
+    [(name, channels, size) for name in SMALL for channels in (1, 3, 4) for size in SIZES]
     + [("resnet18", channels, size) for channels, size in ((1, (8, 8)), (3, (33, 17)), (4, (65, 70)))],
 )
 def test_every_model_gives_a_logit_for_each_class(name: str, channels: int, image_size: tuple[int, int]) -> None:
@@ -48,7 +52,7 @@ def test_every_model_gives_a_logit_for_each_class(name: str, channels: int, imag
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("linear", "mlp", "lenet", "resnet18")])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in (*SMALL, "resnet18")])
 def test_the_deeper_resnets_do_too(name: str) -> None:
     module = build(name, 1, (32, 32), 100).eval()
     with torch.no_grad():
@@ -70,6 +74,35 @@ def test_lenet_is_lecuns(channels: int, side: int, count: int) -> None:
 def test_images_too_small_for_lenet_are_refused_with_the_least_size(size: tuple[int, int]) -> None:
     with pytest.raises(ConfigError, match=r"at least 4x4 pixels, got \d+x\d+; set dataset\.image_size=4"):
         build("lenet", 1, size)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (8, 8)])
+def test_relu_after_pooling_is_relu_before_it(size: tuple[int, int]) -> None:
+    """Same loss and gradients to the last bit, in LeNet and in the convnet."""
+    for name in ("lenet", "convnet"):
+        torch.manual_seed(0)
+        module = build(name, 1, size)
+        other = copy.deepcopy(module)
+        for parent in other.modules():
+            layers = list(parent.named_children())
+            for (a, pool), (b, relu) in itertools.pairwise(layers):
+                if isinstance(pool, nn.MaxPool2d) and isinstance(relu, nn.ReLU):
+                    setattr(parent, a, relu), setattr(parent, b, pool)
+        assert str(other) != str(module)
+        for one in (module, other):
+            logits_of(one, 1, size).square().sum().backward()
+        for own, others in zip(module.parameters(), other.parameters(), strict=True):
+            assert own.grad is not None
+            assert others.grad is not None
+            assert torch.equal(own.grad, others.grad)
+
+
+def test_convnet_has_the_layers_asked_for() -> None:
+    module = build("convnet", 1, (28, 28), 10, widths=[8, 32], hidden=[64])
+    assert parameters(module) == (25 * 8 + 8) + (25 * 8 * 32 + 32) + (512 * 64 + 64) + (64 * 10 + 10)
+    assert parameters(build("convnet", 3, (32, 32), 5, widths=[], hidden=[])) == 3 * 32 * 32 * 5 + 5
+    with pytest.raises(ConfigError, match=r"convnet with 4 convolutions needs larger images than 8x8; shorten"):
+        build("convnet", 1, (8, 8), widths=[2, 2, 2, 2])
 
 
 def test_linear_is_softmax_regression() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from imgcls.data import pixels
 from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, header, load_image, quiet_decoders, statistics
@@ -147,6 +147,21 @@ def test_a_lying_jpeg_is_not_decoded_smaller_than_it_is_needed() -> None:
     exif[0x0112] = 6
     upright = load(save(fine, "a.jpg", exif=exif, quality=95, subsampling=0), 3, 160, 400)
     assert upright.std() > 100  # decoded at 1/8, as 40x100 asked of 400x2000 would allow, it is all grey
+
+
+@pytest.mark.parametrize("size", [(6, 9), (3, 5), (50, 70), (100, 140), (101, 140), (13, 100), (300, 20)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_jpeg_is_what_pillow_makes_of_it_step_by_step(mode: str, size: tuple[int, int]) -> None:
+    rows, columns = np.mgrid[:200, :280]
+    fine = np.stack([rows, columns, rows * columns % 256], -1).astype(np.uint8)
+    path = save(Image.fromarray(fine).convert(mode), "a.jpg", quality=90)
+    for channels, wanted in ((1, "L"), (3, "RGB")):
+        image = Image.open(path)
+        image.draft(None, size[::-1])
+        upright = ImageOps.exif_transpose(image)
+        plain = upright if mode == "L" else upright.convert("RGB")
+        expected = ImageOps.fit(plain.convert(wanted), size[::-1], method=Image.Resampling.BILINEAR)
+        assert np.array_equal(load(path, channels, *size).squeeze(), np.asarray(expected))
 
 
 def test_the_first_frame_of_an_animation_is_taken() -> None:

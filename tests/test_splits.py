@@ -157,5 +157,27 @@ def test_a_source_checks_its_parts() -> None:
         Images([0], pixels=np.zeros((1, 2, 2), np.float32))  # type: ignore[arg-type]
 
 
+def test_parts_share_their_pixels() -> None:
+    whole = np.arange(400, dtype=np.uint8).reshape(100, 2, 2)
+    given = Source(("a", "b"), Images(np.arange(100) % 2, pixels=whole))
+    splits = split(given, options())
+    assert splits.val is not None
+    for part in (splits.train, splits.val, splits.test):
+        assert part.whole is not None
+        assert part.pixels is not None
+        assert np.shares_memory(part.whole, whole)
+        assert np.array_equal(part.pixels[..., 0], whole[part.ids])
+        assert np.array_equal(part.labels, part.ids % 2)
+
+
+def test_parts_of_files_keep_their_names() -> None:
+    given = Images([0, 1, 2], paths=["x/a", "x/b", "x/c"], ids=["a", "b", "c"])
+    part = given.take(np.array([2, 0])).take(np.array([1, 0]))
+    assert (part.paths, part.ids.tolist(), part.labels.tolist()) == (("x/a", "x/c"), ["a", "c"], [0, 2])
+    assert Images([0], paths=["x/a"]).ids.tolist() == ["x/a"]
+    assert part.relabel([5, 4, 3]).labels.tolist() == [5, 3]
+    assert part.ids.dtype.kind == "U"  # no objects: they would have to be pickled
+
+
 def test_relabelling_goes_by_the_new_names() -> None:
     assert images([0, 1, 2, 1]).relabel([2, 0, 1]).labels.tolist() == [2, 0, 1, 0]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from imgcls import config as configs
 from imgcls.config import Component, Node, parse, select
 from imgcls.data import DATASETS, Source
 from imgcls.data.loaders import Fetcher, decode_all, fits, make_fetcher, memory_bytes
 from imgcls.data.pixels import Preprocessing, header, quiet_decoders, statistics
+from imgcls.data.pool import helpers, spread
 from imgcls.data.source import Images
 from imgcls.data.splits import SplitOptions, Splits, split
 from imgcls.errors import ConfigError
@@ -22,9 +26,10 @@ from imgcls.runtime import Runtime
 
 FLAT_SIZE = 32  # pixels: files of unequal size, for models that see all pixels at once
 PHOTO_SIZE = 224  # pixels: files of unequal size, for the others
-FLAT_MODELS = ("linear", "mlp", "lenet")
+FLAT_MODELS = ("linear", "mlp", "lenet", "convnet")
 LARGEST_NATIVE = 512  # pixels: equal sizes beyond this are a camera's, not a data set's
 AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_AN_EPOCH = 128, 16, 8  # so that a hundred photos are more than one update
+FIRST_HEADERS = 16  # of files, read before others are asked to help
 STATISTICS_SAMPLE = 2000  # training images that mean and deviation are computed from
 
 
@@ -84,8 +89,8 @@ def load_data(choice: DataChoice, model_name: str) -> Data:
 
 def geometry(train: Images, options: SplitOptions, model_name: str) -> tuple[int, int, int, str]:
     """(height, width, channels, words): as given, else the images' own where all agree."""
-    if train.pixels is not None:
-        _, height, width, channels = train.pixels.shape
+    if train.whole is not None:
+        _, height, width, channels = train.whole.shape
         is_uniform, is_grey = True, channels == 1
         if channels not in (1, 3) and (options.image_size, options.channels) != (None, None):
             raise ConfigError(
@@ -108,16 +113,22 @@ def geometry(train: Images, options: SplitOptions, model_name: str) -> tuple[int
 
 def _survey(paths: tuple[str, ...], options: SplitOptions) -> tuple[int, int, bool, bool]:
     """Height and width of the first file, whether all have that size, whether all are grey; reads few headers."""
-    height, width, is_grey = header(paths[0])
+
+    def headers(share: range) -> set[tuple[int, int, bool]]:
+        return {header(paths[row]) for row in share}
+
+    height, width, is_grey = first = header(paths[0])
     is_uniform = True
-    for path in paths[1:]:
-        needs_size = options.image_size is None and is_uniform
-        needs_colour = options.channels is None and is_grey
-        if not (needs_size or needs_colour):
-            break
-        other = header(path)
-        is_uniform = is_uniform and other[:2] == (height, width)
-        is_grey = is_grey and other[2]
+    few = map(headers, [range(1, min(FIRST_HEADERS, len(paths)))])
+    many = spread(headers, len(paths), helpers(len(paths), torch.get_num_threads()))  # does nothing yet
+    with contextlib.closing(many):
+        for found in itertools.chain([{first}], few, many):
+            is_uniform = is_uniform and {seen[:2] for seen in found} <= {(height, width)}
+            is_grey = is_grey and all(seen[2] for seen in found)
+            needs_size = options.image_size is None and is_uniform
+            needs_colour = options.channels is None and is_grey
+            if not (needs_size or needs_colour):
+                break
     return height, width, is_uniform, is_grey
 
 
@@ -157,11 +168,17 @@ def fitting_batch(asked: int | str, count: int) -> int:
 
 
 def with_statistics(data: Data) -> Data:
-    """The data, its preprocessing with the mean and deviation of (at most 2,000 evenly spaced) training images."""
+    """The data, its preprocessing with the mean and deviation of (at most 2,000 evenly spaced) training images.
+
+    Those that were decoded for it stay with the training images until a loader is made of them.
+    """
     train, preprocessing = data.splits.train, data.preprocessing
     count = min(len(train), STATISTICS_SAMPLE)
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
-    mean, std = statistics(decode_all(train.take(rows), preprocessing, threads=1))
+    pixels = decode_all(train.take(rows), preprocessing, threads=torch.get_num_threads())
+    mean, std = statistics(pixels)
+    if train.paths is not None:
+        train.decoded = rows, pixels
     return dataclasses.replace(data, preprocessing=dataclasses.replace(preprocessing, mean=mean, std=std))
 
 

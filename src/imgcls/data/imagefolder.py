@@ -184,10 +184,12 @@ def _images(folder: Path, names: list[str], base: Path, scan: Scan, warnings: li
     if absent := [name for name in names if name not in own]:
         warnings.append(f"{folder} has no folder for {_some(absent)}")
     paths: list[str] = []
+    ids: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
         files = scan.images(folder / name) if name in own else []
         paths += files
+        start, short = len(str(folder / name)), os.path.relpath(folder / name, base)
+        ids += [printable(short + path[start:]) for path in files]  # relpath of each would take half of the scan
         labels += [label] * len(files)
-    ids = np.array([printable(os.path.relpath(path, base)) for path in paths], dtype=np.str_)
     return Images(labels, paths=paths, ids=ids)

@@ -6,25 +6,22 @@ to go on in the middle of an epoch is to start the plan there.
 
 from __future__ import annotations
 
-import signal
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from imgcls import seeding
+from imgcls.data import pool
 from imgcls.data.pixels import Preprocessing, quiet_decoders
 from imgcls.data.source import Images, Indices
-from imgcls.errors import DataError, ImgclsError, RunError
 
 RESIDENT_SHARE = 0.4  # of the memory that is free on the device: what is larger is streamed
-WORKER_TIMEOUT = 300  # seconds without a batch from a worker
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -58,89 +55,71 @@ class Fetcher(Protocol):
 
 
 class Resident:
-    """All images decoded, as one uint8 tensor on the device; a batch is one gather."""
+    """Decoded images as one uint8 tensor on the device; a batch is one gather.
 
-    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
+    rows: which of the pixels are the images, if not all; in the main memory the other parts share the same tensor.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], device: torch.device, rows: Indices | None = None) -> None:
+        if rows is not None and device.type != "cpu":
+            pixels, rows = pixels[rows], None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
             self.pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+        self.rows = None if rows is None else torch.from_numpy(rows)
 
     def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
         """See Fetcher."""
-        for rows in _on_device(plan, self.pixels.device).split_with_sizes([len(rows) for rows in plan]):
+        order = _on_device(plan, self.pixels.device)
+        order = order if self.rows is None else self.rows[order]
+        for rows in order.split_with_sizes([len(rows) for rows in plan]):
             yield self.pixels.index_select(0, rows)
 
 
 class Streamed:
-    """Files decoded by worker processes while the model computes (workers=0: by the main process)."""
+    """Files decoded by worker processes while the model computes (workers=0: by the main process).
+
+    They write into a ring of shared memory, in the order in which the images will be needed, two batches ahead.
+    """
 
     def __init__(self, images: Images, preprocessing: Preprocessing, device: torch.device, workers: int) -> None:
-        self.decoder = _Decoder(images, preprocessing)
+        self.decode = _decoder(images, preprocessing)
+        self.shape = preprocessing.shape
         self.device = device
         self.workers = workers
 
     def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
         """See Fetcher."""
-        loader: DataLoader[NDArray[np.uint8] | DataError] = DataLoader(
-            self.decoder,
-            batch_sampler=[rows.tolist() for rows in plan],
-            num_workers=self.workers,
-            collate_fn=_stack,
-            pin_memory=self.device.type == "cuda",
-            timeout=WORKER_TIMEOUT if self.workers else 0,
-            worker_init_fn=_ignore_signals,
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*use of fork\\(\\) may lead to deadlocks", DeprecationWarning)
-            iterator = iter(loader)
-        try:
-            for _ in plan:
-                images = self._next(iterator)
-                if isinstance(images, ImgclsError):
-                    raise images
-                yield images.to(self.device, non_blocking=True)
-        finally:
-            del iterator  # ends its workers in order; a garbage collector that breaks a cycle takes 5 s for each
+        order = np.concatenate(plan).tolist() if plan else []
+        largest = max(map(len, plan), default=0)
+        size = max(1, min(pool.SHARE, largest))
+        ahead = max(2 * self.workers, -(-2 * largest // size))
+        ring = pool.shared_zeros(((ahead + 1) * size + largest, *self.shape))
 
-    def _next(self, iterator: Iterator[Tensor | DataError]) -> Tensor | ImgclsError:
-        if not self.workers:
-            return next(iterator)
-        try:
-            return next(iterator)
-        except (RuntimeError, OSError, EOFError):  # how it shows depends on how the worker went
-            return RunError(
-                "a worker that decodes images died or hangs (out of memory, or /dev/shm too small?); "
-                "try fewer workers, or workers=0"
-            )
+        def fill(share: range) -> int:
+            for place in share:
+                ring[place % len(ring)] = self.decode(order[place])
+            return share.stop
+
+        start = filled = 0
+        with contextlib.closing(pool.spread(fill, len(order), self.workers, size=size, ahead=ahead)) as answers:
+            for stop in np.cumsum([len(rows) for rows in plan]).tolist():
+                while filled < stop:
+                    with quiet_decoders():
+                        filled = next(answers)
+                images = torch.from_numpy(ring.take(np.arange(start, stop), axis=0, mode="wrap"))
+                yield (images.pin_memory() if self.device.type == "cuda" else images).to(self.device, non_blocking=True)
+                start = stop
 
 
-class _Decoder(Dataset[NDArray[np.uint8] | DataError]):
-    def __init__(self, images: Images, preprocessing: Preprocessing) -> None:
-        self.images = images
-        self.preprocessing = preprocessing
-
-    def __getitem__(self, row: int) -> NDArray[np.uint8] | DataError:
-        if self.images.paths is not None:
-            try:
-                with quiet_decoders():
-                    return self.preprocessing.load(self.images.paths[row])
-            except DataError as error:  # as a value: a worker's exception arrives as the text of its traceback
-                return error
-        assert self.images.pixels is not None
-        one: NDArray[np.uint8] = self.preprocessing.fit(self.images.pixels[row : row + 1])[0]
-        return one
-
-
-def _stack(images: list[NDArray[np.uint8] | DataError]) -> Tensor | DataError:
-    """One batch, or what is wrong with the first image that cannot be read."""
-    error = next((image for image in images if isinstance(image, DataError)), None)
-    return torch.from_numpy(np.stack(images)) if error is None else error  # type: ignore[arg-type]
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C reaches the whole process group: the main process decides, the workers just go on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _decoder(images: Images, preprocessing: Preprocessing) -> Callable[[int], NDArray[np.uint8]]:
+    """The function from an image's place among the images to its pixels (height, width, channels)."""
+    if images.paths is not None:
+        paths = images.paths
+        return lambda row: preprocessing.load(paths[row])
+    assert images.whole is not None
+    whole, rows = images.whole, np.arange(len(images)) if images.rows is None else images.rows
+    return lambda row: preprocessing.fit(whole[rows[row]][None])[0]
 
 
 class Loader:
@@ -189,16 +168,33 @@ class Loader:
 def decode_all(
     images: Images, preprocessing: Preprocessing, threads: int, progress: Callable[[int, int], None] | None = None
 ) -> NDArray[np.uint8]:
-    """All images as one array (N, H, W, C); files are decoded by a few threads."""
-    if images.pixels is not None:
-        return preprocessing.fit(images.pixels)
-    paths = images.paths or ()
-    out = np.empty((len(paths), preprocessing.height, preprocessing.width, preprocessing.channels), np.uint8)
-    with quiet_decoders(), ThreadPoolExecutor(max(1, threads)) as pool:
-        for row, pixels in enumerate(pool.map(preprocessing.load, paths)):
-            out[row] = pixels
+    """All images as one array (N, H, W, C), decoded by ``threads`` processes (pool.spread).
+
+    progress(images done, images in all) is called in between.
+    """
+    shape = preprocessing.shape
+    if images.whole is not None and images.whole.shape[1:] == shape:
+        return images.whole if images.rows is None else images.whole[images.rows]
+    todo = np.arange(len(images))
+    out, load = pool.shared_zeros((len(images), *shape)), _decoder(images, preprocessing)
+    if images.decoded is not None and images.decoded[1].shape[1:] == shape:
+        rows, known = images.decoded
+        if np.array_equal(rows, todo):
+            return known
+        out[rows] = known
+        todo = np.delete(todo, rows)
+
+    def decode(share: range) -> int:
+        for row in todo[share.start : share.stop].tolist():
+            out[row] = load(row)
+        return len(share)
+
+    done, processes = len(images) - len(todo), pool.helpers(len(todo), threads)
+    with quiet_decoders(), contextlib.closing(pool.spread(decode, len(todo), processes)) as answers:
+        for count in answers:
+            done += count
             if progress is not None:
-                progress(row + 1, len(paths))
+                progress(done, len(images))
     return out
 
 
@@ -234,6 +230,11 @@ def make_fetcher(
     progress: Callable[[int, int], None] | None = None,
 ) -> Fetcher:
     """The fetcher for these images; a resident one decodes them all now."""
-    if is_resident:
-        return Resident(decode_all(images, preprocessing, threads, progress), device)
-    return Streamed(images, preprocessing, device, workers)
+    if not is_resident:
+        fetcher: Fetcher = Streamed(images, preprocessing, device, workers)
+    elif images.whole is not None and images.whole.shape[1:] == preprocessing.shape:
+        fetcher = Resident(images.whole, device, images.rows)
+    else:
+        fetcher = Resident(decode_all(images, preprocessing, threads, progress), device)
+    images.decoded = None  # taken over, or not to lie in memory while all are streamed
+    return fetcher

@@ -22,7 +22,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes for 16-bit grey
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
-LYING = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+ORIENTATION = 0x0112  # EXIF's tag
+LYING = (5, 6, 7, 8)  # orientations that swap height and width
 MAX_PIXELS = 64_000_000  # 8000 x 8000: a larger one is refused before it is decoded
 BACKGROUND = 255  # transparent images are laid on white
 
@@ -52,7 +53,7 @@ def _open(path: str) -> Image.Image:
 
 def _is_lying(image: Image.Image) -> bool:
     """Whether it is stored on its side, as far as its header says: a PNG's own getexif would decode the image."""
-    return Image.Image.getexif(image).get(0x0112) in LYING
+    return Image.Image.getexif(image).get(ORIENTATION) in LYING
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
@@ -77,7 +78,20 @@ def _flatten(image: Image.Image, channels: int) -> Image.Image:
         image = Image.alpha_composite(white, rgba)
     if image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF orientation says; the same object if it stands upright, as exif_transpose would copy it."""
+    image.load()  # a PNG's orientation may stand behind its pixels
+    return image if image.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(image)
+
+
+def _shrink(image: Image.Image, height: int, width: int) -> None:
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8 if that is large enough: the cheapest way to make it smaller."""
+    if image.format in ("JPEG", "MPO") and min(image.size) >= 2 * min(height, width):
+        image.draft(None, (height, width) if _is_lying(image) else (width, height))
 
 
 def header(path: str) -> tuple[int, int, bool]:
@@ -99,8 +113,7 @@ def load_image(path: str, channels: int, height: int, width: int) -> NDArray[np.
     """
     try:
         with _open(path) as image:
-            if image.format in ("JPEG", "MPO"):  # decode at 1/2, 1/4 or 1/8 if that is still large enough
-                image.draft(None, (height, width) if _is_lying(image) else (width, height))
+            _shrink(image, height, width)
             return fit_image(image, channels, height, width)
     except MemoryError:
         raise
@@ -113,7 +126,7 @@ def fit_image(image: Image.Image, channels: int, height: int, width: int) -> NDA
 
     Raises ValueError if its pixels have no defined range.
     """
-    image = _flatten(_to_8_bit(ImageOps.exif_transpose(image)), channels)
+    image = _flatten(_to_8_bit(_upright(image)), channels)
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
     pixels = np.asarray(image, dtype=np.uint8)
@@ -159,6 +172,11 @@ class Preprocessing:
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)"""
+        return self.height, self.width, self.channels
 
     def load(self, path: str) -> NDArray[np.uint8]:
         """A file -> uint8 (height, width, channels)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,10 @@ class Images:
     pixels: uint8, (N, H, W) grey or (N, H, W, C); paths: N files of any size. Exactly one of the two.
     labels: N integers in 0 .. C - 1.
     ids: N names that stand in predictions.npz; default: the paths, or 0 .. N - 1.
+
+    whole: the array that the pixels lie in, shared by all parts of a data set; image i is ``whole[rows[i]]``, and
+    ``whole[i]`` where rows is None. decoded: (rows, pixels) of those files that were decoded on the way, which the
+    next loader takes over.
     """
 
     def __init__(
@@ -29,36 +34,58 @@ class Images:
         *,
         pixels: NDArray[np.uint8] | None = None,
         paths: Sequence[str | Path] | None = None,
-        ids: NDArray[Any] | None = None,
+        ids: Sequence[str] | NDArray[Any] | None = None,
     ) -> None:
         self.labels: Indices = np.asarray(labels, dtype=np.int64)
         if (pixels is None) == (paths is None):
             raise DataError("a data set needs either pixels or paths, not both")
-        self.paths = None if paths is None else tuple(str(path) for path in paths)
-        self.pixels = None if pixels is None else (pixels[..., None] if pixels.ndim == 3 else pixels)
-        if self.pixels is not None and (self.pixels.dtype != np.uint8 or self.pixels.ndim != 4):
-            raise DataError(f"pixels must be uint8 (N, H, W) or (N, H, W, C), got {self.pixels.dtype} {pixels.shape}")  # type: ignore[union-attr]
-        count = len(self.paths if self.pixels is None else self.pixels)  # type: ignore[arg-type]
+        self.paths = None if paths is None else tuple(map(str, paths))
+        self.whole = None if pixels is None else (pixels[..., None] if pixels.ndim == 3 else pixels)
+        self.rows: Indices | None = None
+        self.decoded: tuple[Indices, NDArray[np.uint8]] | None = None
+        if self.whole is not None and (self.whole.dtype != np.uint8 or self.whole.ndim != 4):
+            raise DataError(f"pixels must be uint8 (N, H, W) or (N, H, W, C), got {self.whole.dtype} {pixels.shape}")  # type: ignore[union-attr]
+        count = len(self.paths if self.whole is None else self.whole)  # type: ignore[arg-type]
         if self.labels.shape != (count,):
             raise DataError(f"{count:,} images but labels of shape {self.labels.shape}; one label an image is needed")
-        default = np.arange(count) if self.paths is None else np.array(self.paths, dtype=np.str_)
-        self.ids: NDArray[Any] = default if ids is None else ids
+        default = np.arange(count) if self.paths is None else self.paths
+        self._ids = default if ids is None else ids
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def ids(self) -> NDArray[Any]:
+        """The names of the images; made on demand, since an array takes 4 bytes a letter of the longest path."""
+        return np.asarray(self._ids) if isinstance(self._ids, np.ndarray) else np.array(self._ids, dtype=np.str_)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8] | None:
+        """(N, H, W, C) uint8: the whole array, or a copy of this part of it; None for files."""
+        return self.whole if self.whole is None or self.rows is None else self.whole[self.rows]
+
     def take(self, rows: Indices) -> Images:
-        """The images of these rows, in their order."""
-        return Images(
-            self.labels[rows],
-            pixels=None if self.pixels is None else self.pixels[rows],
-            paths=None if self.paths is None else [self.paths[row] for row in rows],
-            ids=self.ids[rows],
-        )
+        """The images of these rows, in their order; the pixels stay where they are."""
+        part = copy.copy(self)
+        part.labels = self.labels[rows]
+        part._ids = _pick(self._ids, rows)
+        part.decoded = None
+        if self.paths is not None:
+            part.paths = _pick(self.paths, rows)
+        else:
+            part.rows = np.asarray(rows, dtype=np.int64) if self.rows is None else self.rows[rows]
+        return part
 
     def relabel(self, new: Sequence[int]) -> Images:
         """The same images where label i is called new[i]."""
-        return Images(np.asarray(new, dtype=np.int64)[self.labels], pixels=self.pixels, paths=self.paths, ids=self.ids)
+        other = copy.copy(self)
+        other.labels = np.asarray(new, dtype=np.int64)[self.labels]
+        return other
+
+
+def _pick(names: Any, rows: Indices) -> Any:
+    """These elements of an array or a sequence."""
+    return names[rows] if isinstance(names, np.ndarray) else tuple(names[row] for row in rows.tolist())
 
 
 @dataclass(frozen=True)

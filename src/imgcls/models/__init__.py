@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from imgcls.models.convnet import convnet
 from imgcls.models.lenet import lenet
 from imgcls.models.mlp import linear, mlp
 from imgcls.models.resnet import RESNETS
 
-MODELS: dict[str, Callable[..., Any]] = {"linear": linear, "mlp": mlp, "lenet": lenet, **RESNETS}
+MODELS: dict[str, Callable[..., Any]] = {"linear": linear, "mlp": mlp, "lenet": lenet, "convnet": convnet, **RESNETS}
 
 AUTO_SMALL = 64  # pixels: model=auto is lenet up to here, resnet18 above
 

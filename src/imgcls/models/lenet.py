@@ -15,7 +15,8 @@ def lenet(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Mo
 
     As published it takes 32x32. Smaller images are padded by 2 pixels a side before the first convolution, as MNIST's
     28x28 always was, and below 20 pixels before the second one too; below 16 pixels there is no first pooling. Larger
-    images just leave more to the linear layers.
+    images just leave more to the linear layers. ReLU after pooling gives the same numbers and gradients as before it,
+    for a quarter of the work.
     """
     smallest = min(image_size)
     if smallest < LEAST_SIZE:
@@ -26,11 +27,11 @@ def lenet(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Mo
     features = nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(channels, 6, 5, padding=2 if smallest < 32 else 0),
-            relu1=nn.ReLU(),
             pool1=nn.MaxPool2d(2) if smallest >= 16 else nn.Identity(),
+            relu1=nn.ReLU(),
             conv2=nn.Conv2d(6, 16, 5, padding=2 if smallest < 20 else 0),
-            relu2=nn.ReLU(),
             pool2=nn.MaxPool2d(2),
+            relu2=nn.ReLU(),
             flatten=nn.Flatten(),
         )
     )

@@ -1,0 +1,114 @@
+"""What torch.compile gains: seconds a step with and without it, and what it costs before it gains anything.
+
+The same module, optimizer and batch in one process; eager and compiled steps take turns. From it follows after how many
+updates a run has its compiling back, the number that compile=auto weighs (PAYS_BACK in src/imgcls/runtime.py).
+
+    python benchmarks/compiling.py             # about five minutes
+    python benchmarks/compiling.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, end_children_too, environment, machine, machine_lines, say, spend, table, write
+from synthetic import data_folder
+
+THREADS = 2
+WORKLOADS = {
+    "mlp": ["model=mlp", "dataset=mnist"],
+    "lenet": ["model=lenet", "dataset=cifar10"],
+    "resnet18": ["model=resnet18", "dataset=cifar10", "dataset.limit=711"],
+}
+
+
+def measure(words: list[str], repeats: int) -> dict[str, Any]:
+    """Seconds a step of each kind, repeat by repeat, and of the first compiled step."""
+    from imgcls import assembly
+    from imgcls.compose import Composer, read_all
+    from imgcls.config import TrainConfig, parse
+    from imgcls.logbook import Logbook
+    from imgcls.runtime import session
+
+    composer = Composer()
+    words = [*words, "batch_size=128", f"threads={THREADS}", "device=cpu"]
+    config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
+    with session(config.device, config.precision, config.threads) as runtime:
+        run = assembly.build(config, assembly.choose_parts(config), runtime, Logbook(is_main=False), {})
+        images, labels, draws = next(run.loader.epoch(0))
+        images = run.recipe.normalise(run.recipe.augment(images, draws))
+        modules = {"eager": run.state.module, "compiled": copy.deepcopy(run.state.module)}
+        forwards = {kind: runtime.wrap(one, is_compiled=kind == "compiled") for kind, one in modules.items()}
+        first = {kind: seconds(one, images, labels, 1) for kind, one in forwards.items()}
+        count = max(1, round(1 / seconds(forwards["eager"], images, labels, 3)))
+        found: dict[str, list[float]] = {kind: [] for kind in forwards}
+        for _ in range(repeats + 1):
+            for kind, forward in forwards.items():
+                found[kind].append(seconds(forward, images, labels, count))
+    return {"first": first["compiled"], "steps": {kind: values[1:] for kind, values in found.items()}}
+
+
+def seconds(forward: Any, images: Any, labels: Any, count: int) -> float:
+    """Of a step without the optimizer, which is never compiled, over so many of them."""
+    import torch.nn.functional as F
+
+    started = time.perf_counter()
+    for _ in range(count):
+        forward.zero_grad(set_to_none=True)
+        F.cross_entropy(forward(images), labels).backward()
+    return (time.perf_counter() - started) / count
+
+
+def row(name: str, found: dict[str, Any]) -> list[str]:
+    """A model's line of the table."""
+    if "failure" in found:
+        return [name, "failed", *["-"] * 4]
+    gains = [eager / compiled for eager, compiled in zip(*found["steps"].values(), strict=True)]
+    eager, compiled = (statistics.median(values) for values in found["steps"].values())
+    saved = eager - compiled
+    back = f"{found['first'] / saved:,.0f}" if saved > 0 and statistics.median(gains) > 1.02 else "never"
+    spread = f"{statistics.median(gains):.2f} ({min(gains):.2f} to {max(gains):.2f})"
+    return [name, f"{eager * 1000:.2f}", f"{compiled * 1000:.2f}", spread, f"{found['first']:.1f}", back]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="one repeat: does everything work?")
+    parser.add_argument("--out", type=Path, metavar="PREFIX", help="default: benchmarks/results/compiling")
+    parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(WORKLOADS[args.one], 1 if args.quick else args.repeats)))
+        return
+    end_children_too()
+    found_on, results = machine(), {}
+    with data_folder({"mnist", "cifar10"}) as (data, _):
+        for name in WORKLOADS:
+            with tempfile.TemporaryDirectory(prefix="imgcls-bench-compile-") as cache:  # nothing compiled before
+                env = environment(THREADS, data) | {"TORCHINDUCTOR_CACHE_DIR": cache, "GOMP_SPINCOUNT": "10000"}
+                flags = ["--quick"] if args.quick else ["--repeats", str(args.repeats)]
+                spent = spend([sys.executable, __file__, "--one", name, *flags], env=env, timeout=1200)
+            results[name] = json.loads(spent.stdout.splitlines()[-1]) if spent.code == 0 else {"failure": spent.failure}
+            say(f"{name}: {row(name, results[name])}")
+    columns = ["model", "eager ms", "compiled ms", "gain", "first step s", "updates to pay back"]
+    lines = ["# torch.compile on this machine", "", *machine_lines(found_on), ""]
+    lines += [table(columns, [row(name, found) for name, found in results.items()]), ""]
+    lines += [f"- {name} failed: `{found['failure']}`" for name, found in results.items() if "failure" in found]
+    lines += [
+        "- Forward and backward of a batch of 128; gain: median of the ratios within a repeat, range in brackets."
+    ]
+    name = "compiling-quick" if args.quick else "compiling"
+    write(args.out or RESULTS / name, "\n".join(lines), {"machine": found_on, "models": results})
+
+
+if __name__ == "__main__":
+    main()

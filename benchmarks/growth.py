@@ -1,0 +1,256 @@
+"""How cost grows: seconds and memory by number of images, batch size and model; and reading many image files.
+
+- *images*, *batch*, *models*: each cell is `imgcls train` in a process of its own, on CIFAR-10 or a part of it, two
+  epochs (the second is the one whose speed counts); seconds of the whole process, peak memory.
+- *files*: JPEGs in class folders, written into a temporary folder (100,000 are about 250 MB). Decoding them all by
+  imgcls's resident path and by its streamed path, beside the bare decoder: as many plain processes as there are
+  workers, each opening, converting and resizing its share with Pillow. Then `imgcls train` on them.
+
+    python benchmarks/growth.py                          # all of it: about 25 minutes
+    python benchmarks/growth.py --tables files --files 20000
+    python benchmarks/growth.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common import (
+    HERE,
+    RESULTS,
+    end_children_too,
+    environment,
+    imgcls,
+    machine,
+    machine_lines,
+    middle,
+    paired,
+    say,
+    spend,
+    table,
+    write,
+    write_json,
+)
+from synthetic import data_folder, write_folders
+
+THREADS = WORKERS = 2
+COUNTS = (1_000, 5_000, 10_000, 25_000, 50_000)
+BATCHES = (32, 128, 512, 1024, 4096)
+MODELS = {"lenet": 12_800, "mlp": 12_800, "resnet18": 512, "resnet34": 512, "resnet50": 256}  # images an epoch
+DECODERS = {  # name -> title
+    "bare": "bare decoder (open, convert, resize)",
+    "bare-draft": "bare decoder, JPEG decoded at a smaller scale (draft)",
+    "resident": "imgcls, resident (decode_all)",
+    "streamed": "imgcls, streamed (2 workers, no model)",
+}
+SIZES = (32, 64)  # pixels a side that the files are brought to
+TABLES = ("images", "batch", "models", "files")
+
+
+# --- imgcls train, cell by cell --------------------------------------------------------------------------------------
+
+
+def train(words: list[str], data: str) -> dict[str, Any]:
+    """One `imgcls train`: seconds and memory of the process, the last epoch's speed."""
+    with tempfile.TemporaryDirectory(prefix="imgcls-bench-growth-") as folder:
+        run_dir = Path(folder, "run")
+        command = imgcls("train", *words, f"run_dir={run_dir}")
+        spent = spend(command, env=environment(THREADS, data), cwd=folder)
+        if spent.failure is not None:
+            return {"words": words, "failure": spent.failure}
+        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    last = {"epoch_seconds": rows[-1]["seconds"], "rate": rows[-1]["images_per_second"], "step": rows[-1]["step"]}
+    say(f"{' '.join(words)}: {last['rate']:,.0f} images/s, {spent.wall:.1f} s, {spent.peak_rss_mb:,.0f} MB")
+    keys = ("wall", "cpu", "peak_rss_mb", "others")
+    return {"words": words, "epochs": len(rows), **{key: getattr(spent, key) for key in keys}, **last}
+
+
+def cells(name: str, is_quick: bool) -> list[tuple[str, list[str]]]:
+    """(what stands in the first column, words) of each cell of a table."""
+    common = ["dataset=cifar10", "epochs=2", "dataset.val_fraction=0"]
+    if name == "images":
+        some = COUNTS[:2] if is_quick else COUNTS
+        words = [(f"{model}, {count:,} images", model, count, 128) for model in ("lenet", "mlp") for count in some]
+    elif name == "batch":
+        some, count = (BATCHES[1:3], 2_000) if is_quick else (BATCHES, 50_000)
+        words = [(f"{model}, batch {batch}", model, count, batch) for model in ("lenet", "mlp") for batch in some]
+    else:
+        some = dict.fromkeys(("lenet", "mlp"), 1_280) if is_quick else MODELS
+        words = [(f"{model}, {count:,} images", model, count, 128) for model, count in some.items()]
+    test = ["dataset.test_limit=128"] if name == "models" else []
+    return [
+        (title, [*common, *test, f"model={model}", f"dataset.limit={count}", f"batch_size={batch}"])
+        for title, model, count, batch in words
+    ]
+
+
+def train_table(name: str, data: str, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """All cells of a table, once in each repeat."""
+    chosen = cells(name, args.quick)
+    return [
+        {"title": title, "repeat": repeat, **train(words, data)}
+        for repeat in range(args.repeats)
+        for title, words in chosen
+    ]
+
+
+def train_lines(found: list[dict[str, Any]]) -> str:
+    """The table of such cells."""
+    rows = []
+    for title in dict.fromkeys(one["title"] for one in found):
+        runs = [one for one in found if one["title"] == title and "failure" not in one]
+        if not runs:
+            failure = next(one["failure"] for one in found if one["title"] == title)
+            rows.append([title, f"failed: {failure}", *["-"] * 6])
+            continue
+        values = {key: [one[key] for one in runs] for key in ("epoch_seconds", "rate", "wall", "cpu", "peak_rss_mb")}
+        steps = statistics.median(one["step"] / one["epochs"] / one["epoch_seconds"] for one in runs)
+        digits = {"epoch_seconds": 2, "rate": 0, "wall": 1, "cpu": 1, "peak_rss_mb": 0}
+        figures = [middle(values[key], places) for key, places in digits.items()]
+        rows.append([title, figures[0], figures[1], f"{steps:,.1f}", *figures[2:], len(runs)])
+    columns = ["cell", "epoch s", "images/s", "steps/s", "process s", "CPU s", "peak RSS MB", "n"]
+    return table(columns, rows)
+
+
+# --- many files ------------------------------------------------------------------------------------------------------
+
+
+def files_table(args: argparse.Namespace) -> dict[str, Any]:
+    """Write the files, decode them each way in turn, train on them."""
+    count = min(args.files, 2_000) if args.quick else args.files
+    found: dict[str, Any] = {"files": count, "decoders": [], "train": []}
+    with tempfile.TemporaryDirectory(prefix="imgcls-bench-files-") as folder:
+        say(f"writing {count:,} files")
+        write_folders(Path(folder), count)
+        for repeat in range(args.file_repeats):
+            for size in SIZES:
+                for name in DECODERS:
+                    found["decoders"].append({"repeat": repeat, "size": size, **decode(name, folder, size)})
+        words = [f"dataset={folder}", "model=lenet", "dataset.image_size=32", "epochs=1"]
+        found["first_step"] = first_step(words, folder)
+        found["train"] = [train([*words, *more], folder) for more in ([], ["loader=stream"])]
+        for one in found["train"]:
+            one["words"] = ["dataset=FOLDER", *one["words"][1:]]
+    return found
+
+
+def decode(name: str, folder: str, size: int) -> dict[str, Any]:
+    """One process that decodes all files in that way; its own clock starts after its imports."""
+    command = [sys.executable, str(HERE / "decode.py"), name, folder, str(size), str(WORKERS)]
+    spent = spend(command, env=environment(THREADS, folder))
+    figures = {"decoder": name, "cpu": spent.cpu, "peak_rss_mb": spent.peak_rss_mb, "others": spent.others}
+    if spent.failure is not None:
+        say(f"{name} {size}: FAILED {spent.failure}")
+        return figures | {"failure": spent.failure}
+    figures |= json.loads(spent.stdout.splitlines()[-1])
+    say(f"{name} {size}: {figures['rate']:,.0f} images/s")
+    return figures
+
+
+def first_step(words: list[str], folder: str) -> dict[str, Any]:
+    """Seconds from the command to its first update."""
+    with tempfile.TemporaryDirectory(prefix="imgcls-bench-growth-") as scratch:
+        command = [sys.executable, str(HERE / "first_step.py"), *words, f"run_dir={scratch}/run"]
+        spent = spend(command, env=environment(THREADS, folder), cwd=scratch)
+    return {key: value for key, value in asdict(spent).items() if key not in ("stdout", "stderr")}
+
+
+def files_lines(found: dict[str, Any]) -> str:
+    """The tables of the files."""
+    rows, runs = [], found["decoders"]
+    for size in SIZES:
+        rates = {
+            name: {
+                one["repeat"]: one["rate"]
+                for one in runs
+                if (one["decoder"], one["size"]) == (name, size) and "failure" not in one
+            }
+            for name in DECODERS
+        }
+        for name, title in DECODERS.items():
+            figures = [one for one in runs if (one["decoder"], one["size"]) == (name, size)]
+            if not rates[name]:
+                rows.append([f"{title}, {size} px", f"failed: {figures[0]['failure']}", *["-"] * 5])
+                continue
+            ratios = [paired(rates[name], rates[base]) for base in ("bare", "bare-draft")]
+            row = [f"{title}, {size} px", middle(list(rates[name].values()), 0)]
+            row += [f"{statistics.median(one):.2f}" if one else "-" for one in ratios]
+            row += [f"{statistics.median(one[key] for one in figures):,.1f}" for key in ("cpu", "peak_rss_mb")]
+            rows.append([*row, len(rates[name])])
+    columns = ["decoder", "images/s", "x bare", "x bare, draft", "CPU s", "peak RSS MB", "n"]
+    first = found["first_step"]
+    start = f"{first['wall']:.1f} s, {first['cpu']:.1f} CPU s" if first["code"] == 0 else f"failed ({first['code']})"
+    lines = [table(columns, rows), "", f"- From the command to its first update, lenet at 32x32: {start}."]
+    for one in found["train"]:
+        words = f"- `imgcls train {' '.join(one['words'])}`: "
+        if "failure" in one:
+            lines.append(words + f"failed: {one['failure']}")
+            continue
+        speed = f"{one['rate']:,.0f} training images/s, peak RSS {one['peak_rss_mb']:,.0f} MB"
+        lines.append(words + f"{one['wall']:.1f} s in all, {one['cpu']:.1f} CPU s, {speed}.")
+    return "\n".join(lines)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+TITLES = {
+    "images": "## By number of images, CIFAR-10 with crop + flip, batch 128",
+    "batch": "## By batch size, CIFAR-10 with crop + flip",
+    "models": "## By model, CIFAR-10 with crop + flip, batch 128",
+    "files": "## {files:,} JPEG files of 64 to 96 pixels a side in class folders",
+}
+FOOT = """
+- *epoch s*, *images/s*, *steps/s*: the training part of the second epoch. *process s*: from the command to its exit,
+  with start-up, the test images, reports and pictures. *peak RSS*: of the largest single process.
+- The files were just written, so they are read from the file cache, not from a disk. *x bare*: median of the ratios
+  within a repeat. imgcls lets the JPEG decoder work at a smaller scale where the file is at least twice as large as
+  asked, as *draft* does; it crops the centre of what is not square, and looks at each file's EXIF orientation.
+- CIFAR-10 is read as a whole before a part of it is taken: that is the floor of the peak memory above.
+"""
+
+
+def report(found: dict[str, Any], prefix: Path) -> None:
+    """results/growth.md and .json."""
+    lines = ["# How cost grows", ""]
+    for name in TABLES:
+        if name in found:
+            part = found[name]
+            title = TITLES[name].format(files=part["found"]["files"]) if name == "files" else TITLES[name]
+            body = files_lines(part["found"]) if name == "files" else train_lines(part["found"])
+            lines += [title, "", body, "", *machine_lines(part["machine"]), ""]
+    write(prefix, "\n".join([*lines, FOOT.strip()]), found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--repeats", type=int, default=1, help="of the cells of training (default: 1)")
+    parser.add_argument("--files", type=int, default=100_000, help="how many (default: 100,000)")
+    parser.add_argument("--file-repeats", type=int, default=3, help="of each way of decoding (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="small and once: does everything work?")
+    parser.add_argument("--out", type=Path, metavar="PREFIX", help="default: benchmarks/results/growth")
+    args = parser.parse_args()
+    end_children_too()
+    if args.quick:
+        args.repeats = args.file_repeats = 1
+    prefix = args.out or RESULTS / ("growth-quick" if args.quick else "growth")
+    stored = prefix.with_suffix(".json")
+    found = json.loads(stored.read_text()) if stored.is_file() else {}
+    with data_folder({"cifar10"} if set(args.tables) - {"files"} else set()) as (data, _):
+        for name in args.tables:
+            found_on = machine()
+            cells_or_files = files_table(args) if name == "files" else train_table(name, data, args)
+            found[name] = {"machine": found_on, "found": cells_or_files}
+            write_json(prefix, found)
+    report(found, prefix)
+
+
+if __name__ == "__main__":
+    main()

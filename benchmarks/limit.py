@@ -1,0 +1,242 @@
+"""The limit of the training loop: the share of an epoch that is forward + backward + update, inside one process.
+
+- *loop*: an epoch of `imgcls.loop.fit` as a run has it (without validation and saving);
+- *constant*: the same module and optimizer on one batch that is ready: zero_grad, forward, loss, backward, step. After
+  every twentieth of the epoch as many of these as there were steps, so that what slows the machine slows both;
+- *parts*: the loop's calls written out with a clock around each, in an epoch of its own.
+
+Loop share is constant / loop: what a loop without any cost of its own would take, by what it takes. The constant batch
+is trained with a learning rate of 0, which costs the same and leaves the weights what they are.
+
+    python benchmarks/limit.py              # five repeats: about ten minutes
+    python benchmarks/limit.py --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, end_children_too, environment, machine, machine_lines, middle, say, spend, table, write
+from synthetic import data_folder
+
+THREADS = 2
+SMALL = "dataset.limit=711"  # 640 training images, five batches of 128
+WORKLOADS = {  # name: (title, asked share, words)
+    "lenet-mnist": ("LeNet / MNIST", 0.97, ["model=lenet", "dataset=mnist"]),
+    "lenet-cifar10": ("LeNet / CIFAR-10, crop + flip", 0.95, ["model=lenet", "dataset=cifar10"]),
+    "mlp-mnist": ("MLP / MNIST", 0.90, ["model=mlp", "dataset=mnist"]),
+    "resnet18-fp32": ("ResNet-18 / CIFAR-10, fp32", 0.99, ["model=resnet18", "dataset=cifar10", SMALL]),
+    "resnet18-bf16": (
+        "ResNet-18 / CIFAR-10, bf16",
+        0.99,
+        ["model=resnet18", "dataset=cifar10", SMALL, "precision=bf16"],
+    ),
+}
+PARTS = ("fetch", "augment", "normalise", "update", "rest")
+BLOCKS = 20  # of an epoch
+AUGMENT_LIMIT = 0.5  # ms: crop + flip of 128 CIFAR images on one thread
+
+
+# --- in the process of one workload ----------------------------------------------------------------------------------
+
+
+def measure(words: list[str], repeats: int) -> dict[str, Any]:
+    """Seconds of an epoch of each kind, repeat by repeat; the first, uncounted, warms up."""
+    import torch
+
+    from imgcls import train
+    from imgcls.compose import Composer, read_all
+    from imgcls.config import TrainConfig, parse
+    from imgcls.logbook import Logbook
+    from imgcls.runtime import session
+
+    composer = Composer()
+    words = [*words, f"epochs={2 * (repeats + 1)}", "batch_size=128", f"threads={THREADS}", "device=cpu"]
+    config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
+    with session(config.device, config.precision, config.threads) as runtime:
+        run = train.build(config, train.choose_parts(config), runtime, Logbook(is_main=False), {})
+        rows = [{**paired_epoch(run), "parts": parts_epoch(run)} for _ in range(repeats + 1)]
+        found = {"steps": len(run.loader), "images": len(run.data.splits.train), "repeats": rows[1:]}
+        torch.set_num_threads(1)
+        return found | {"augment_ms": augment_ms(run)}
+
+
+def paired_epoch(run: Any) -> dict[str, float]:
+    """Seconds of one epoch of the real loop, and of as many updates on a constant batch, some after some."""
+    from imgcls.loop import Watch, fit
+
+    images, labels, draws = next(run.loader.epoch(0))
+    images = run.recipe.normalise(run.recipe.augment(images, draws))
+    block = max(1, len(run.loader) // BLOCKS)
+    todo, spent = 0, 0.0
+
+    class Between(Watch):
+        def after_step(self, state: Any) -> None:
+            nonlocal todo, spent
+            todo += 1
+            if todo == block:
+                spent += constant_updates(run, images, labels, todo)
+                todo = 0
+
+        def after_epoch(self, state: Any, images_done: int, started: float, lr: float) -> None:
+            nonlocal spent
+            spent += constant_updates(run, images, labels, todo)
+            state.epochs += 1
+
+    started = time.perf_counter()
+    fit(run.state, run.forward, run.loader, replace(run.recipe, epochs=run.state.epochs + 1), run.log, Between())
+    return {"loop": time.perf_counter() - started - spent, "constant": spent}
+
+
+def constant_updates(run: Any, images: Any, labels: Any, count: int) -> float:
+    """Seconds of so many updates on a batch that is ready, as plain torch."""
+    import torch.nn.functional as F
+
+    optimizer = run.state.optimizer
+    started = time.perf_counter()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for _ in range(count):
+        optimizer.zero_grad()
+        with run.recipe.autocast():
+            logits = run.forward(images)
+            loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - started
+
+
+def parts_epoch(run: Any) -> dict[str, float]:
+    """Seconds of each part of an epoch, by a copy of the loop."""
+    from imgcls import seeding
+    from imgcls.loop import set_lr, update
+
+    state, recipe, clock = run.state, run.recipe, time.perf_counter
+    spent = dict.fromkeys(PARTS, 0.0)
+    batches, count = run.loader.epoch(state.epochs), len(run.loader)
+    for position in range(count):
+        start = clock()
+        images, labels, draws = next(batches)
+        fetched = clock()
+        images = recipe.augment(images, draws)
+        augmented = clock()
+        images = recipe.normalise(images)
+        normalised = clock()
+        set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
+        seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
+        size = run.loader.global_size(position)
+        prepared = clock()
+        update(state, run.forward, images, labels, size, recipe)
+        updated = clock()
+        state.step += 1
+        steps = (
+            fetched - start,
+            augmented - fetched,
+            normalised - augmented,
+            updated - prepared,
+            prepared - normalised,
+        )
+        for part, seconds in zip(PARTS, steps, strict=True):
+            spent[part] += seconds
+    state.epochs += 1
+    return spent
+
+
+def augment_ms(run: Any, rounds: int = 9, batches: int = 50) -> list[float]:
+    """Milliseconds of the augmentation of one batch on one thread, several times."""
+    images, _, draws = next(run.loader.epoch(0))
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for _ in range(batches):
+            run.recipe.augment(images, draws)
+        times.append((time.perf_counter() - started) / batches * 1000)
+    return times
+
+
+# --- the driver ------------------------------------------------------------------------------------------------------
+
+
+def row(name: str, found: dict[str, Any]) -> list[str]:
+    """A workload's line of the table."""
+    title, asked, _ = WORKLOADS[name]
+    if "failure" in found:
+        return [title, "failed", *["-"] * 10]
+    repeats, steps = found["repeats"], found["steps"]
+    shares = [one["constant"] / one["loop"] for one in repeats]
+    overheads = [sum(one["parts"][part] for part in PARTS if part != "update") for one in repeats]
+    updates = [one["parts"]["update"] for one in repeats]
+    inner = [update / (update + other) for update, other in zip(updates, overheads, strict=True)]
+    is_met = statistics.median(shares) >= asked
+    per_step = [statistics.median(one["parts"][part] for one in repeats) / steps * 1000 for part in PARTS]
+    return [
+        title,
+        middle(shares, 3),
+        f"{asked:.2f} {'met' if is_met else 'MISSED'}",
+        f"{statistics.median(inner):.3f}",
+        f"{found['images'] / statistics.median(one['loop'] for one in repeats):,.0f}",
+        f"{statistics.median(one['loop'] for one in repeats) / steps * 1000:.2f}",
+        f"{statistics.median(one['constant'] for one in repeats) / steps * 1000:.2f}",
+        *(f"{milliseconds:.3f}" for milliseconds in per_step),
+    ]
+
+
+def report(results: dict[str, Any], found_on: dict[str, Any], prefix: Path) -> None:
+    """results/limit.md and .json."""
+    columns = ["workload", "loop share", "asked", "update's share", "images/s", "loop ms", "constant ms", *PARTS]
+    lines = ["# The training loop beside its limit", "", *machine_lines(found_on), ""]
+    lines += [table(columns, [row(name, found) for name, found in results.items()]), ""]
+    lines += [f"- {name} failed: `{found['failure']}`" for name, found in results.items() if "failure" in found]
+    cifar = results.get("lenet-cifar10", {})
+    if times := cifar.get("augment_ms"):
+        verdict = "met" if statistics.median(times) <= AUGMENT_LIMIT else "MISSED"
+        text = f"{middle(times, 3)} ms (asked: at most {AUGMENT_LIMIT} ms, {verdict})"
+        lines.append(f"- Crop + flip of one batch of 128 CIFAR images on one thread: {text}.")
+    lines += [
+        "- *loop share*: constant / loop within a repeat, median and range. *update's share*: of the loop written",
+        "  out, the part that is zero_grad, forward, loss, backward, step and the sums of loss and hits. A share above",
+        "  1 is noise, or a real batch that the kernels like better than the constant one.",
+        "- The last five columns are milliseconds a step: gather, augmentation, normalisation, update, and (rest)",
+        "  learning rate and dropout's seed.",
+    ]
+    write(prefix, "\n".join(lines), {"machine": found_on, "workloads": results})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="few images, one repeat: does everything work?")
+    parser.add_argument("--out", type=Path, metavar="PREFIX", help="default: benchmarks/results/limit")
+    parser.add_argument("--one", metavar="WORKLOAD", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    repeats = 1 if args.quick else args.repeats
+    if args.one:
+        words = WORKLOADS[args.one][2]
+        words = [*(word for word in words if word != SMALL), "dataset.limit=285"] if args.quick else words
+        print(json.dumps(measure(words, repeats)))
+        return
+    end_children_too()
+    found_on, results = machine(), {}
+    with data_folder({"mnist", "cifar10"}) as (data, _):
+        for name in args.workloads:
+            if "bf16" in name and not found_on["bf16"]:
+                continue
+            command = [sys.executable, __file__, "--one", name, "--repeats", str(repeats), *["--quick"] * args.quick]
+            spent = spend(command, env=environment(THREADS, data) | {"GOMP_SPINCOUNT": "10000"})
+            failure = spent.failure
+            results[name] = {"failure": failure} if failure else json.loads(spent.stdout.splitlines()[-1])
+            results[name]["others"] = spent.others
+            say(f"{name:16} {spent.wall:.0f} s, others {spent.others:.2f} cores {failure or ''}")
+    report(results, found_on, args.out or RESULTS / ("limit-quick" if args.quick else "limit"))
+
+
+if __name__ == "__main__":
+    main()
