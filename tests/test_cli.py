@@ -37,7 +37,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     """What ``train`` would have been called with; nothing is trained."""
     calls: list[TrainConfig] = []
 
-    def note(config: TrainConfig, *, is_quiet: bool) -> None:
+    def note(config: TrainConfig, **keys: object) -> None:
         train.check(config)
         calls.append(config)
 
@@ -124,7 +124,9 @@ def test_help_lists_the_users_own_options(capsys: Capture) -> None:
     Path("own/model/mine.yaml").write_text("name: lenet\n")
     Path("own/model/deep/other.yaml").write_text("name: lenet\n")
     assert main(["train", "--config-dir=own", "--help"]) == 0
-    assert "auto*, convnet, deep/other, lenet, linear, mine, mlp" in capsys.readouterr().out.replace("\n             ", " ")
+    assert "auto*, convnet, deep/other, lenet, linear, mine, mlp" in capsys.readouterr().out.replace(
+        "\n             ", " "
+    )
 
 
 def test_help_lists_each_experiment_with_what_its_header_says(capsys: Capture) -> None:

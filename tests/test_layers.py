@@ -15,14 +15,14 @@ PARTS = {"config", "optim", "runtime", "checkpoint", "logbook", "rundir", "store
 STAGES = {"assembly", "prepare", "inference", "loop", "keeper", "header"}  # what several commands are made of
 COMMANDS = {"train", "evaluate", "predict"}
 SHELL = {"cli", "argv", "compose", "experiment", "help", "sweep", "__main__", "__init__"}
-ASIDE = {"report"}
+ASIDE = {"report", "studio"}
 
 MAY = {
     "leaves": LEAVES,
     "parts": LEAVES | {"config", "checkpoint"},  # rundir finds checkpoints
     "stages": LEAVES | PARTS | STAGES,
     "commands": LEAVES | PARTS | STAGES | ASIDE | {"evaluate"},  # train tests with what evaluate computes with
-    "shell": LEAVES | PARTS | STAGES | COMMANDS | SHELL,
+    "shell": LEAVES | PARTS | STAGES | COMMANDS | SHELL | ASIDE,
     "aside": set(),
 }
 FLOORS = {"leaves": LEAVES, "parts": PARTS, "stages": STAGES, "commands": COMMANDS, "shell": SHELL, "aside": ASIDE}

@@ -255,7 +255,7 @@ def test_a_run_that_was_made_longer_and_killed_before_its_test_is_tested(
     train.train(config("run_dir=run", "epochs=1"))
     test = train._test
 
-    def die(*args: object) -> None:
+    def die(*args: object, **keys: object) -> None:
         raise Killed
 
     monkeypatch.setattr(train, "_test", die)

@@ -114,7 +114,7 @@ def test_evaluate_does_not_write_where_train_wrote(run: Path, capsys: pytest.Cap
 def test_ctrl_c_during_the_test_prints_the_command_that_goes_on(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(*args: object) -> None:
+    def interrupt(*args: object, **keys: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "_test", interrupt)
@@ -125,7 +125,7 @@ def test_ctrl_c_during_the_test_prints_the_command_that_goes_on(
 def test_sigterm_during_the_test_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train, "_test", lambda *args: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(train, "_test", lambda *args, **keys: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["train", *SMALL, "run_dir=run"]) == 143
     assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: imgcls train resume=run")
 

@@ -22,9 +22,10 @@ from imgcls.errors import ConfigError, DeviceError, ImgclsError, Terminated
 
 if TYPE_CHECKING:
     from imgcls.compose import Composer, Override
+    from imgcls.studio import Studio
 
 RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
-SPINS = "10000"  # turns a thread waits before it sleeps; torch's OpenMP crawls by its default where cores are shared
+SPINS = "30000"  # turns a thread waits before it sleeps; torch's OpenMP crawls by its default where cores are shared
 HEAD_START = 5  # seconds
 LONGEST_MESSAGE = 1000
 OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
@@ -140,6 +141,13 @@ def _dispatch(arguments: list[str]) -> int:
     return {"train": _train, "evaluate": _evaluate, "predict": _predict}[line.command](line, composer)
 
 
+def _studio() -> Studio:
+    """Where the pictures of a run are drawn: in the main process of several, apart if torch is not there yet."""
+    from imgcls.studio import Studio
+
+    return Studio(apart="torch" not in sys.modules and os.environ.get("RANK", "0") == "0")
+
+
 def _ready() -> None:
     """All that is heavy is imported: garbage is collected again, though never looked for among what was imported."""
     if not gc.isenabled():
@@ -171,10 +179,11 @@ def _train(line: Line, composer: Composer) -> int:
     if "cfg" in line.flags:
         print(as_yaml(table), end="")
         return 0
-    from imgcls.train import train
+    with contextlib.closing(_studio()) as studio:
+        from imgcls.train import train
 
-    _ready()
-    return _finish(train(config, is_quiet=bool(line.flags.get("json"))), line)
+        _ready()
+        return _finish(train(config, is_quiet=bool(line.flags.get("json")), studio=studio), line)
 
 
 def _make_absolute(table: dict[str, Any]) -> None:
@@ -260,11 +269,13 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
         return 0
     _make_absolute(table)
     config = parse(TrainConfig, table)
-    from imgcls.train import resume
-
-    _ready()
     own_names = frozenset(str(given[key]) for key in OWN_NAMES if key in given)
-    return _finish(resume(config, folder, own_names, is_quiet=bool(line.flags.get("json"))), line)
+    with contextlib.closing(_studio()) as studio:
+        from imgcls.train import resume
+
+        _ready()
+        is_quiet = bool(line.flags.get("json"))
+        return _finish(resume(config, folder, own_names, is_quiet=is_quiet, studio=studio), line)
 
 
 def stored_config(folder: Path) -> dict[str, Any]:

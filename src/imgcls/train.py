@@ -29,6 +29,7 @@ from imgcls.logbook import Logbook
 from imgcls.loop import fit
 from imgcls.prepare import fetcher_for, is_resident
 from imgcls.runtime import choose_device, rank_and_world, session
+from imgcls.studio import Studio
 
 __all__ = ["check", "resume", "train"]
 
@@ -36,8 +37,8 @@ MISTAKES = 24  # in the picture of the most confident ones
 TILES = 32  # of the training batch in its picture
 
 
-def train(config: TrainConfig, *, is_quiet: bool = False) -> Report | None:
-    """A new run; returns its report (in the main process)."""
+def train(config: TrainConfig, *, is_quiet: bool = False, studio: Studio | None = None) -> Report | None:
+    """A new run; returns its report (in the main process). studio: where its pictures are drawn."""
     check(config)
     parts = choose_parts(config)
     keys = {"deterministic": config.deterministic, "distributed": True}
@@ -51,7 +52,7 @@ def train(config: TrainConfig, *, is_quiet: bool = False) -> Report | None:
             if not folder:
                 raise failure or RunError("the main process could not make the run folder")
             log.open(Path(folder), "")
-            return _go(run, Path(folder), None)
+            return _go(run, Path(folder), None, studio or Studio())
         except ImgclsError:
             log.drop_held()
             raise
@@ -86,21 +87,35 @@ def _word(name: str) -> str:
     return plain.strip("-.")[:60] or "images"
 
 
-def resume(config: TrainConfig, folder: Path, own_names: frozenset[str], *, is_quiet: bool = False) -> Report | None:
+def resume(
+    config: TrainConfig,
+    folder: Path,
+    own_names: frozenset[str],
+    *,
+    is_quiet: bool = False,
+    studio: Studio | None = None,
+) -> Report | None:
     """Go on with the run in that folder, whose own (perhaps longer) configuration this is."""
     parts = choose_parts(config, own_names)
     rank, _, _ = rank_and_world()
     held = rundir.RunFolder(folder) if rank == 0 else None  # before anything is read: another process may be writing
     try:
         checkpoint, warnings = rundir.last_checkpoint(folder)
-        return _resume(config, parts, folder, checkpoint, warnings, is_quiet)
+        return _resume(config, parts, folder, checkpoint, warnings, studio or Studio(), is_quiet=is_quiet)
     finally:
         if held is not None:
             held.close()
 
 
 def _resume(
-    config: TrainConfig, parts: Parts, folder: Path, checkpoint: Checkpoint | None, warnings: list[str], is_quiet: bool
+    config: TrainConfig,
+    parts: Parts,
+    folder: Path,
+    checkpoint: Checkpoint | None,
+    warnings: list[str],
+    studio: Studio,
+    *,
+    is_quiet: bool,
 ) -> Report | None:
     meta: dict[str, Any] = checkpoint.meta if checkpoint is not None else {"chosen": {}, "epochs_done": 0}
     precision = meta["chosen"].get("precision", config.precision)
@@ -129,7 +144,7 @@ def _resume(
                 _write_config(folder, config)
                 (folder / "report.json").unlink(missing_ok=True)  # it is of the shorter run
             log.open(folder, words, keep_epochs=run.state.epochs)
-            return _go(run, folder, meta.get("best"), was_tested=report is not None)
+            return _go(run, folder, meta.get("best"), studio, was_tested=report is not None)
         except ImgclsError:
             log.drop_held()
             raise
@@ -146,12 +161,16 @@ def _finished_report(folder: Path) -> Report | None:
     return report
 
 
-def _go(run: Run, folder: Path, best: list[float] | None, *, was_tested: bool = False) -> Report | None:
+def _go(run: Run, folder: Path, best: list[float] | None, studio: Studio, *, was_tested: bool = False) -> Report | None:
     """Train, then test the best checkpoint once."""
     try:
+        if run.runtime.is_main:
+            _draw_batch(run, folder, studio)
         _train(run, folder, best)
         run.log.end_live()
-        return _test(run, folder, was_tested)
+        if run.runtime.is_main:
+            studio.draw(pictures.curves, run.log.rows, folder / "plots" / "curves.png")
+        return _test(run, folder, studio, was_tested=was_tested)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal_number", 2)
         raise Stopped(f"stopped; go on with: {_resume_command(run, folder)}", number) from error
@@ -217,7 +236,7 @@ def _meta(run: Run) -> dict[str, Any]:
     }
 
 
-def _test(run: Run, folder: Path, was_tested: bool) -> Report | None:
+def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report | None:
     """The only look at the test images: predictions.npz, the table, the pictures, and last of all report.json."""
     best = checkpoints.read(folder / "checkpoints" / checkpoints.BEST)
     exact = replace(run.runtime, precision="fp32")
@@ -230,7 +249,7 @@ def _test(run: Run, folder: Path, was_tested: bool) -> Report | None:
     if warning := empty_classes(report):
         run.log.warn(warning)
     write_predictions(folder, report, logits, images)
-    _draw(run, folder, report)
+    _draw(run, folder, report, studio)
     write_report(folder, report)
     run.log.say("")
     used = "used before by the shorter run" if was_tested else "never used before"
@@ -245,19 +264,26 @@ def _test(run: Run, folder: Path, was_tested: bool) -> Report | None:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def _draw(run: Run, folder: Path, report: Report) -> None:
-    """The pictures, and TensorBoard's last entries."""
+def _draw_batch(run: Run, folder: Path, studio: Studio) -> None:
+    """The first training images as the net sees them."""
+    (folder / "plots").mkdir(exist_ok=True)
+    images, labels, draws = run.loader.first(TILES)
+    normalise, classes = run.recipe.normalise, run.data.source.classes
+    seen = normalise.inverse(normalise(run.recipe.augment(images, draws)))
+    captions = [classes[label] for label in labels.tolist()]
+    studio.draw(pictures.batch, list(seen), captions, folder / "plots" / "train_batch.png")
+
+
+def _draw(run: Run, folder: Path, report: Report, studio: Studio) -> None:
+    """The pictures of the test, and TensorBoard's last entries."""
     plots, classes = folder / "plots", run.data.source.classes
-    plots.mkdir(exist_ok=True)
-    pictures.curves(run.log.rows, plots / "curves.png")
-    matrix = pictures.confusion_matrix(report["confusion_matrix"], classes, plots / "confusion_matrix.png")
     worst = pictures.worst_mistakes(folder / "predictions.npz", MISTAKES)
     pixels = [_pixels(run, row) for row, _, _, _ in worst]
-    pictures.mistakes(pixels, [(true, taken, p) for _, true, taken, p in worst], classes, plots / "mistakes.png")
-    images, labels, draws = next(run.loader.epoch(0))
-    normalise = run.recipe.normalise
-    seen = normalise.inverse(normalise(run.recipe.augment(images[:TILES], draws[:TILES])))
-    pictures.batch(list(seen), [classes[int(label)] for label in labels[:TILES]], plots / "train_batch.png")
+    studio.draw(
+        pictures.mistakes, pixels, [(true, taken, p) for _, true, taken, p in worst], classes, plots / "mistakes.png"
+    )
+    studio.draw(pictures.confusion_matrix, report["confusion_matrix"], classes, plots / "confusion_matrix.png")
+    *_, matrix = studio.finish()
     if run.log.board is not None:
         run.log.board.begin()
         run.log.board.picture("test/confusion_matrix", run.state.step, matrix)

@@ -159,6 +159,16 @@ class Loader:
         labels, draws = (whole.index_select(0, order).split_with_sizes(sizes) for whole in (self.labels, table))
         yield from zip(self.fetcher.batches(batches), labels, draws, strict=True)
 
+    def first(self, count: int) -> Batch:
+        """The first ``count`` images of epoch 0's first batch, as ``epoch`` would give them."""
+        rows = plan(len(self.labels), self.batch_size, seed=self.seed, epoch=0, rank=self.rank, world=self.world)[0][
+            :count
+        ]
+        order = _on_device([rows], self.device)
+        table = draw_table(len(self.labels), self.draws, seed=self.seed, epoch=0).to(self.device)
+        images = next(iter(self.fetcher.batches([rows])))
+        return images, self.labels.index_select(0, order), table.index_select(0, order)
+
     def global_size(self, epoch_step: int) -> int:
         """How many images all ranks together see in that batch of an epoch (array_split puts the larger ones first)."""
         count, batches = len(self.labels), len(self)
