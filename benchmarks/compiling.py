@@ -94,7 +94,7 @@ def main() -> None:
     with data_folder({"mnist", "cifar10"}) as (data, _):
         for name in WORKLOADS:
             with tempfile.TemporaryDirectory(prefix="imgcls-bench-compile-") as cache:  # nothing compiled before
-                env = environment(THREADS, data) | {"TORCHINDUCTOR_CACHE_DIR": cache, "GOMP_SPINCOUNT": "10000"}
+                env = environment(THREADS, data) | {"TORCHINDUCTOR_CACHE_DIR": cache}
                 flags = ["--quick"] if args.quick else ["--repeats", str(args.repeats)]
                 spent = spend([sys.executable, __file__, "--one", name, *flags], env=env, timeout=1200)
             results[name] = json.loads(spent.stdout.splitlines()[-1]) if spent.code == 0 else {"failure": spent.failure}

@@ -230,7 +230,7 @@ def main() -> None:
             if "bf16" in name and not found_on["bf16"]:
                 continue
             command = [sys.executable, __file__, "--one", name, "--repeats", str(repeats), *["--quick"] * args.quick]
-            spent = spend(command, env=environment(THREADS, data) | {"GOMP_SPINCOUNT": "10000"})
+            spent = spend(command, env=environment(THREADS, data))
             failure = spent.failure
             results[name] = {"failure": failure} if failure else json.loads(spent.stdout.splitlines()[-1])
             results[name]["others"] = spent.others

@@ -124,7 +124,7 @@ FOOT = """
   report, predictions, pictures). It keeps a tenth of the training images for validation and validates after each
   epoch: {counts}. The others train on all and do not validate. Nothing is scaled for that.
 - All have the same layers, AdamW with lr 0.005 and weight decay 0.01 (fastai: its Adam with decoupled decay), batch
-  128, two threads (OMP_NUM_THREADS=2). imgcls alone has a schedule (one cycle), sets GOMP_SPINCOUNT=10000 and computes
+  128, two threads (OMP_NUM_THREADS=2). imgcls alone has a schedule (one cycle) and computes
   channels last; the others are written as their own pages tell. Keras has no padded random crop: RandomTranslation
   stands in.
 - Accuracy only shows that the same work was done; after so few epochs it says nothing about a library.

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from imgcls.studio import Studio
 
 RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
-SPINS = "30000"  # turns a thread waits before it sleeps; torch's OpenMP crawls by its default where cores are shared
 HEAD_START = 5  # seconds
 LONGEST_MESSAGE = 1000
 OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
@@ -51,8 +50,6 @@ def entry() -> NoReturn:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code. Errors are one line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     is_debug = "--debug" in arguments
     try:
         os.getcwd()
