@@ -263,6 +263,7 @@ def test_a_sound_description_passes() -> None:
         ("chosen", 7),
         ("chosen", {"threads": "many", "precision": "fp32", "loader": "resident"}),
         ("chosen", {"threads": -3, "precision": "fp32", "loader": "resident"}),
+        ("chosen", {"threads": 1, "precision": "fp32", "loader": "resident", "compile": "yes"}),
         ("preprocessing", {"channels": 1, "height": -1, "width": 8, "mean": [0.5], "std": [0.1]}),
         ("preprocessing", {"channels": 1, "height": 10**7, "width": 8, "mean": [0.5], "std": [0.1]}),
         ("preprocessing", {"channels": 1, "height": 8, "width": 8, "mean": "x", "std": [0]}),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -100,6 +102,21 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(
     total = checkpoints.read(Path("whole/checkpoints/last.safetensors")).meta["step"]
     interrupted(config(*words, "run_dir=parts"), [1, total // 2, total // 2 + 2, total], monkeypatch, Path("parts"))
     same_runs(Path("whole"), Path("parts"))
+
+
+@pytest.mark.slow
+def test_a_compiled_run_ends_like_the_uninterrupted_one(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sizes of batch, each compiled by itself, in whatever order a run meets them."""
+    if shutil.which(os.environ.get("CXX") or "g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    words = ("model=mlp", "compile=true", "model.dropout=0.3")
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's compiler, about itself
+        train.train(config(*words, "run_dir=whole"))
+        interrupted(config(*words, "run_dir=parts"), [1, 5], monkeypatch, Path("parts"))
+    same_runs(Path("whole"), Path("parts"))
+    assert checkpoints.read(Path("parts/checkpoints/last.safetensors")).meta["chosen"]["compile"] is True
 
 
 def test_resume_with_batch_norm_channels_last_weights_and_a_fused_optimizer(

@@ -140,7 +140,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     is_compiled, why = choose_compile(
         stored.get("compile", config.compile), runtime.device, model.name, config.epochs * len(loader)
     )
-    say_speed(log, config, runtime, is_compiled, why)
+    say_speed(log, config, runtime, model, is_compiled, why)
     if len(train) // len(loader) < runtime.world:
         raise ConfigError(f"batch_size: {batch_size} is too small to share out over {runtime.world} processes")
     recipe = Recipe(

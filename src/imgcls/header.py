@@ -13,7 +13,7 @@ from imgcls.data.loaders import memory_bytes
 from imgcls.inference import describe_parts
 from imgcls.logbook import Logbook
 from imgcls.prepare import AUTO_BATCH, Data
-from imgcls.runtime import Runtime
+from imgcls.runtime import Runtime, cpu_has_bf16
 
 
 def line(label: str, text: str) -> str:
@@ -74,8 +74,13 @@ def say_device(log: Logbook, runtime: Runtime, data: Data, *, resident: bool, wo
     log.say(line("device", f"{runtime.describe()}; {where}"))
 
 
-def say_speed(log: Logbook, config: TrainConfig, runtime: Runtime, is_compiled: bool, why: str) -> None:
-    """What compile and deterministic mean here, where either was asked for."""
+def say_speed(
+    log: Logbook, config: TrainConfig, runtime: Runtime, model: Component, is_compiled: bool, why: str
+) -> None:
+    """What compile and deterministic mean here, where either was asked for; that bf16 would pay, where it would."""
+    is_slow = config.precision == "auto" and runtime.device.type == "cpu" and model.name.startswith("resnet")
+    if is_slow and cpu_has_bf16():
+        log.say(line("", "precision=bf16 is about twice as fast on this CPU, with other rounding"))
     if config.compile is not False:
         log.say(line("compile", f"{'yes' if is_compiled else 'no'} ({why})"))
     if config.deterministic:

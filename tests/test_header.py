@@ -1,0 +1,48 @@
+"""The header says what compile, deterministic and precision amount to here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from imgcls import header
+from imgcls.config import Component, TrainConfig
+from imgcls.logbook import Logbook
+from imgcls.models.lenet import lenet
+from imgcls.runtime import Runtime
+
+
+def said(config: TrainConfig, capsys: pytest.CaptureFixture[str], *, model: str = "lenet", kind: str = "cpu") -> str:
+    runtime = Runtime(torch.device(kind), "fp32", 1)
+    header.say_speed(Logbook(is_main=True), config, runtime, Component("model", model, lenet, {}), False, "auto: why")
+    return capsys.readouterr().err
+
+
+def test_what_was_not_asked_for_is_not_said(
+    config: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said(config(), capsys) == ""
+    assert said(config("compile=auto"), capsys) == "compile  no (auto: why)\n"
+
+
+def test_deterministic_says_what_it_costs(
+    config: Callable[..., TrainConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "costs nothing on a CPU" in said(config("deterministic=true"), capsys)
+    assert "slower ones" in said(config("deterministic=true"), capsys, kind="cuda")
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16_is_pointed_out_where_it_pays(
+    has_bf16: bool,
+    config: Callable[..., TrainConfig],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(header, "cpu_has_bf16", lambda: has_bf16)
+    assert ("precision=bf16" in said(config(), capsys, model="resnet18")) is has_bf16
+    assert "precision=bf16" not in said(config(), capsys, model="lenet")
+    assert "precision=bf16" not in said(config("precision=fp32"), capsys, model="resnet18")
+    assert "precision=bf16" not in said(config(), capsys, model="resnet18", kind="cuda")
