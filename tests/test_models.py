@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from imgcls.config import Component, option_node, select
@@ -139,8 +140,28 @@ def test_the_resnet_stem_fits_the_image(
     assert ("chosen for the image size" in str(net.note)) is (stem == "auto")
 
 
-def test_resnet18_has_torchvisions_parameters() -> None:
-    assert parameters(build("resnet18", 3, (224, 224), 1000)) == 11_689_512
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_the_resnets_are_torchvisions(depth: int) -> None:
+    """The same layers under the same names, which compute the same with the same weights."""
+    ours = build(f"resnet{depth}", 3, (224, 224)).eval()
+    theirs: nn.Module = getattr(torchvision.models, f"resnet{depth}")(num_classes=10).eval()
+    ours.load_state_dict(theirs.state_dict())
+    images = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_the_resnets_begin_as_torchvisions() -> None:
+    """Convolutions at He's standard deviation over the fan-out; batch norms at one and zero."""
+    ours, theirs = (
+        build("resnet18", 3, (224, 224)).state_dict(),
+        torchvision.models.resnet18(num_classes=10).state_dict(),
+    )
+    for name, value in theirs.items():
+        assert float(ours[name].float().std(correction=0)) == pytest.approx(
+            float(value.float().std(correction=0)), rel=0.1
+        )
+        assert float(ours[name].float().mean()) == pytest.approx(float(value.float().mean()), abs=0.02)
 
 
 @pytest.mark.parametrize(("size", "name"), [((64, 64), "lenet"), ((64, 65), "resnet18"), ((8, 8), "lenet")])
