@@ -1,6 +1,10 @@
-"""Devices, precision, threads."""
+"""Devices, precision, threads, memory."""
 
 from __future__ import annotations
+
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -119,3 +123,23 @@ def test_tf32_is_off_inside_and_as_before_afterwards() -> None:
 
 def test_free_memory_is_less_than_all() -> None:
     assert 1 << 20 < Runtime(torch.device("cpu"), "fp32", 1).free_memory() < 1 << 50
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc only")
+def test_large_blocks_are_not_fetched_from_the_system_again_and_again() -> None:
+    program = """
+import resource, sys, torch
+from imgcls.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for i in range(11):
+    torch.ones(1 << 24)
+    if i == 0:
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
+"""
+    kept, plain = (
+        int(subprocess.run([sys.executable, "-c", program, word], capture_output=True, check=True).stdout)
+        for word in ("keep", "plain")
+    )
+    assert 50 * kept < plain

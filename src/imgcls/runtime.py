@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 PAYS_BACK: dict[tuple[str, str], int] = {}  # (device, model): updates after which compile=auto has paid (LOG.md)
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+KEPT_BYTES = 1 << 30
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -142,6 +146,17 @@ def cpu_has_bf16() -> bool:
         flags = next((line for line in file if line.startswith("flags")), "").split()
         return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what the steps free for the next one, where it is glibc.
+
+    By itself it hands large blocks back to the system and gets them anew, zeroed and page by page, at every step.
+    """
+    with contextlib.suppress(OSError, TypeError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
 
 
 def _free_ram() -> int:

@@ -28,7 +28,7 @@ from imgcls.keeper import Keeper, Signals, Validation, git_commit
 from imgcls.logbook import Logbook
 from imgcls.loop import fit
 from imgcls.prepare import fetcher_for, is_resident
-from imgcls.runtime import choose_device, rank_and_world, session
+from imgcls.runtime import choose_device, keep_freed_memory, rank_and_world, session
 from imgcls.studio import Studio
 
 __all__ = ["check", "resume", "train"]
@@ -217,6 +217,8 @@ def _train(run: Run, folder: Path, best: list[float] | None) -> None:
             None if best is None else (best[0], best[1], int(best[2])),
         )
         run.log.begin(step=run.state.step, total=config.epochs * len(run.loader), epochs=config.epochs)
+        if runtime.device.type == "cpu":
+            keep_freed_memory()
         fit(run.state, run.forward, run.loader, run.recipe, run.log, keeper)
 
 

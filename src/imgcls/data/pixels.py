@@ -204,25 +204,26 @@ class Preprocessing:
 class Normalise:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32 with mean 0 and deviation 1, channels last in memory.
 
-    Mean and deviation are laid out along a whole row (W * C): broadcasting over a last dimension of 3 is five times
-    slower.
+    Mean and deviation are laid out along a whole image (H * W * C): broadcasting over a last dimension of 3 is five
+    times slower, over a row of a small image half as slow again.
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
-        mean = torch.tensor(preprocessing.mean, dtype=torch.float64).repeat(preprocessing.width) * 255
-        std = torch.tensor(preprocessing.std, dtype=torch.float64).repeat(preprocessing.width) * 255
+        count = preprocessing.height * preprocessing.width
+        mean = torch.tensor(preprocessing.mean, dtype=torch.float64).repeat(count) * 255
+        std = torch.tensor(preprocessing.std, dtype=torch.float64).repeat(count) * 255
         self.scale = (1 / std).to(device, torch.float32)
         self.shift = (-mean / std).to(device, torch.float32)
 
     def __call__(self, images: Tensor) -> Tensor:
         batch, height, width, channels = images.shape
-        rows = images.reshape(batch, height, width * channels).to(torch.float32)
-        return rows.mul_(self.scale).add_(self.shift).view(batch, height, width, channels).permute(0, 3, 1, 2)
+        flat = images.reshape(batch, height * width * channels).to(torch.float32)
+        return flat.mul_(self.scale).add_(self.shift).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def inverse(self, images: Tensor) -> NDArray[np.uint8]:
         """A normalised batch back to uint8 (B, H, W, C), for pictures."""
-        rows = images.permute(0, 2, 3, 1).flatten(2).float()
-        pixels = ((rows - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
+        flat = images.permute(0, 2, 3, 1).flatten(1).float()
+        pixels = ((flat - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
         return pixels.view(len(images), images.shape[2], images.shape[3], images.shape[1]).cpu().numpy()
 
 
