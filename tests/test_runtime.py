@@ -96,6 +96,8 @@ def test_compile_auto_weighs_the_updates_of_the_run(monkeypatch: pytest.MonkeyPa
     assert choose_compile("auto", cpu, "mlp", 999) == (False, "auto: 999 updates, pays back after 1,000")
     assert choose_compile("auto", cpu, "mlp", 1000)[0]
     assert choose_compile("auto", cpu, "lenet", 10**9)[0] is False
+    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "mlp"): None})
+    assert choose_compile("auto", cpu, "mlp", 10**9) == (False, "auto: it is known to gain nothing with mlp on cpu")
     assert choose_compile("auto", torch.device("cuda", 0), "mlp", 10**9)[0] is False  # nobody has measured it there
     assert choose_compile(False, cpu, "mlp", 10**9)[0] is False
     assert choose_compile(True, cpu, "lenet", 1)[0]

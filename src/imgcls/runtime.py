@@ -23,7 +23,8 @@ from imgcls.errors import ConfigError, DeviceError
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-PAYS_BACK: dict[tuple[str, str], int] = {}  # (device, model): updates after which compile=auto has paid (LOG.md)
+# (device, model): updates after which compiling has paid, None: never (measured by benchmarks/compiling.py)
+PAYS_BACK: dict[tuple[str, str], int | None] = {("cpu", "mlp"): None, ("cpu", "lenet"): None, ("cpu", "resnet18"): None}
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 KEPT_BYTES = 1 << 30
@@ -238,9 +239,11 @@ def choose_compile(asked: bool | Literal["auto"], device: torch.device, model: s
         raise ConfigError(f"compile: {lacks}; install one, name it in CXX, or use compile=false")
     if asked != "auto":
         return asked, "as asked"
-    worth = PAYS_BACK.get((device.type, model))
-    if worth is None:
+    if (device.type, model) not in PAYS_BACK:
         return False, f"auto: nothing known to be gained with {model} on {device.type}"
+    worth = PAYS_BACK[device.type, model]
+    if worth is None:
+        return False, f"auto: it is known to gain nothing with {model} on {device.type}"
     if device.type == "cpu" and lacks:
         return False, f"auto: {lacks}"
     if steps < worth:
