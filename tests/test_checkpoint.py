@@ -6,7 +6,9 @@ import ast
 import json
 import pickle
 import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors
@@ -15,10 +17,14 @@ import torch
 from torch import nn
 
 from imgcls import checkpoint as checkpoints
-from imgcls.checkpoint import State, decode, encode, read, write_whole
+from imgcls.checkpoint import State, decode, read, write_whole
 from imgcls.errors import CheckpointError, RunError
 
 META = {"format_version": 1, "imgcls": "0.1.0", "classes": ["ä", '"sha256":"'], "step": 3}
+
+
+def encode(tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> bytes:
+    return b"".join(checkpoints.encode(tensors, meta))
 
 
 def small_file() -> bytes:
@@ -49,6 +55,26 @@ def test_equal_content_gives_equal_bytes() -> None:
 def test_channels_last_tensors_keep_their_values() -> None:
     tensor = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     assert torch.equal(decode(encode({"x": tensor}, META), Path("x")).tensors["x"], tensor)
+
+
+@pytest.mark.parametrize("dtype", list(checkpoints.TYPES), ids=str)
+def test_every_type_and_shape_comes_back(dtype: torch.dtype) -> None:
+    tensors = {
+        "matrix": torch.arange(6).view(2, 3).to(dtype),
+        "number": torch.tensor(1).to(dtype),
+        "nothing": torch.empty(0, 3, dtype=dtype),
+        "odd": torch.ones(3, dtype=torch.uint8),
+    }
+    found = decode(encode(tensors, META), Path("x")).tensors
+    assert {name: (one.dtype, one.shape) for name, one in found.items()} == {
+        name: (one.dtype, one.shape) for name, one in tensors.items()
+    }
+    assert all(torch.equal(found[name], one) for name, one in tensors.items())
+
+
+def test_a_type_that_the_format_has_not_is_named() -> None:
+    with pytest.raises(RunError, match=r"model\.x: it is of type torch\.complex128"):
+        encode({"model.x": torch.zeros(1, dtype=torch.complex128)}, META)
 
 
 def test_tied_weights_are_stored_each_by_itself() -> None:

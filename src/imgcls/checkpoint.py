@@ -28,6 +28,19 @@ FORMAT = 1
 NO_DIGEST = "0" * 64
 DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 PLAIN = ("format", "imgcls", "sha256")  # metadata that is text, not JSON
+TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}  # as the format calls them
 LARGEST_SIDE, MOST_THREADS = 4096, 1024
 LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
 GROUP = "group "  # before the number of a parameter group, among the optimizer's numbers: no parameter is called so
@@ -66,30 +79,29 @@ class Checkpoint:
 # --- bytes -----------------------------------------------------------------------------------------------------------
 
 
-def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
-    """The file's bytes, the same for the same content."""
-    body = safetensors.torch.save(_apart(tensors))
-    size = int.from_bytes(body[:8], "little")
-    header = json.loads(body[8 : 8 + size])
+def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> list[bytes | memoryview]:
+    """The file's bytes, the same for the same content, in parts: the header and each tensor, nothing copied twice.
+
+    Write the parts before the tensors change. Raises RunError for a tensor of a type that the format has not.
+    """
     strings = {key: value if key in PLAIN else json.dumps(value) for key, value in sorted(meta.items())}
-    header = {"__metadata__": {"format": "pt", "sha256": NO_DIGEST, **strings}, **header}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", "sha256": NO_DIGEST, **strings}}
+    parts: list[memoryview] = []
+    offset = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):  # aligned so
+        if tensor.dtype not in TYPES:
+            raise RunError(f"a checkpoint cannot hold {name}: it is of type {tensor.dtype}")
+        end = offset + tensor.nbytes
+        header[name] = {"dtype": TYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        parts.append(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    whole = len(text).to_bytes(8, "little") + text + body[8 + size :]
-    return whole.replace(NO_DIGEST.encode(), hashlib.sha256(whole).hexdigest().encode(), 1)
-
-
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, contiguous, those that share memory (tied weights) copied: each is stored by itself."""
-    plain: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in sorted(tensors.items()):
-        own = tensor.detach().cpu().contiguous()
-        if own.untyped_storage().data_ptr() in seen:
-            own = own.clone()
-        seen.add(own.untyped_storage().data_ptr())
-        plain[name] = own
-    return plain
+    head = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(head)
+    for part in parts:
+        digest.update(part)
+    return [head.replace(NO_DIGEST.encode(), digest.hexdigest().encode(), 1), *parts]
 
 
 def decode(data: bytes, path: Path) -> Checkpoint:
@@ -163,8 +175,8 @@ def _are_numbers(values: Any, count: int) -> bool:
     )
 
 
-def write_whole(path: Path, data: bytes, *, keep_as: Path | None = None) -> None:
-    """Replace path by data at once or not at all; what stood there becomes ``keep_as``.
+def write_whole(path: Path, *parts: bytes | memoryview, keep_as: Path | None = None) -> None:
+    """Replace path by these bytes at once or not at all; what stood there becomes ``keep_as``.
 
     The folder has one writer (rundir.py's lock), so a temporary file that a kill left behind is simply written anew.
     """
@@ -172,7 +184,7 @@ def write_whole(path: Path, data: bytes, *, keep_as: Path | None = None) -> None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         if keep_as is not None and path.exists():

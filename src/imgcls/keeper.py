@@ -174,7 +174,7 @@ class Keeper(Watch):
         meta = {**self.meta, "step": state.step, "epochs_done": state.epochs, **more}
         folder = self.folder / "checkpoints"
         keep_as = folder / checkpoints.PREV if name == checkpoints.LAST else None
-        checkpoints.write_whole(folder / name, checkpoints.encode(tensors, meta), keep_as=keep_as)
+        checkpoints.write_whole(folder / name, *checkpoints.encode(tensors, meta), keep_as=keep_as)
 
 
 def quality(row: Row) -> tuple[float, float, int]:
