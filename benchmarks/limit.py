@@ -55,12 +55,13 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     from imgcls.compose import Composer, read_all
     from imgcls.config import TrainConfig, parse
     from imgcls.logbook import Logbook
-    from imgcls.runtime import session
+    from imgcls.runtime import keep_freed_memory, session
 
     composer = Composer()
     words = [*words, f"epochs={2 * (repeats + 1)}", "batch_size=128", f"threads={THREADS}", "device=cpu"]
     config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
     with session(config.device, config.precision, config.threads) as runtime:
+        keep_freed_memory()  # as a run does
         run = train.build(config, train.choose_parts(config), runtime, Logbook(is_main=False), {})
         rows = [{**paired_epoch(run), "parts": parts_epoch(run)} for _ in range(repeats + 1)]
         found = {"steps": len(run.loader), "images": len(run.data.splits.train), "repeats": rows[1:]}
