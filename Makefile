@@ -6,7 +6,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 FAST := not slow and not gpu and not network
 
-.PHONY: demo test test-all check lint format clean
+.PHONY: demo test test-all faults check lint format clean
 
 demo: $(VENV)/installed  ## install, and train on real images that need no download
 	$(BIN)/imgcls train
@@ -16,6 +16,9 @@ test: $(VENV)/installed-dev  ## install, and run the fast tests
 
 test-all: $(VENV)/installed-dev  ## all tests that this machine can run
 	$(BIN)/python -m pytest -n $(JOBS)
+
+faults: $(VENV)/installed-dev  ## the fault tests with their full counts: some minutes
+	$(BIN)/python -m tests.faults --full --out benchmarks/results/faults.md
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -12,6 +12,8 @@ import torch
 
 from imgcls.compose import Composer, read_all
 from imgcls.config import TrainConfig, parse
+from imgcls.data.imagefolder import imagefolder as class_folders
+from imgcls.data.source import Source
 
 SMALL = ("dataset.limit=200", "dataset.test_limit=60", "epochs=2", "batch_size=32", "threads=1")
 
@@ -47,6 +49,11 @@ def real_data() -> str:
     if not root:
         pytest.skip("IMGCLS_DATA is not set")
     return root
+
+
+def imagefolder(**knobs: Any) -> Source:
+    """Class folders, the knobs that are not given as in conf/."""
+    return class_folders(**({"root": None, "follow_links": True, "verify": False, "on_error": "error"} | knobs))
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:

@@ -393,7 +393,7 @@ def test_every_group_refuses_what_is_no_option(group: str, capsys: Capture) -> N
 ODD: list[tuple[list[str], str]] = [
     # keys that other trainers have, and that are not built yet
     *[([f"{key}=1"], f"unknown key '{key}'") for key in
-      ("devices", "ema", "attack", "patience", "monitor", "accumulate", "clip_grad")],
+      ("devices", "attack")],
     (["lr=0.1"], "did you mean 'optimizer.lr' (now 0.005)?"),
     (["image_size=3"], "did you mean 'dataset.image_size'"),
     (["batchsize=3"], "did you mean 'batch_size' (now 'auto')?"),

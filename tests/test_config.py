@@ -42,7 +42,7 @@ from imgcls.losses import LOSSES
 from imgcls.models import MODELS
 from imgcls.optim import OPTIMIZERS
 from imgcls.schedules import SCHEDULERS
-from imgcls.stored import FIRST_KEYS, completed
+from imgcls.stored import FIRST_KEYS, completed, completed_dataset
 from imgcls.yamlcheck import check_yaml
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
@@ -372,8 +372,15 @@ def test_a_configuration_of_the_first_version_gets_the_keys_that_came_later() ->
 
 
 def test_what_is_stored_is_not_completed_over() -> None:
-    newer = {"experiment": "mnist_99", "compile": "auto"}
-    assert completed(yaml.safe_load(FIRST) | newer) == yaml.safe_load(FIRST) | newer
+    newer = {"experiment": "mnist_99", "compile": "auto", "ema": 0.5}
+    given = yaml.safe_load(FIRST) | newer
+    assert completed(given) | given == completed(given)
+    of_old = {"name": "imagefolder", "root": "photos"}
+    assert completed_dataset(of_old | {"verify": True}) == of_old | {
+        "follow_links": True,
+        "verify": True,
+        "on_error": "error",
+    }
 
 
 @pytest.mark.parametrize("key", sorted(FIRST_KEYS))

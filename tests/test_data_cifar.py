@@ -190,6 +190,25 @@ def test_an_archive_that_cannot_be_unpacked_leaves_no_half_of_it(
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["cifar-10-python.tar.gz"]
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, "large"])
+def test_links_special_files_and_bombs_in_an_archive_are_refused(
+    kind: bytes | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w:gz") as tar:
+        member = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+        if isinstance(kind, bytes):
+            member.type, member.linkname = kind, "/etc/passwd"
+        tar.addfile(member)
+    if kind == "large":
+        monkeypatch.setattr(cifar, "LARGEST", -1)
+    content = memory.getvalue()
+    serve(content, monkeypatch, md5=hashlib.md5(content).hexdigest())
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz: refused, "):
+        cifar10(root=str(tmp_path / "data"), download=True)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["cifar-10-python.tar.gz"]
+
+
 def test_the_real_cifar10_has_its_known_counts(real_data: str) -> None:
     if not Path(real_data, "cifar-10-batches-py").is_dir():
         pytest.skip("no CIFAR-10 in IMGCLS_DATA")

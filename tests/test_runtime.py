@@ -92,27 +92,36 @@ def test_determinism_is_asked_of_torch_on_a_gpu(monkeypatch: pytest.MonkeyPatch)
 def test_compile_auto_weighs_the_updates_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setenv("CXX", "sh")  # something that is there
-    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "mlp"): 1000})
-    assert choose_compile("auto", cpu, "mlp", 999) == (False, "auto: 999 updates, pays back after 1,000")
-    assert choose_compile("auto", cpu, "mlp", 1000)[0]
-    assert choose_compile("auto", cpu, "lenet", 10**9)[0] is False
-    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "mlp"): None})
-    assert choose_compile("auto", cpu, "mlp", 10**9) == (False, "auto: it is known to gain nothing with mlp on cpu")
-    assert choose_compile("auto", torch.device("cuda", 0), "mlp", 10**9)[0] is False  # nobody has measured it there
-    assert choose_compile(False, cpu, "mlp", 10**9)[0] is False
-    assert choose_compile(True, cpu, "lenet", 1)[0]
+    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "fp32", "mlp"): 1000})
+    assert choose_compile("auto", cpu, "fp32", "mlp", 999) == (False, "auto: 999 updates, pays back after 1,000")
+    assert choose_compile("auto", cpu, "fp32", "mlp", 1000)[0]
+    assert choose_compile("auto", cpu, "fp32", "lenet", 10**9)[0] is False
+    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "fp32", "mlp"): None})
+    assert choose_compile("auto", cpu, "fp32", "mlp", 10**9) == (
+        False,
+        "auto: nothing gained with mlp in fp32 on cpu where it was measured",
+    )
+    assert (
+        choose_compile("auto", torch.device("cuda", 0), "fp32", "mlp", 10**9)[0] is False
+    )  # nobody has measured it there
+    assert choose_compile(False, cpu, "fp32", "mlp", 10**9)[0] is False
+    assert choose_compile("auto", cpu, "bf16", "mlp", 10**9) == (
+        False,
+        "auto: nothing known to be gained with mlp in bf16 on cpu",
+    )
+    assert choose_compile(True, cpu, "fp32", "lenet", 1)[0]
 
 
 def test_without_a_compiler_auto_does_without_and_true_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "mlp"): 1})
-    assert choose_compile("auto", cpu, "mlp", 10) == (
+    monkeypatch.setattr(runtime, "PAYS_BACK", {("cpu", "fp32", "mlp"): 1})
+    assert choose_compile("auto", cpu, "fp32", "mlp", 10) == (
         False,
         "auto: it needs a C++ compiler, and 'no-such-compiler' is not there",
     )
     with pytest.raises(ConfigError, match=r"compile: it needs a C\+\+ compiler, .*compile=false"):
-        choose_compile(True, cpu, "mlp", 10)
+        choose_compile(True, cpu, "fp32", "mlp", 10)
 
 
 def test_tf32_is_off_inside_and_as_before_afterwards() -> None:
@@ -134,9 +143,9 @@ import resource, sys, torch
 from imgcls.runtime import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
-for i in range(12):
+for i in range(30):
     torch.empty(1 << 24).fill_(1)
-    if i == 1:
+    if i == 19:  # the heap has found its size
         start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
 """
@@ -144,4 +153,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
         int(subprocess.run([sys.executable, "-c", program, word], capture_output=True, check=True).stdout)
         for word in ("keep", "plain")
     )
-    assert 5 * kept < plain
+    assert 50 * kept < plain
+
+
+@pytest.mark.parametrize("missing", ["SC_AVPHYS_PAGES", "all"])
+def test_where_the_system_does_not_say_what_memory_is_free(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = runtime.os.sysconf
+
+    def sysconf(name: str) -> int:
+        if missing in (name, "all"):
+            raise ValueError("unrecognized configuration name")
+        return real(name)
+
+    monkeypatch.setattr(runtime.os, "sysconf", sysconf)
+    monkeypatch.setattr("builtins.open", lambda *args, **more: (_ for _ in ()).throw(OSError))
+    expected = runtime.UNKNOWN_RAM if missing == "all" else real("SC_PHYS_PAGES") * real("SC_PAGE_SIZE") // 2
+    assert runtime._free_ram() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -26,6 +27,7 @@ from imgcls.optim import OPTIMIZERS, parameter_groups
 from imgcls.prepare import (
     Data,
     DataChoice,
+    auto_workers,
     choose_data,
     fetcher_for,
     fitting_batch,
@@ -38,7 +40,6 @@ from imgcls.runtime import Runtime, choose_compile, choose_device, choose_precis
 from imgcls.schedules import SCHEDULERS
 
 ClassCount = Annotated[int, Range(low=1, high=100_000)]
-AUTO_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -120,13 +121,15 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
 
     where = stored.get("loader", config.loader) if config.loader == "auto" else config.loader
     resident = is_resident(train, shape, runtime, where)
-    workers = min(AUTO_WORKERS, runtime.threads) if config.workers == "auto" else int(config.workers)
+    workers = auto_workers(runtime) if config.workers == "auto" else int(config.workers)
     seeding.seed_default(config.seed, "weights")
     module = runtime.place(build_model(model, shape, len(data.source.classes)))
     optimizer = _optimizer(parts.optimizer, module)
     say_model(log, module, model, config, optimizer, batch_size)
     say_device(log, runtime, data, resident=resident, workers=workers)
 
+    if config.patience is not None and data.splits.val is None:
+        raise ConfigError("patience: there is no validation part to watch; set dataset.val_fraction or patience=null")
     loader = Loader(
         fetcher_for(train, shape, runtime, resident=resident, workers=workers),
         train.labels,
@@ -137,9 +140,11 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
         rank=runtime.rank,
         world=runtime.world,
     )
-    is_compiled, why = choose_compile(
-        stored.get("compile", config.compile), runtime.device, model.name, config.epochs * len(loader)
-    )
+    steps = config.epochs * len(loader)
+    if "compile" in stored and config.compile == "auto":
+        is_compiled, why = bool(stored["compile"]), "auto, as the run began"
+    else:
+        is_compiled, why = choose_compile(config.compile, runtime.device, runtime.precision, model.name, steps)
     say_speed(log, config, runtime, model, is_compiled, why)
     if len(train) // len(loader) < runtime.world:
         raise ConfigError(f"batch_size: {batch_size} is too small to share out over {runtime.world} processes")
@@ -152,10 +157,14 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
         normalise=shape.normaliser(runtime.device),
         loss=parts.loss(),
         autocast=runtime.autocast,
+        accumulate=config.accumulate,
+        clip_grad=config.clip_grad,
+        ema=config.ema,
         rank=runtime.rank,
         world=runtime.world,
     )
-    state = State(module, optimizer, runtime.scaler(), runtime.zeros(3))
+    average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
+    state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     chosen = {
         "device": runtime.device.type,
         "precision": runtime.precision,

@@ -1,7 +1,8 @@
 """Checkpoints: one self-sufficient safetensors file each, with a checksum over the whole file, and no pickle.
 
-Tensors: ``model.*``, ``optimizer.PARAMETER.SLOT``, ``progress.*``, ``scaler.*``. Metadata: JSON strings (format, step,
-config, classes, preprocessing, ...) and ``sha256``: the SHA-256 of the file with the 64 digits themselves set to zeros.
+Tensors: ``model.*``, ``ema.*``, ``optimizer.PARAMETER.SLOT``, ``progress.*``, ``scaler.*``. Metadata: JSON strings
+(format, step, config, classes, preprocessing, ...) and ``sha256``: the SHA-256 of the file with the 64 digits
+themselves set to zeros.
 Two runs of the same configuration write the same bytes: there is no clock time inside.
 """
 
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,11 @@ TYPES = {
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
-    torch.complex64: "C64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.int64: "I64",
     torch.int32: "I32",
     torch.int16: "I16",
@@ -43,6 +49,7 @@ TYPES = {
 }  # as the format calls them
 LARGEST_SIDE, MOST_THREADS = 4096, 1024
 LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
+MODEL, AVERAGE = "model.", "ema."  # before the names of the weights, and of their moving average
 GROUP = "group "  # before the number of a parameter group, among the optimizer's numbers: no parameter is called so
 LAST, PREV, BEST = "last.safetensors", "prev.safetensors", "best.safetensors"
 
@@ -52,7 +59,8 @@ class State:
     """All that a run's future depends on, beside its configuration.
 
     module: the raw one, whatever it is wrapped in to compute. sums: loss, hits and images of the epoch so far, (3,).
-    step: updates done; epochs: epochs finished, their line in metrics.jsonl included.
+    step: updates done; epochs: epochs finished, their line in metrics.jsonl included. average: the moving average of
+    the weights, if the run has one.
     """
 
     module: nn.Module
@@ -61,6 +69,12 @@ class State:
     sums: Tensor
     step: int = 0
     epochs: int = 0
+    average: nn.Module | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """The module that is validated and kept as the best: the average where there is one."""
+        return self.module if self.average is None else self.average
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,8 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> list[bytes
 
     Write the parts before the tensors change. Raises RunError for a tensor of a type that the format has not.
     """
+    if sys.byteorder != "little":
+        raise RunError("checkpoints are written on little-endian machines only: the format's numbers are so")
     strings = {key: value if key in PLAIN else json.dumps(value) for key, value in sorted(meta.items())}
     header: dict[str, Any] = {"__metadata__": {"format": "pt", "sha256": NO_DIGEST, **strings}}
     parts: list[memoryview] = []
@@ -220,14 +236,22 @@ def read(path: Path) -> Checkpoint:
 # --- state -----------------------------------------------------------------------------------------------------------
 
 
-def model_tensors(module: nn.Module) -> dict[str, Tensor]:
+def model_tensors(module: nn.Module, prefix: str = MODEL) -> dict[str, Tensor]:
     """The module's parameters and buffers, as they are stored."""
-    return {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+    return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def unstorable(module: nn.Module) -> str | None:
+    """The first parameter or buffer of a type that a checkpoint cannot hold: 'NAME (TYPE)'."""
+    wrong = (f"{name} ({one.dtype})" for name, one in module.state_dict().items() if one.dtype not in TYPES)
+    return next(wrong, None)
 
 
 def state_tensors(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of the state, and the optimizer's plain numbers by name."""
     tensors = model_tensors(state.module) | {"progress.sums": state.sums}
+    if state.average is not None:
+        tensors |= model_tensors(state.average, AVERAGE)
     numbers: dict[str, Any] = {}
     names = {id(parameter): name for name, parameter in state.module.named_parameters()}
     for parameter, slots in state.optimizer.state.items():
@@ -250,9 +274,9 @@ def state_tensors(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, numbers
 
 
-def load_module(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Put the checkpoint's weights into the module. Names, shapes, types and finiteness are checked first."""
-    stored, wanted = checkpoint.part("model."), module.state_dict()
+def check_fits(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) -> None:
+    """Raises CheckpointError unless the checkpoint's weights have the module's names, shapes and types."""
+    stored, wanted = checkpoint.part(prefix), module.state_dict()
     wrong = [f"{name} (missing)" for name in wanted if name not in stored]
     wrong += [f"{name} (unknown)" for name in stored if name not in wanted]
     for name, tensor in wanted.items():
@@ -262,6 +286,12 @@ def load_module(module: nn.Module, checkpoint: Checkpoint) -> None:
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise CheckpointError(f"{checkpoint.path}: its tensors do not fit its model: {', '.join(wrong[:3])}{more}")
+
+
+def load_module(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) -> None:
+    """Put the checkpoint's weights into the module, if they fit and are finite."""
+    check_fits(module, checkpoint, prefix)
+    stored = checkpoint.part(prefix)
     for name, tensor in stored.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{checkpoint.path}: {name} holds numbers that are not finite")
@@ -273,6 +303,8 @@ def load_state(state: State, checkpoint: Checkpoint) -> None:
     if "progress.sums" not in checkpoint.tensors:
         raise CheckpointError(f"{checkpoint.path}: holds weights only, no optimizer state; resume from {LAST}")
     load_module(state.module, checkpoint)
+    if state.average is not None:
+        load_module(state.average, checkpoint, AVERAGE)
     try:
         _load_optimizer(state, checkpoint)
         if state.scaler is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from imgcls import __version__
 from imgcls.argv import Line, joined, sort_out
-from imgcls.errors import ConfigError, DeviceError, ImgclsError, Terminated
+from imgcls.errors import ConfigError, DeviceError, ImgclsError, Terminated, is_out_of_memory
 
 if TYPE_CHECKING:
     from imgcls.compose import Composer, Override
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM raises, as SIGINT does: files are closed, and the message is said."""
+    """SIGTERM raises, as SIGINT does: files are closed, and the message is said. SIGUSR1 has nothing to save yet."""
 
     def terminate(number: int, frame: Any) -> None:
         raise Terminated
@@ -88,16 +88,19 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+    if hasattr(signal, "SIGUSR1"):
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _unexpected(error: Exception) -> str:
     text = " ".join(str(error).split())[:300]
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return f"out of memory; try a smaller batch_size or dataset.image_size ({text[:120]})"
     return f"{type(error).__name__}: {text} (--debug shows where)"
 

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 
 from imgcls.errors import ConfigError
-from imgcls.knobs import Count, Range, Seed
+from imgcls.knobs import Count, Positive, Range, Seed
 
 Node = dict[str, Any]
 T = TypeVar("T")
@@ -46,6 +46,11 @@ class TrainConfig:
     experiment: str | None  # the recipe's name, for the record: what it said stands in the other keys
     epochs: Count
     batch_size: Literal["auto"] | Count
+    accumulate: Count
+    clip_grad: Positive | None
+    ema: Annotated[float, Range(above=0, below=1)] | None
+    patience: Count | None
+    monitor: Literal["val_accuracy", "val_loss"]
     seed: Seed
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]

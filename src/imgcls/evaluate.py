@@ -22,8 +22,9 @@ from imgcls.data.splits import split
 from imgcls.errors import CheckpointError, ConfigError, DataError
 from imgcls.inference import Trained, check_finite, describe_parts, infer, restore, versions
 from imgcls.logbook import Logbook, read_rows
-from imgcls.prepare import DataChoice, choose_data, fetcher_for, is_resident, load_source
+from imgcls.prepare import DataChoice, auto_workers, choose_data, fetcher_for, is_resident, load_source
 from imgcls.runtime import Runtime, choose_device, choose_precision, exact_fp32, session
+from imgcls.stored import completed_dataset
 
 WORST = 8  # classes in the table, if there are more than
 ALL_ROWS = 12
@@ -43,14 +44,18 @@ def assess(
     return metrics.report(logits, images.labels, trained.classes), logits
 
 
-def complete(report: Report, trained: Trained, split_name: str, dataset: str) -> Report:
-    """The report with what it is a report of, in the order of the contract."""
+def complete(report: Report, trained: Trained, split_name: str, dataset: str, skipped: int) -> Report:
+    """The report with what it is a report of, in the order of the contract.
+
+    skipped: files of the data set that were left out since they are broken (dataset.on_error=skip).
+    """
     meta = trained.checkpoint.meta
     return {
         "split": split_name,
         **report,
         "model": meta["model"]["name"],
         "dataset": dataset,
+        "skipped": skipped,
         "checkpoint": str(trained.checkpoint.path),
         "epoch": meta["epochs_done"],
         "parameters": trained.parameters,
@@ -163,8 +168,8 @@ def evaluate(
         log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
         log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
         log.say(f"device   {runtime.describe()}\n")
-        report, logits = assess(trained, images, runtime, loader="auto", workers=0)
-    report = complete(report, trained, config.split, choice.name)
+        report, logits = assess(trained, images, runtime, loader="auto", workers=auto_workers(runtime))
+    report = complete(report, trained, config.split, choice.name, source.skipped)
     folder = (
         Path(os.path.expanduser(config.output))
         if config.output
@@ -186,14 +191,15 @@ def _choose(
     node = dataset
     if node is None:
         try:
-            node = {**meta["config"]["dataset"], **changes}
+            node = completed_dataset({**meta["config"]["dataset"], **changes})
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 "the checkpoint does not say which data set it is from; name one by dataset=..."
             ) from error
-        unknown = [key for key in changes if key not in meta["config"]["dataset"]]
+        own = completed_dataset(meta["config"]["dataset"])
+        unknown = [key for key in changes if key not in own]
         if unknown:
-            known = {f"dataset.{key}": value for key, value in meta["config"]["dataset"].items()}
+            known = {f"dataset.{key}": value for key, value in own.items()}
             raise configs.unknown_key(f"dataset.{unknown[0]}", known)
     name = str(node.get("name"))
     return choose_data(node, trusted=dataset is not None or name in own_names)

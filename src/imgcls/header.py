@@ -58,7 +58,16 @@ def say_model(
     lr = optimizer.param_groups[0].get("lr")
     rate = f" lr {lr:g}" if isinstance(lr, float) else ""
     method = f"{config.optimizer['name']}{rate}, {config.scheduler['name']}"
-    log.say(line("model", f"{model.name}{auto}, {count:,} parameters; {method}; batch {batch}"))
+    whole = f"batch {batch}{f' in {config.accumulate} parts' if config.accumulate > 1 else ''}"
+    log.say(line("model", f"{model.name}{auto}, {count:,} parameters; {method}; {whole}"))
+    extras = {
+        "weights averaged (ema {:g})": config.ema,
+        "gradient's norm at most {:g}": config.clip_grad,
+        "stops after {} epochs without a better one": config.patience,
+        "best by {}": None if config.monitor == "val_accuracy" else config.monitor,
+    }
+    if said := [words.format(value) for words, value in extras.items() if value is not None]:
+        log.say(line("", "; ".join(said)))
     if note := getattr(module, "note", ""):
         log.say(line("", note))
 

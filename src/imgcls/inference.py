@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from imgcls import checkpoint as checkpoints
 from imgcls.checkpoint import Checkpoint
 from imgcls.config import Component, select
 from imgcls.data.loaders import Fetcher, evaluation_batch, in_order
 from imgcls.data.pixels import Preprocessing
-from imgcls.errors import CheckpointError, ConfigError, DataError
+from imgcls.errors import CheckpointError, ConfigError, DataError, is_out_of_memory
 from imgcls.models import MODELS
 from imgcls.runtime import Runtime
 
@@ -44,6 +47,8 @@ def build_model(component: Component, preprocessing: Preprocessing, num_classes:
     module = component(channels=preprocessing.channels, image_size=size, num_classes=num_classes)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"model.name={component.name}: expected a torch module, got {type(module).__name__}")
+    if wrong := checkpoints.unstorable(module):
+        raise ConfigError(f"model.name={component.name}: a checkpoint cannot hold its {wrong}")
     if ":" in component.name:
         _try_out(component.name, module, preprocessing, num_classes)
     return module
@@ -80,24 +85,62 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
         component = select(MODELS, node, "model", facts=MODEL_FACTS, trusted=node.get("name") in own_names)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: its description of the model is incomplete ({error})") from error
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced at once
+    has_average = any(name.startswith(checkpoints.AVERAGE) for name in checkpoint.tensors)
+    prefix = checkpoints.AVERAGE if has_average else checkpoints.MODEL
+    with torch.random.fork_rng(devices=[]), _no_larger_than(checkpoint, prefix):  # the weights drawn are replaced
         module = build_model(component, preprocessing, len(classes))
-    checkpoints.load_module(module, checkpoint)
+    checkpoints.load_module(module, checkpoint, prefix)
     return Trained(runtime.place(module).eval(), classes, preprocessing, checkpoint)
 
 
+@contextlib.contextmanager
+def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
+    """Inside, a model of more numbers than the checkpoint holds is refused before they are drawn: memory is lazy."""
+    room = sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
+    refusal = CheckpointError(f"{checkpoint.path}: its tensors do not fit its model, which is larger than they are")
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal room
+        room -= 0 if parameter is None else parameter.numel()
+        if room < 0:
+            raise refusal
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise refusal from error
+        raise
+    finally:
+        handle.remove()
+
+
 def infer(
-    module: nn.Module, fetcher: Fetcher, count: int, preprocessing: Preprocessing, runtime: Runtime
+    module: nn.Module,
+    fetcher: Fetcher,
+    count: int,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    between: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float32]:
-    """Logits of ``count`` images in order, (N, C); the processes share the work, and each gets the whole."""
+    """Logits of ``count`` images in order, (N, C); the processes share the work, and each gets the whole.
+
+    between: called after each batch; what it raises ends the work.
+    """
     normalise = preprocessing.normaliser(runtime.device)
     batch = evaluation_batch(preprocessing, runtime.device)
     mine = in_order(count, batch, runtime.rank, runtime.world)
     was_training = module.training
     module.eval()
-    with torch.inference_mode(), runtime.autocast():
-        logits = [module(normalise(images)).float() for images in fetcher.batches(mine)]
-    module.train(was_training)
+    logits = []
+    try:
+        with torch.inference_mode(), runtime.autocast():
+            for images in fetcher.batches(mine):
+                logits.append(module(normalise(images)).float())
+                between()
+    finally:
+        module.train(was_training)
     sizes = [len(rows) for rows in in_order(count, batch)]
     return runtime.gather_batches(logits, sizes)
 

@@ -11,12 +11,13 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from imgcls import checkpoint as checkpoints
 from imgcls.checkpoint import State
+from imgcls.config import TrainConfig, every_of
 from imgcls.data.loaders import Fetcher
 from imgcls.data.pixels import Preprocessing
 from imgcls.data.source import Images
@@ -27,13 +28,26 @@ from imgcls.loop import Watch
 from imgcls.metrics import cross_entropy
 from imgcls.runtime import Runtime
 
+SAVE, STOP = 1, 2  # what signals ask for, the stronger the higher
+WEIGHTS = (checkpoints.MODEL, checkpoints.AVERAGE)
+
+Quality = tuple[float, float, int]
+Best = tuple[Quality, int]
+
 
 class Signals:
-    """SIGINT and SIGTERM set a number that the run looks at after each step; a second one ends the process at once."""
+    """SIGINT and SIGTERM set a number that the run looks at after each step; a second one ends the process at once.
+
+    SIGUSR1 (where there is one) asks to save and go on.
+    """
 
     def __init__(self) -> None:
         self.received = 0
+        self.wants_save = False
         self._before: dict[int, Any] = {}
+
+    def _ask_to_save(self, number: int, frame: FrameType | None) -> None:
+        self.wants_save = True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
@@ -44,6 +58,8 @@ class Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._receive)
+            if hasattr(signal, "SIGUSR1"):
+                self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_to_save)
         return self
 
     def __exit__(
@@ -51,6 +67,10 @@ class Signals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+class _Interrupted(Exception):
+    """A signal came during validation."""
 
 
 @dataclass(frozen=True)
@@ -63,29 +83,28 @@ class Validation:
 
 
 class Keeper(Watch):
-    """Validates, saves and stops a run of ``epochs`` epochs.
+    """Validates, saves and stops a run.
 
-    meta: what every checkpoint says beside its tensors. every: (steps, seconds) between two saves within an epoch.
-    resume_command: what is printed when the run is stopped. best: the quality of the best epoch so far.
+    meta: what every checkpoint says beside its tensors. resume_command: what is printed when the run is stopped.
+    best: quality and number of the best epoch so far.
     """
 
     def __init__(
         self,
         folder: Path,
-        epochs: int,
+        config: TrainConfig,
         validation: Validation | None,
-        every: tuple[int | None, float | None],
         meta: dict[str, Any],
         runtime: Runtime,
         log: Logbook,
         signals: Signals,
         resume_command: str,
-        best: tuple[float, float, int] | None = None,
+        best: Best | None = None,
     ) -> None:
         self.folder = folder
-        self.epochs = epochs
+        self.config = config
         self.validation = validation
-        self.every_steps, self.every_seconds = every
+        self.every_steps, self.every_seconds = every_of(config.checkpoint_every)
         self.meta = meta
         self.runtime = runtime
         self.log = log
@@ -95,12 +114,14 @@ class Keeper(Watch):
         self.saved_at = time.monotonic()
 
     def after_step(self, state: State) -> None:
-        """See Watch: save every so often, and stop when asked to."""
-        stop = self.runtime.any(bool(self.signals.received))
-        if stop or self._is_due(state.step):
+        """See Watch: save every so often and when asked to, and stop when asked to."""
+        asked = self.runtime.most(STOP if self.signals.received else SAVE if self.signals.wants_save else 0)
+        if asked or self._is_due(state.step):
             self.save_last(state)
-        if stop:
+        if asked == STOP:
             self._stop(state)
+        if asked == SAVE:
+            self.log.say(f"saved at step {state.step:,}, as SIGUSR1 asks")
 
     def _is_due(self, step: int) -> bool:
         if self.every_steps is not None:
@@ -109,7 +130,7 @@ class Keeper(Watch):
             return False
         return self.runtime.any(time.monotonic() - self.saved_at >= self.every_seconds)  # clocks differ
 
-    def _stop(self, state: State) -> None:
+    def _stop(self, state: State) -> NoReturn:
         number = self.signals.received or int(signal.SIGTERM)
         raise Stopped(
             f"stopped by {signal.Signals(number).name} and saved at step {state.step:,}; "
@@ -134,27 +155,44 @@ class Keeper(Watch):
             "seconds": round(seconds, 4),
             "images_per_second": round(images / max(seconds, 1e-9), 1),
         }
-        is_best = self.best is None or quality(row) > self.best
-        self.best = quality(row) if is_best else self.best
-        state.epochs += 1
-        self.log.epoch(row, is_best=is_best, is_last=state.epochs == self.epochs)
+        value, state.epochs = quality(row, self.config.monitor), state.epochs + 1
+        is_best = self.best is None or value > self.best[0]
+        self.best = (value, state.epochs) if is_best else self.best
+        is_last = state.epochs == self.config.epochs or self.is_enough(state)
+        self.log.epoch(row, is_best=is_best, is_last=is_last)
         if is_best:
-            self._save(checkpoints.BEST, checkpoints.model_tensors(state.module), state, {})
+            self._save(checkpoints.BEST, checkpoints.model_tensors(state.judged), state, {})
         self.save_last(state)
         if self.runtime.any(bool(self.signals.received)):
             self._stop(state)
+        if is_last and state.epochs < self.config.epochs:
+            epochs = f"{self.config.patience} epoch{'s' if self.config.patience != 1 else ''}"
+            self.log.say(f"stopped early: no better {self.config.monitor} for {epochs} (patience)")
+
+    def is_enough(self, state: State) -> bool:
+        """See Watch: whether the best epoch lies ``patience`` epochs back."""
+        return is_exhausted(self.best, state.epochs, self.config.patience)
 
     def _validate(self, state: State) -> tuple[float | None, float | None]:
         if self.validation is None:
             return None, None
-        images = self.validation.images
-        self.runtime.share_buffers(state.module)
-        logits = infer(state.module, self.validation.fetcher, len(images), self.validation.preprocessing, self.runtime)
+        images, module = self.validation.images, state.judged
+        self.runtime.share_buffers(module)
+        shape, between = self.validation.preprocessing, self._raise_if_asked
+        try:
+            logits = infer(module, self.validation.fetcher, len(images), shape, self.runtime, between)
+        except _Interrupted:
+            self.save_last(state)
+            self._stop(state)
         loss = cross_entropy(logits, images.labels)
         if not math.isfinite(loss):
             where = f"epoch {state.epochs + 1}, step {state.step:,}"
             raise RunError(f"the validation loss is not finite ({where}); {ADVICE}")
         return loss, float((logits.argmax(1) == images.labels).mean())
+
+    def _raise_if_asked(self) -> None:
+        if self.signals.received and self.runtime.world == 1:  # several processes must stop at the same place
+            raise _Interrupted
 
     def save_last(self, state: State) -> None:
         """The whole state, to go on from; never one whose loss has ceased to be a number."""
@@ -164,12 +202,12 @@ class Keeper(Watch):
         if self.runtime.is_main:
             tensors, numbers = checkpoints.state_tensors(replace(state, sums=sums))
             self._save(checkpoints.LAST, tensors, state, {"optimizer_numbers": numbers, "best": self.best})
-        self.saved_at = time.monotonic()
+        self.saved_at, self.signals.wants_save = time.monotonic(), False
 
     def _save(self, name: str, tensors: dict[str, torch.Tensor], state: State, more: dict[str, Any]) -> None:
         if not self.runtime.is_main:
             return
-        if not all(torch.isfinite(one).all() for name, one in tensors.items() if name.startswith("model.")):
+        if not all(torch.isfinite(one).all() for name, one in tensors.items() if name.startswith(WEIGHTS)):
             raise RunError(f"the weights are not finite (epoch {state.epochs + 1}, step {state.step:,}); {ADVICE}")
         meta = {**self.meta, "step": state.step, "epochs_done": state.epochs, **more}
         folder = self.folder / "checkpoints"
@@ -177,11 +215,17 @@ class Keeper(Watch):
         checkpoints.write_whole(folder / name, *checkpoints.encode(tensors, meta), keep_as=keep_as)
 
 
-def quality(row: Row) -> tuple[float, float, int]:
-    """What "best" compares: validation accuracy, then loss; without validation the latest is the best."""
+def is_exhausted(best: Best | None, epochs: int, patience: int | None) -> bool:
+    """Whether so many epochs are ``patience`` or more after the best one."""
+    return patience is not None and best is not None and epochs - best[1] >= patience
+
+
+def quality(row: Row, monitor: str = "val_accuracy") -> Quality:
+    """What "best" compares: the monitored figure, then the other; without validation the latest is the best."""
     if row["val_accuracy"] is None:
         return 0.0, 0.0, int(row["epoch"])
-    return row["val_accuracy"], -row["val_loss"], 0
+    figures = row["val_accuracy"], -row["val_loss"]
+    return (*figures, 0) if monitor == "val_accuracy" else (*figures[::-1], 0)
 
 
 def git_commit() -> str | None:

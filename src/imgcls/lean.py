@@ -8,6 +8,7 @@ guarded: where torch has changed, its ordinary way is taken, which computes the 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -35,10 +36,18 @@ def _bare_step(kind: type[Optimizer]) -> Callable[[Any], Any] | None:
     return step if is_plain else None
 
 
+def _is_hooked(optimizer: Optimizer) -> bool:
+    """Whether something is to be called around a step, as far as can be told; then torch must call it."""
+    places = [getattr(optimizer, name, None) for name in ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")]
+    of_all = sys.modules.get(Optimizer.__module__)  # torch.optim deletes its attribute of that name
+    places += [getattr(of_all, name, None) for name in ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")]
+    return "step" in vars(optimizer) or any(hooks is None or len(hooks) > 0 for hooks in places)
+
+
 def step(optimizer: Optimizer) -> None:
-    """``optimizer.step()``; of torch's own ones (on which nobody has set a hook) without what wraps it."""
+    """``optimizer.step()``; of torch's own ones on which nobody has set a hook without what wraps it."""
     bare = _bare_step(type(optimizer))  # type: ignore[arg-type]
-    if bare is None:
+    if bare is None or _is_hooked(optimizer):
         optimizer.step()
         return
     with torch.no_grad():

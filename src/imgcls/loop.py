@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ class Recipe:
     """What the loop does to a batch, beside the model: pure functions and numbers.
 
     base_lrs: the learning rate of each parameter group, which the schedule scales.
+    accumulate: micro-batches of an update. clip_grad: largest norm of the gradient. ema: decay of the average weights.
     """
 
     epochs: int
@@ -35,6 +38,9 @@ class Recipe:
     normalise: Normalise
     loss: Loss
     autocast: Callable[[], AbstractContextManager[object]]
+    accumulate: int = 1
+    clip_grad: float | None = None
+    ema: float | None = None
     rank: int = 0
     world: int = 1
 
@@ -48,6 +54,10 @@ class Watch:
     def after_epoch(self, state: State, images: int, started: float, lr: float) -> None:
         """Each pass over the data: images seen since ``started`` (time.perf_counter), last learning rate."""
 
+    def is_enough(self, state: State) -> bool:
+        """Whether the run ends before its last epoch, as far as the state tells."""
+        return False
+
 
 def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: Logbook, watch: Watch) -> None:
     """Train until ``recipe.epochs`` are done, from wherever the state stands.
@@ -55,7 +65,7 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
     forward: the state's module, as it is wrapped to compute.
     """
     forward.train()
-    while state.epochs < recipe.epochs:
+    while state.epochs < recipe.epochs and not watch.is_enough(state):
         done = state.step - state.epochs * len(loader)
         if done == 0:
             state.sums.zero_()
@@ -66,6 +76,8 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
             size = loader.global_size(position)
             total = update(state, forward, recipe.normalise(recipe.augment(images, draws)), labels, size, recipe)
             state.step += 1
+            if state.average is not None and recipe.ema is not None:
+                follow(state.average, state.module, ema_decay(recipe.ema, state.step))
             images_done += size
             log.log(state.step, total, len(labels), lr, state.epochs, size)
             watch.after_step(state)
@@ -85,26 +97,60 @@ def update(
 ) -> Tensor:
     """One update: (B, C, H, W) float images, (B,) labels -> the sum of this process's losses, on the device.
 
-    The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are shared out.
+    The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are shared out,
+    summed over the micro-batches.
     """
     lean.clear_gradients(state.optimizer)
-    with recipe.autocast():
-        logits = forward(images)
-        total = recipe.loss(logits.float(), labels).sum()
-    backward(state, total * (recipe.world / global_size))
-    with torch.no_grad():
-        total = total.detach()
-        hits = (logits.argmax(1) == labels).sum(dtype=total.dtype)
-        state.sums += torch.stack([total, hits, torch.full_like(total, len(labels))])
-        return total
+    parts = list(zip(images.chunk(recipe.accumulate), labels.chunk(recipe.accumulate), strict=True))
+    before = state.sums[0].clone() if len(parts) > 1 else None
+    for i, (some, their_labels) in enumerate(parts, start=1):
+        # the processes average their gradients once, with the last micro-batch
+        is_apart = recipe.world > 1 and i < len(parts)
+        with forward.no_sync() if is_apart else contextlib.nullcontext():  # type: ignore[operator]
+            with recipe.autocast():
+                logits = forward(some)
+                total = recipe.loss(logits.float(), their_labels).sum()
+            loss = total * (recipe.world / global_size)
+            (loss if state.scaler is None else state.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            total = total.detach()
+            hits = (logits.argmax(1) == their_labels).sum(dtype=total.dtype)
+            state.sums += torch.stack([total, hits, torch.full_like(total, len(their_labels))])
+    take_step(state, recipe.clip_grad)
+    return total if before is None else state.sums[0] - before
 
 
-def backward(state: State, loss: Tensor) -> None:
-    """Gradients and the optimizer's step; with a scaler (fp16) a step with infinite gradients is skipped."""
-    if state.scaler is None:
-        loss.backward()  # type: ignore[no-untyped-call]
-        lean.step(state.optimizer)
+def take_step(state: State, clip_grad: float | None) -> None:
+    """The optimizer's step, the gradient clipped; with a scaler (fp16) a step with infinite gradients is skipped."""
+    optimizer, scaler = state.optimizer, state.scaler
+    if clip_grad is not None:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip_grad)
+    if scaler is None:
+        lean.step(optimizer)
         return
-    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def ema_decay(decay: float, step: int) -> float:
+    """The decay of the average after ``step`` updates: less at first, so that the initial weights do not linger.
+
+    TensorFlow's rule for ExponentialMovingAverage with num_updates: min(decay, (1 + step) / (10 + step)).
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """Move the average's parameters and buffers towards the module's; whole numbers are copied."""
+    pairs = zip(
+        chain(average.parameters(), average.buffers()), chain(module.parameters(), module.buffers()), strict=True
+    )
+    for mine, new in pairs:
+        if mine.is_floating_point():
+            mine.lerp_(new, 1 - decay)
+        else:
+            mine.copy_(new)

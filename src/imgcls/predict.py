@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import glob
 import io
+import itertools
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from imgcls.config import PredictConfig
 from imgcls.data.imagefolder import Scan, is_image_name, printable
 from imgcls.data.loaders import Resident, evaluation_batch
 from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, quiet_decoders
+from imgcls.data.pool import helpers, spread
 from imgcls.errors import ConfigError, DataError, RunError
 from imgcls.inference import Trained, check_finite, infer, restore
 from imgcls.logbook import Logbook
@@ -182,9 +185,11 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
         batch = evaluation_batch(classifier.preprocessing, runtime.device)
         rows: list[Row] = []
         broken: list[str] = []
-        with quiet_decoders():
-            for start in range(0, len(paths), batch):
-                rows += _some(classifier, paths[start : start + batch], config.topk, broken)
+        with contextlib.closing(_decoded(classifier.preprocessing, paths, runtime.threads)) as decoded:
+            while some := list(itertools.islice(decoded, batch)):
+                broken += [_one_line(printable(found)) for _, found in some if isinstance(found, str)]
+                good = [(printable(path), found) for path, found in some if not isinstance(found, str)]
+                rows += classifier.rows([pixels for _, pixels in good], [path for path, _ in good], config.topk)
     for message in broken:
         log.say(f"imgcls: error: {message}")
     suffix = Path(config.output).suffix.lower() if config.output else ""
@@ -205,21 +210,31 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
     return rows
 
 
-def _some(classifier: Classifier, paths: Sequence[str], topk: int, broken: list[str]) -> list[Row]:
-    good: list[str] = []
-    pixels: list[Pixels] = []
-    for path in paths:
-        try:
-            pixels.append(classifier.pixels(path))
-            good.append(path)
-        except DataError as error:
-            broken.append(_one_line(printable(str(error))))
-    return classifier.rows(pixels, [printable(path) for path in good], topk)
+def _decoded(
+    preprocessing: Preprocessing, paths: Sequence[str], threads: int
+) -> Generator[tuple[str, Pixels | str], None, None]:
+    """Each file with its pixels, or with why it has none, in their order; decoded by so many processes."""
+
+    def load(share: range) -> list[Pixels | str]:
+        return [_attempt(preprocessing, paths[row]) for row in share]
+
+    with (
+        quiet_decoders(),
+        contextlib.closing(spread(load, len(paths), helpers(len(paths), threads), ahead=4 * threads)) as answers,
+    ):
+        yield from zip(paths, itertools.chain.from_iterable(answers), strict=True)
+
+
+def _attempt(preprocessing: Preprocessing, path: str) -> Pixels | str:
+    try:
+        return preprocessing.load(path)
+    except DataError as error:
+        return str(error)
 
 
 def _accuracy(rows: Sequence[Row], classes: tuple[str, ...]) -> str | None:
     """'accuracy 98.0 % (49 of 50 ...)' where every file lies in a folder that is named like a class."""
-    truths = [Path(row["path"]).resolve().parent.name for row in rows]
+    truths = [os.path.basename(os.path.dirname(os.path.abspath(row["path"]))) for row in rows]
     if not rows or not set(truths) <= set(classes):
         return None
     hits = sum(row["label"] == truth for row, truth in zip(rows, truths, strict=True))

@@ -28,6 +28,7 @@ FLAT_SIZE = 32  # pixels: files of unequal size, for models that see all pixels 
 PHOTO_SIZE = 224  # pixels: files of unequal size, for the others
 FLAT_MODELS = ("linear", "mlp", "lenet", "convnet")
 LARGEST_NATIVE = 512  # pixels: equal sizes beyond this are a camera's, not a data set's
+AUTO_WORKERS = 8
 AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_AN_EPOCH = 128, 16, 8  # so that a hundred photos are more than one update
 FIRST_HEADERS = 16  # of files, read before others are asked to help
 STATISTICS_SAMPLE = 2000  # training images that mean and deviation are computed from
@@ -158,6 +159,11 @@ def fetcher_for(
         threads=runtime.threads,
         progress=progress,
     )
+
+
+def auto_workers(runtime: Runtime) -> int:
+    """How many processes decode what is streamed, where nobody says."""
+    return min(AUTO_WORKERS, runtime.threads)
 
 
 def fitting_batch(asked: int | str, count: int) -> int:

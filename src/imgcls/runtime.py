@@ -23,11 +23,16 @@ from imgcls.errors import ConfigError, DeviceError
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# (device, model): updates after which compiling has paid, None: never (measured by benchmarks/compiling.py)
-PAYS_BACK: dict[tuple[str, str], int | None] = {("cpu", "mlp"): None, ("cpu", "lenet"): None, ("cpu", "resnet18"): None}
+# (device, precision, model): updates after which compiling has paid, None: never (benchmarks/compiling.py)
+PAYS_BACK: dict[tuple[str, str, str], int | None] = {
+    ("cpu", "fp32", "mlp"): None,
+    ("cpu", "fp32", "lenet"): None,
+    ("cpu", "fp32", "resnet18"): None,
+}
 
+UNKNOWN_RAM = 4 << 30  # bytes taken to be free where the system does not say
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-KEPT_BYTES = 1 << 30
+KEPT_BYTES, OLD_GLIBCS_MOST = 1 << 30, 32 << 20
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -86,11 +91,15 @@ class Runtime:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process (all must ask)."""
+        return bool(self.most(int(flag)))
+
+    def most(self, number: int) -> int:
+        """The largest of the processes' numbers (all must ask)."""
         if self.world == 1:
-            return flag
-        tensor = torch.tensor(int(flag))  # on the CPU, so that no GPU has to be waited for
-        dist.all_reduce(tensor)
-        return bool(tensor)
+            return number
+        tensor = torch.tensor(number)  # on the CPU, so that no GPU has to be waited for
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return int(tensor)
 
     def share_buffers(self, module: nn.Module) -> None:
         """The main process's buffers (batch norm's running statistics) to all, so that all evaluate the same model."""
@@ -156,12 +165,16 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, TypeError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+        if mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) or mallopt(M_MMAP_THRESHOLD, OLD_GLIBCS_MOST):
+            mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def _free_ram() -> int:
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    available = UNKNOWN_RAM
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS has not the first name, Windows none
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo", encoding="ascii") as file:
         line = next(line for line in file if line.startswith("MemAvailable:"))
         available = int(line.split()[1]) * 1024
@@ -228,7 +241,9 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
     return asked  # type: ignore[return-value]
 
 
-def choose_compile(asked: bool | Literal["auto"], device: torch.device, model: str, steps: int) -> tuple[bool, str]:
+def choose_compile(
+    asked: bool | Literal["auto"], device: torch.device, precision: Precision, model: str, steps: int
+) -> tuple[bool, str]:
     """Whether torch.compile is used, and why: ``auto`` compiles where a run of so many steps is known to gain by it.
 
     Raises ConfigError where it is asked for and cannot be had.
@@ -236,14 +251,15 @@ def choose_compile(asked: bool | Literal["auto"], device: torch.device, model: s
     compiler = os.environ.get("CXX") or "g++"
     lacks = f"it needs a C++ compiler, and '{compiler}' is not there" if shutil.which(compiler) is None else ""
     if asked is True and device.type == "cpu" and lacks:
-        raise ConfigError(f"compile: {lacks}; install one, name it in CXX, or use compile=false")
+        raise ConfigError(f"compile: {lacks}; install one or name it in CXX (a new run can do with compile=false)")
     if asked != "auto":
         return asked, "as asked"
-    if (device.type, model) not in PAYS_BACK:
-        return False, f"auto: nothing known to be gained with {model} on {device.type}"
-    worth = PAYS_BACK[device.type, model]
+    what = f"{model} in {precision} on {device.type}"
+    if (device.type, precision, model) not in PAYS_BACK:
+        return False, f"auto: nothing known to be gained with {what}"
+    worth = PAYS_BACK[device.type, precision, model]
     if worth is None:
-        return False, f"auto: it is known to gain nothing with {model} on {device.type}"
+        return False, f"auto: nothing gained with {what} where it was measured"
     if device.type == "cpu" and lacks:
         return False, f"auto: {lacks}"
     if steps < worth:

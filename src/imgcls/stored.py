@@ -13,6 +13,7 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
     "precision", "deterministic", "threads", "loader", "workers", "checkpoint_every", "run_dir", "resume", "sweep_dir",
 ])
 # fmt: on
+NEWER_KNOBS = {"imagefolder": ("follow_links", "verify", "on_error")}
 
 
 def completed(table: Mapping[str, Any]) -> Node:
@@ -23,4 +24,12 @@ def completed(table: Mapping[str, Any]) -> Node:
     defaults = option_node("", "train")
     for entry in defaults.pop("defaults"):
         defaults |= entry if isinstance(entry, dict) else {}
-    return {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
+    whole = {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
+    return whole | ({"dataset": completed_dataset(whole["dataset"])} if isinstance(whole.get("dataset"), dict) else {})
+
+
+def completed_dataset(node: Node) -> Node:
+    """A data set's node with the knobs that are newer than it, at their defaults in conf/dataset/."""
+    name = node.get("name")
+    newer = NEWER_KNOBS.get(name, ()) if isinstance(name, str) else ()
+    return {**{knob: option_node("dataset", str(name))[knob] for knob in newer}, **node}

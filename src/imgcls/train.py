@@ -19,12 +19,20 @@ from imgcls import report as pictures
 from imgcls import rundir
 from imgcls.assembly import Parts, Run, build, check, choose_parts
 from imgcls.checkpoint import Checkpoint
-from imgcls.config import OWN_PARTS, TrainConfig, every_of
+from imgcls.config import OWN_PARTS, TrainConfig
 from imgcls.data.loaders import decode_all
-from imgcls.errors import ConfigError, DataError, ImgclsError, RunError, Stopped
+from imgcls.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ImgclsError,
+    RunError,
+    Stopped,
+    is_out_of_memory,
+)
 from imgcls.evaluate import Report, assess, complete, empty_classes, table, write_predictions, write_report
 from imgcls.inference import restore, versions
-from imgcls.keeper import Keeper, Signals, Validation, git_commit
+from imgcls.keeper import Best, Keeper, Signals, Validation, git_commit, is_exhausted
 from imgcls.logbook import Logbook
 from imgcls.loop import fit
 from imgcls.prepare import fetcher_for, is_resident
@@ -128,10 +136,11 @@ def _resume(
         try:
             for warning in warnings:
                 log.warn(warning)
-            report = _finished_report(folder)
-            if report is not None and meta["epochs_done"] >= config.epochs:
-                done = meta["epochs_done"]
-                log.say(f"{folder} is already complete (epoch {done}/{config.epochs}); epochs={2 * done} would go on")
+            report, done, best = _finished_report(folder), meta["epochs_done"], _best(meta)
+            is_through, is_early = done >= config.epochs, is_exhausted(best, done, config.patience)
+            if report is not None and (is_through or is_early):
+                more = "; patience stopped it early" if is_early else f"; epochs={2 * done} would go on"
+                log.say(f"{folder} is already complete (epoch {done}/{config.epochs}){more}")
                 return report if runtime.is_main else None
             run = build(config, parts, runtime, log, meta["chosen"])
             rundir.check_same_images(folder, run.data.splits.parts)
@@ -144,12 +153,24 @@ def _resume(
                 _write_config(folder, config)
                 (folder / "report.json").unlink(missing_ok=True)  # it is of the shorter run
             log.open(folder, words, keep_epochs=run.state.epochs)
-            return _go(run, folder, meta.get("best"), studio, was_tested=report is not None)
+            return _go(run, folder, best, studio, was_tested=report is not None)
         except ImgclsError:
             log.drop_held()
             raise
         finally:
             log.close()
+
+
+def _best(meta: dict[str, Any]) -> Best | None:
+    """Quality and number of the best epoch, as the checkpoint has them."""
+    stored = meta.get("best")
+    if stored is None:
+        return None
+    try:
+        (first, second, third), epoch = stored
+        return (float(first), float(second), int(third)), int(epoch)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint's best epoch is not described as imgcls does it ({error})") from error
 
 
 def _finished_report(folder: Path) -> Report | None:
@@ -161,7 +182,7 @@ def _finished_report(folder: Path) -> Report | None:
     return report
 
 
-def _go(run: Run, folder: Path, best: list[float] | None, studio: Studio, *, was_tested: bool = False) -> Report | None:
+def _go(run: Run, folder: Path, best: Best | None, studio: Studio, *, was_tested: bool = False) -> Report | None:
     """Train, then test the best checkpoint once."""
     try:
         if run.runtime.is_main:
@@ -179,7 +200,11 @@ def _go(run: Run, folder: Path, best: list[float] | None, studio: Studio, *, was
             raise
         size = f"{run.data.preprocessing.width}x{run.data.preprocessing.height}"
         raise ConfigError(f"batch_size: too small for the batch norm of {run.model.name} on {size} images") from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            what = f"out of memory with batch_size={run.loader.batch_size}"
+            ways = "a smaller one, accumulate=4 (the same batch in four parts), dataset.image_size, loader=stream"
+            raise RunError(f"{what}; try {ways}; what was saved before is kept") from error
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise RunError(f"torch.compile fails on {run.model.name} ({error}); compile=false goes without it") from error
@@ -195,7 +220,7 @@ def _resume_command(run: Run, folder: Path) -> str:
     return f"imgcls train resume={shlex.quote(str(folder))}" + "".join(name for name in names if ":" in name)
 
 
-def _train(run: Run, folder: Path, best: list[float] | None) -> None:
+def _train(run: Run, folder: Path, best: Best | None) -> None:
     config, runtime, shape = run.config, run.runtime, run.data.preprocessing
     blank = torch.zeros(1, shape.channels, shape.height, shape.width, device=runtime.device)
     run.log.start_board(run.state.step + 1 if run.state.step else None, run.state.module, blank)
@@ -205,16 +230,7 @@ def _train(run: Run, folder: Path, best: list[float] | None) -> None:
         validation = Validation(val, fetcher_for(val, shape, runtime, resident=resident, workers=run.workers), shape)
     with Signals() as signals:
         keeper = Keeper(
-            folder,
-            config.epochs,
-            validation,
-            every_of(config.checkpoint_every),
-            _meta(run),
-            runtime,
-            run.log,
-            signals,
-            _resume_command(run, folder),
-            None if best is None else (best[0], best[1], int(best[2])),
+            folder, config, validation, _meta(run), runtime, run.log, signals, _resume_command(run, folder), best
         )
         run.log.begin(step=run.state.step, total=config.epochs * len(run.loader), epochs=config.epochs)
         if runtime.device.type == "cpu":
@@ -247,7 +263,7 @@ def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report
     numbers, logits = assess(trained, images, exact, loader=run.config.loader, workers=run.workers)
     if not run.runtime.is_main:
         return None
-    report = complete(numbers, trained, "test", run.data.name)
+    report = complete(numbers, trained, "test", run.data.name, run.data.source.skipped)
     if warning := empty_classes(report):
         run.log.warn(warning)
     write_predictions(folder, report, logits, images)

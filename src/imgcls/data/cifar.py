@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import pickle
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.download import Archive, data_root, fetch
+from imgcls.data.download import Archive, alone, data_root, fetch
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 
@@ -46,7 +47,9 @@ def _folder(root: str | None, name: str, archive: Archive, dataset: str, downloa
         return base / name
     if base.name == name or any((base / file).is_file() for file in FILES[dataset]):
         return base
-    _unpack(fetch(archive, base, f"dataset={dataset}", download), base, name)
+    with alone(base) if download else contextlib.nullcontext():
+        if not (base / name).is_dir():  # another process may just have been at it
+            _unpack(fetch(archive, base, f"dataset={dataset}", download), base, name)
     return base / name
 
 
@@ -55,10 +58,21 @@ def _unpack(path: Path, base: Path, name: str) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=base) as scratch:
         try:
             with tarfile.open(path) as tar:
-                tar.extractall(scratch, filter="data")
+                tar.extractall(scratch, members=_plain(tar, path), filter="data")
             Path(scratch, name).rename(base / name)
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
             raise DataError(f"{path}: cannot be unpacked ({error}); remove it to download it again") from error
+
+
+def _plain(tar: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
+    """The archive's members, if they are folders and files of a credible size and nothing else."""
+    members = tar.getmembers()
+    for member in members:
+        if not (member.isreg() or member.isdir()):
+            raise DataError(f"{path}: refused, its member {member.name} is neither a file nor a folder")
+    if sum(member.size for member in members) > LARGEST:
+        raise DataError(f"{path}: refused, it would take more than {LARGEST >> 20:,} MB unpacked")
+    return members
 
 
 def _source(train: list[Path], test: Path, meta: Path, label_key: str, names_key: str) -> Source:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http
 import http.client
 import os
 import sys
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +34,30 @@ def data_root(root: str | None) -> Path:
     return Path(os.path.expanduser(root or os.environ.get("IMGCLS_DATA") or "data"))
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time in there (where the file system has locks): runs that start together download once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
-    """The archive in the folder, downloaded if missing or damaged. Raises DataError that says what to put where."""
+    """The archive in the folder, downloaded if missing or damaged. Raises DataError that says what to put where.
+
+    Whoever may download at the same time is kept out by ``alone``.
+    """
     path = folder / archive.name
     advice = f"put it into {folder}, or try dataset=digits, which needs no download"
     what = f"{path} is missing"
@@ -61,18 +87,29 @@ def _mismatch(expected: str, found: str) -> str:
 
 
 def _download(url: str, path: Path, md5: str) -> Path:
+    """The file at that address. What a broken connection left in NAME.part is gone on with; a wrong sum removes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    digest = hashlib.md5(usedforsecurity=False)
+    part = path.with_name(f"{path.name}.part")
+    there = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"}) if there else url
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, part.open("wb") as file:
-            print(f"download {url}", file=sys.stderr)
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if not there or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        part.unlink()  # it is as long as the file or longer, and was not it
+        return _download(url, path, md5)
+    with answer:
+        goes_on = there > 0 and getattr(answer, "status", None) == http.HTTPStatus.PARTIAL_CONTENT
+        print(f"download {url}{f' (going on at {there:,} bytes)' if goes_on else ''}", file=sys.stderr)
+        with part.open("ab" if goes_on else "wb") as file:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
-                digest.update(chunk)
-        if digest.hexdigest() != md5:
-            raise OSError(_mismatch(md5, digest.hexdigest()))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    found = _md5(part)
+    if found != md5:
+        part.unlink()
+        if goes_on:  # the part was of something else
+            return _download(url, path, md5)
+        raise OSError(_mismatch(md5, found))
+    part.replace(path)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import struct
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.download import Archive, data_root, fetch
+from imgcls.data.download import Archive, alone, data_root, fetch
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 
@@ -74,7 +75,8 @@ def _source(
         raise DataError(f"{FILES[missing[0]]} (or .gz) is missing beside {next(iter(files.values())).name} in {some}")
     for part in missing:
         archive = Archive(f"{FILES[part]}.gz", urls, md5[part])
-        files[part] = fetch(archive, raw, f"dataset={'fashion_mnist' if names else 'mnist'}", download)
+        with alone(raw) if download else contextlib.nullcontext():
+            files[part] = fetch(archive, raw, f"dataset={'fashion_mnist' if names else 'mnist'}", download)
     arrays = {part: read_idx(path, 3 if "images" in part else 1) for part, path in files.items()}
     for kind in ("train", "test"):
         images, labels = arrays[f"{kind} images"], arrays[f"{kind} labels"]

@@ -7,21 +7,30 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from imgcls.data.pixels import SUFFIXES
 from imgcls.data.source import Images, Source
+from imgcls.data.verify import leaks, without_broken
 from imgcls.errors import DataError
 
 PART_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 
 
-def imagefolder(*, root: str | None) -> Source:
+def imagefolder(
+    *,
+    root: str | None,
+    follow_links: bool,
+    verify: bool,
+    on_error: Literal["error", "skip"],
+) -> Source:
     """Class folders under root. Images of any size and mode are brought to one size when they are decoded.
 
     Hidden folders and files (a leading dot, __MACOSX) are passed over; files whose suffix is no image's are counted.
-    Class names come from train; the other parts are matched to it by name.
+    Class names come from train; the other parts are matched to it by name. follow_links=false refuses links that lead
+    out of root. verify decodes every file once, and names all that cannot be; on_error=skip leaves those out.
     """
     if root is None:
         raise ValueError(
@@ -30,7 +39,7 @@ def imagefolder(*, root: str | None) -> Source:
     base = Path(os.path.expanduser(root))
     if not base.is_dir():
         raise DataError(f"no such folder: {base}" if not base.exists() else f"not a folder: {base}")
-    scan = Scan()
+    scan = Scan(None if follow_links else base)
     folders, others = _part_folders(base, scan)
     names = scan.subfolders(folders["train"])
     if not names:
@@ -38,6 +47,9 @@ def imagefolder(*, root: str | None) -> Source:
         raise DataError(f"no class folders in {folders['train']}{hint}")
     warnings = _alike(names)
     parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
+    skipped: list[str] = []
+    if verify or on_error == "skip":
+        parts, skipped = without_broken(parts, skip=on_error == "skip")
     empty = np.flatnonzero(np.bincount(parts["train"].labels, minlength=len(names)) == 0)
     if len(empty):
         raise DataError(f"no images in the class folder {folders['train'] / names[empty[0]]}; add some or remove it")
@@ -47,6 +59,10 @@ def imagefolder(*, root: str | None) -> Source:
         warnings.append(
             f"{_some(others)} beside {folders['train'].name}/ {'is' if len(others) == 1 else 'are'} not used"
         )
+    warnings += leaks(parts) if len(parts) > 1 else []
+    if skipped:
+        more = f" and {len(skipped) - 3:,} more" if len(skipped) > 3 else ""
+        warnings.append(f"left out as broken: {'; '.join(skipped[:3])}{more}")
     return Source(
         tuple(printable(name) for name in names),
         parts["train"],
@@ -56,13 +72,18 @@ def imagefolder(*, root: str | None) -> Source:
         mirror=True,
         notes=scan.notes(),
         warnings=tuple(warnings),
+        skipped=len(skipped),
     )
 
 
 class Scan:
-    """Looks through folders, and counts what it passes over."""
+    """Looks through folders, and counts what it passes over.
 
-    def __init__(self) -> None:
+    within: the folder that no link may lead out of, if that is asked for.
+    """
+
+    def __init__(self, within: Path | None = None) -> None:
+        self.within = None if within is None else os.path.realpath(within)
         self.ignored: Counter[str] = Counter()  # files by suffix
         self.hidden: set[str] = set()  # names of folders
 
@@ -82,8 +103,21 @@ class Scan:
 
     def subfolders(self, folder: Path) -> list[str]:
         """The names of the folders in it, sorted."""
-        names = [entry.name for entry in _entries(folder) if os.path.isdir(entry.path)]
-        return sorted(name for name in names if not self._is_hidden(name, is_folder=True))
+        entries = [entry for entry in _entries(folder) if os.path.isdir(entry.path)]
+        seen = [entry for entry in entries if not self._is_hidden(entry.name, is_folder=True)]
+        for entry in seen:
+            self._check_link(entry.path)
+        return sorted(entry.name for entry in seen)
+
+    def _check_link(self, path: str) -> None:
+        if self.within is None or not os.path.islink(path):
+            return
+        target = os.path.realpath(path)
+        if os.path.commonpath([self.within, target]) != self.within:
+            raise DataError(
+                f"{printable(path)} is a link out of the data folder, to {printable(target)}; remove it, or let it be "
+                "followed by dataset.follow_links=true"
+            )
 
     def images(self, folder: str | Path) -> list[str]:
         """Image files at any depth, sorted. Links are followed, each folder once; one to a folder above is an error."""
@@ -100,11 +134,14 @@ class Scan:
                 continue
             seen.add(real)
             folders[:] = sorted(name for name in folders if not self._is_hidden(name, is_folder=True))
+            for name in folders:
+                self._check_link(os.path.join(parent, name))
             for name in files:
                 if self._is_hidden(name, is_folder=False):
                     continue
                 if is_image_name(name):
                     found.append(os.path.join(parent, name))
+                    self._check_link(found[-1])
                 else:
                     self.ignored[os.path.splitext(name)[1].lower() or "without suffix"] += 1
         return sorted(found)

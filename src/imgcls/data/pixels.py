@@ -8,6 +8,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -188,7 +189,7 @@ class Preprocessing:
 
     def normaliser(self, device: torch.device) -> Normalise:
         """The step from pixels to the model's input, on that device."""
-        return Normalise(self, device)
+        return _normaliser(self, device)
 
     def as_dict(self) -> dict[str, Any]:
         """As it is stored in a checkpoint."""
@@ -201,11 +202,16 @@ class Preprocessing:
         }
 
 
+@lru_cache(maxsize=8)
+def _normaliser(preprocessing: Preprocessing, device: torch.device) -> Normalise:
+    return Normalise(preprocessing, device)
+
+
 class Normalise:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32 with mean 0 and deviation 1, channels last in memory.
 
     Mean and deviation are laid out along a whole image (H * W * C): broadcasting over a last dimension of 3 is five
-    times slower, over a row of a small image half as slow again.
+    times slower, over a row of a small image (28x28) half as slow again (benchmarks/LOG.md).
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:

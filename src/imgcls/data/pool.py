@@ -90,7 +90,7 @@ def _forked(
     os.write(feed, b"".join(map(_token, range(min(ahead, len(shares))))))
     crew: dict[Connection, BaseProcess] = {}
     try:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
         try:
             for _ in range(min(processes, len(shares))):
                 mine, theirs = context.Pipe(duplex=False)
@@ -140,6 +140,7 @@ def _serve(
     """The life of a forked process: shares off the queue, until it is closed or there is nobody to do them for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole group: the main process decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(feed)
     gc.freeze()  # the collector would copy the parent's pages by looking at them

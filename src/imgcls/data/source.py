@@ -94,7 +94,8 @@ class Source:
 
     val and test are None where the data set brings none: they are then cut from train (splits.py).
     augment: what ``augment=default`` means here; mirror: whether a mirrored image is still of its class.
-    notes: lines for the header (ignored files, say); warnings: lines that deserve a second look.
+    notes: lines for the header (ignored files, say); warnings: lines that deserve a second look. skipped: files that
+    were left out since they are broken.
     """
 
     classes: tuple[str, ...]
@@ -105,6 +106,7 @@ class Source:
     mirror: bool = False
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    skipped: int = 0
     parts: dict[str, Images] = field(init=False)
 
     def __post_init__(self) -> None:

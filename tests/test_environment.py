@@ -1,0 +1,103 @@
+"""Odd surroundings: no locale, no home, no terminal, python -O, a clock that jumps; and no pickle anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgcls import checkpoint as checkpoints
+from imgcls import rundir, train
+from imgcls.cli import main
+from tests.conftest import SMALL
+
+Capture = pytest.CaptureFixture[str]
+
+
+def imgcls(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with nothing in the environment but this."""
+    bare = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", **env}
+    command = [sys.executable, "-m", "imgcls", *words]
+    return subprocess.run(command, capture_output=True, env=bare, encoding="utf-8", errors="replace", check=False)
+
+
+@pytest.mark.parametrize(
+    "env", [{"LC_ALL": "C", "PYTHONUTF8": "0", "NO_COLOR": "1", "COLUMNS": "0"}, {"PYTHONOPTIMIZE": "1"}]
+)
+def test_train_evaluate_predict_in_odd_surroundings(env: dict[str, str]) -> None:
+    for label, name in enumerate(("grün", "rot und blau")):
+        Path("bilder", name).mkdir(parents=True)
+        for i in range(12):
+            pixels = np.random.default_rng(i).integers(0, 99, (12, 12, 3), np.uint8) + 100 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(Path("bilder", name, f"{i}.png"))
+    done = imgcls("train", "dataset=./bilder", "model=linear", "epochs=1", "run_dir=läufe/eins", **env)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(Path("läufe/eins/report.json").read_text(encoding="utf-8"))
+    assert [row["class"] for row in report["per_class"]] == ["grün", "rot und blau"]
+    assert imgcls("evaluate", "läufe/eins", **env).returncode == 0
+    done = imgcls("predict", "läufe/eins", "bilder/grün", "output=zeilen.csv", **env)
+    assert done.returncode == 0, done.stderr
+    assert "bilder/grün/0.png" in Path("zeilen.csv").read_text(encoding="utf-8")
+    done = imgcls("train", "epoch=3", **env)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_a_clock_that_jumps_back_does_not_make_the_older_checkpoint_the_newer(capsys: Capture) -> None:
+    assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
+    folder = Path("run/checkpoints")
+    os.utime(folder / checkpoints.LAST, (1, 1))
+    newest, warnings = rundir.last_checkpoint(Path("run"))
+    assert newest is not None
+    assert (newest.path.name, newest.meta["epochs_done"], warnings) == (checkpoints.LAST, 2, [])
+    (folder / checkpoints.LAST).rename(folder / "swap")
+    (folder / checkpoints.PREV).rename(folder / checkpoints.LAST)
+    (folder / "swap").rename(folder / checkpoints.PREV)
+    newest, _ = rundir.last_checkpoint(Path("run"))
+    assert newest is not None
+    assert (newest.path.name, newest.meta["epochs_done"]) == (checkpoints.PREV, 2)
+
+
+def test_nothing_is_unpickled_by_train_evaluate_and_predict() -> None:
+    """With pickle made to raise before imgcls is imported, on digits."""
+    program = """
+import pickle, sys
+import torch
+class Refusing(pickle.Unpickler):
+    def __init__(self, *args, **more):
+        raise RuntimeError("unpickled")
+def refuse(*args, **more):
+    raise RuntimeError("unpickled")
+pickle.load = pickle.loads = pickle._load = pickle._loads = torch.load = refuse
+pickle.Unpickler = pickle._Unpickler = Refusing
+from imgcls.cli import main
+words = ["dataset.limit=200", "dataset.test_limit=60", "epochs=1", "model=linear", "threads=1"]
+codes = [main(["train", *words, "run_dir=run"]), main(["train", "resume=run", "epochs=2"]), main(["evaluate", "run"])]
+from PIL import Image
+Image.new("L", (8, 8), 99).save("one.png")
+codes.append(main(["predict", "run", "one.png"]))
+sys.exit(str(codes) if any(codes) else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_out_of_memory_says_the_batch_size_and_what_to_try(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(train, "fit", full)
+    assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 1
+    err = capsys.readouterr().err
+    (line,) = [line for line in err.splitlines() if line.startswith("imgcls: error:")]
+    assert "out of memory" in line
+    assert "batch_size" in line
+    assert "32" in line
+    assert "accumulate=" in line
