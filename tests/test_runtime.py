@@ -137,24 +137,23 @@ def test_free_memory_is_less_than_all() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc only")
-def test_large_blocks_are_not_fetched_from_the_system_again_and_again() -> None:
+def test_blocks_of_some_megabytes_are_not_fetched_from_the_system_again_and_again() -> None:
+    """40 blocks of 24 MB, three at a time: 245,760 pages, of which few may be new ones once the heap has its size."""
     program = """
-import resource, sys, torch
+import resource, torch
 from imgcls.runtime import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
+print(int(keep_freed_memory()))
 for i in range(30):
-    blocks = [torch.empty(6 << 20).fill_(1) for _ in range(3)]
+    blocks = [torch.empty(6 << 20).fill_(1) for _ in range(4)]
     del blocks
-    if i == 19:  # the heap has found its size
+    if i == 19:
         start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
 """
-    kept, plain = (
-        int(subprocess.run([sys.executable, "-c", program, word], capture_output=True, check=True).stdout)
-        for word in ("keep", "plain")
-    )
-    assert 50 * kept < plain
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    has_kept, faults = map(int, done.stdout.split())
+    assert has_kept
+    assert faults < 25_000
 
 
 @pytest.mark.parametrize("missing", ["SC_AVPHYS_PAGES", "all"])
