@@ -25,6 +25,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     asked: ClassVar[list[str | None]] = []
     knows_ranges = True
+    most: int | None = None  # bytes before the connection breaks off
 
     def do_GET(self) -> None:
         given = self.headers.get("Range")
@@ -36,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
-        self.wfile.write(CONTENT[start:])
+        self.wfile.write(CONTENT[start:][: self.most])
 
     def log_message(self, format: str, *args: object) -> None:
         """Silence."""
@@ -78,6 +79,18 @@ def test_a_part_of_something_else_is_thrown_away(left: bytes, url: str, tmp_path
     (tmp_path / "file.gz.part").write_bytes(left)
     assert fetch(archive(url), tmp_path, "dataset=x", download=True).read_bytes() == CONTENT
     assert len(Handler.asked) == 2
+
+
+def test_a_connection_that_breaks_off_leaves_what_has_come_for_the_next_time(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "most", 1000)
+    with pytest.raises(DataError, match="could not be downloaded"):
+        fetch(archive(url), tmp_path, "dataset=x", download=True)
+    assert (tmp_path / "file.gz.part").read_bytes() == CONTENT[:1000]
+    monkeypatch.setattr(Handler, "most", None)
+    assert fetch(archive(url), tmp_path, "dataset=x", download=True).read_bytes() == CONTENT
+    assert Handler.asked == [None, "bytes=1000-"]
 
 
 def test_a_wrong_sum_leaves_nothing(url: str, tmp_path: Path) -> None:

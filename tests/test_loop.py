@@ -169,3 +169,19 @@ def test_no_better_state_is_needed_to_know_that_it_is_enough() -> None:
     assert keeper.is_exhausted(best, 5, 2)
     assert not keeper.is_exhausted(best, 50, None)
     assert not keeper.is_exhausted(None, 50, 1)
+
+
+def test_a_users_model_whose_head_was_replaced_is_trained_and_restored(config: Config) -> None:
+    """It registers more numbers while it is made than it keeps."""
+    Path("heads.py").write_text(
+        "from torch import nn\n"
+        "def net(channels, image_size, num_classes):\n"
+        "    net = nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size[0] * image_size[1], 999))\n"
+        "    net[1] = nn.Linear(channels * image_size[0] * image_size[1], num_classes)\n"
+        "    return net\n"
+    )
+    report = train.train(config("model.name=heads:net", "epochs=1", "run_dir=run"))
+    assert report is not None
+    stored = checkpoints.read(Path("run/checkpoints", checkpoints.BEST))
+    with session("cpu", "fp32", 1) as runtime:
+        inference.restore(stored, runtime, frozenset({"heads:net"}))

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -127,6 +128,32 @@ def test_a_signal_within_validation_stops_it_at_once(config: Config, monkeypatch
     monkeypatch.setattr(keeper, "infer", infer)
     train.resume(config("run_dir=parts"), Path("parts"), frozenset())
     same_runs(Path("whole"), Path("parts"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes that decode are forked")
+def test_a_signal_to_the_whole_group_ends_the_decoders_and_is_saved_all_the_same() -> None:
+    from PIL import Image
+
+    for name in ("light", "dark"):
+        Path("photos", name).mkdir(parents=True)
+        for i in range(40):
+            Image.new("RGB", (16, 16), (i, 99, 200 if name == "light" else 20)).save(f"photos/{name}/{i}.png")
+    words = ["dataset=./photos", "model=linear", "loader=stream", "workers=2", "epochs=100000", "run_dir=run"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imgcls", "train", *words, "threads=1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for _ in range(600):
+        if Path("run/checkpoints/last.safetensors").exists():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    step = checkpoints.read(Path("run/checkpoints/last.safetensors")).meta["step"]
+    assert f"saved at step {step:,}; go on with: imgcls train resume=run" in said
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1")

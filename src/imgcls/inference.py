@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +88,9 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
         raise CheckpointError(f"{checkpoint.path}: its description of the model is incomplete ({error})") from error
     has_average = any(name.startswith(checkpoints.AVERAGE) for name in checkpoint.tensors)
     prefix = checkpoints.AVERAGE if has_average else checkpoints.MODEL
-    with torch.random.fork_rng(devices=[]), _no_larger_than(checkpoint, prefix):  # the weights drawn are replaced
+    # a packaged model registers what it keeps; a user's own may replace parts of it on the way
+    guard = contextlib.nullcontext() if ":" in component.name else _no_larger_than(checkpoint, prefix)
+    with torch.random.fork_rng(devices=[]), guard:  # the weights drawn here are replaced
         module = build_model(component, preprocessing, len(classes))
     checkpoints.load_module(module, checkpoint, prefix)
     return Trained(runtime.place(module).eval(), classes, preprocessing, checkpoint)
@@ -109,7 +112,8 @@ def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
+        asked = re.search(r"allocate (\d+) bytes", str(error))  # torch refuses at once what the system cannot have
+        if is_out_of_memory(error) and asked is not None and int(asked[1]) > 8 * room:
             raise refusal from error
         raise
     finally:

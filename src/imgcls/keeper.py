@@ -130,6 +130,11 @@ class Keeper(Watch):
             return False
         return self.runtime.any(time.monotonic() - self.saved_at >= self.every_seconds)  # clocks differ
 
+    def save_and_stop(self, state: State) -> NoReturn:
+        """End the run because of the signal that came, wherever the state stands between two updates."""
+        self.save_last(state)
+        self._stop(state)
+
     def _stop(self, state: State) -> NoReturn:
         number = self.signals.received or int(signal.SIGTERM)
         raise Stopped(
@@ -182,8 +187,7 @@ class Keeper(Watch):
         try:
             logits = infer(module, self.validation.fetcher, len(images), shape, self.runtime, between)
         except _Interrupted:
-            self.save_last(state)
-            self._stop(state)
+            self.save_and_stop(state)
         loss = cross_entropy(logits, images.labels)
         if not math.isfinite(loss):
             where = f"epoch {state.epochs + 1}, step {state.step:,}"

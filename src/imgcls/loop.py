@@ -101,7 +101,8 @@ def update(
     summed over the micro-batches.
     """
     lean.clear_gradients(state.optimizer)
-    parts = list(zip(images.chunk(recipe.accumulate), labels.chunk(recipe.accumulate), strict=True))
+    count = min(recipe.accumulate, len(labels))
+    parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
     before = state.sums[0].clone() if len(parts) > 1 else None
     for i, (some, their_labels) in enumerate(parts, start=1):
         # the processes average their gradients once, with the last micro-batch

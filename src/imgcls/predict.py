@@ -220,7 +220,9 @@ def _decoded(
 
     with (
         quiet_decoders(),
-        contextlib.closing(spread(load, len(paths), helpers(len(paths), threads), ahead=4 * threads)) as answers,
+        contextlib.closing(
+            spread(load, len(paths), helpers(len(paths), threads), size=16, ahead=4 * threads)
+        ) as answers,
     ):
         yield from zip(paths, itertools.chain.from_iterable(answers), strict=True)
 

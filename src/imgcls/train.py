@@ -199,7 +199,8 @@ def _go(run: Run, folder: Path, best: Best | None, studio: Studio, *, was_tested
         if "more than 1 value per channel" not in str(error):
             raise
         size = f"{run.data.preprocessing.width}x{run.data.preprocessing.height}"
-        raise ConfigError(f"batch_size: too small for the batch norm of {run.model.name} on {size} images") from error
+        key = "accumulate: its parts are" if run.config.accumulate > 1 else "batch_size:"
+        raise ConfigError(f"{key} too small for the batch norm of {run.model.name} on {size} images") from error
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             what = f"out of memory with batch_size={run.loader.batch_size}"
@@ -235,7 +236,12 @@ def _train(run: Run, folder: Path, best: Best | None) -> None:
         run.log.begin(step=run.state.step, total=config.epochs * len(run.loader), epochs=config.epochs)
         if runtime.device.type == "cpu":
             keep_freed_memory()
-        fit(run.state, run.forward, run.loader, run.recipe, run.log, keeper)
+        try:
+            fit(run.state, run.forward, run.loader, run.recipe, run.log, keeper)
+        except RunError:  # a signal to the whole group ends the decoding processes too
+            if signals.received and runtime.world == 1:
+                keeper.save_and_stop(run.state)
+            raise
 
 
 def _meta(run: Run) -> dict[str, Any]:

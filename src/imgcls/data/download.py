@@ -37,17 +37,21 @@ def data_root(root: str | None) -> Path:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """One process at a time in there (where the file system has locks): runs that start together download once."""
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
 
+        folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
     except (ImportError, OSError):
         yield
         return
     try:
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process that downloads into {folder}", file=sys.stderr)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
@@ -105,6 +109,8 @@ def _download(url: str, path: Path, md5: str) -> Path:
         with part.open("ab" if goes_on else "wb") as file:
             while chunk := answer.read(CHUNK):
                 file.write(chunk)
+    if missing := getattr(answer, "length", None):  # the connection broke off: what has come is kept
+        raise http.client.IncompleteRead(b"", missing)
     found = _md5(part)
     if found != md5:
         part.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -70,7 +71,8 @@ def leaks(parts: dict[str, Images]) -> list[str]:
         for second in names[i + 1 :]:
             common = sizes[first].keys() & sizes[second].keys()
             candidates = [[path for size in common for path in sizes[name][size]] for name in (first, second)]
-            if not common or sum(map(len, candidates)) > MOST_COMPARED:
+            if sum(map(len, candidates)) > MOST_COMPARED:
+                warnings.append(f"{first} and {second} are not compared: too many files of equal size")
                 continue
             known = set(map(_digest, candidates[0]))
             count = sum(_digest(path) in known for path in candidates[1])
@@ -86,7 +88,9 @@ def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
     found: dict[int, list[str]] = defaultdict(list)
     for path in paths:
         try:
-            found[os.stat(path).st_size].append(path)
+            about = os.stat(path)
+            if stat.S_ISREG(about.st_mode) and about.st_size:
+                found[about.st_size].append(path)
         except OSError:
             continue  # whoever decodes it will say so
     return found
