@@ -146,19 +146,20 @@ def kill_at_random(kills: int, seed: int = 0) -> Counts:
     outcome(forked(lambda: go_on(Path("timed"))))
     length = time.monotonic() - started
     shutil.rmtree("timed", ignore_errors=True)
-    found = {"kills": 0, "runs": 0, "different": 0, "unloadable": 0, "failed": 0}
+    found: Counts = {"kills": 0, "runs": 0, "different": 0, "unloadable": 0, "failed": 0, "which": []}
     while found["kills"] < kills:
         folder = Path("killed")
         found["runs"] += 1
         tries = 0
         while True:
             delay = draw.uniform(0, 0.8 * length) if tries < 20 else 100.0
-            code = outcome(forked(lambda folder=folder: go_on(folder)), delay)  # type: ignore[misc]
+            code = outcome(forked(lambda folder=folder: go_on(folder), Path("said")), delay)  # type: ignore[misc]
             tries += 1
             if code == 0:
                 break
             if code is not None or tries > 20:  # an error, or a run that hangs
                 found["failed"] += 1
+                found["which"].append(f"exit {code} after {tries} tries: {Path('said').read_text().strip()[-300:]}")
                 break
             found["kills"] += 1
             found["unloadable"] += not loadable(folder)

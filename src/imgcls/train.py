@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import sys
@@ -74,9 +75,11 @@ def _claim(run: Run) -> tuple[rundir.RunFolder | None, ImgclsError | None]:
     """The run's folder with its configuration and split, or why it cannot be had."""
     try:
         held = rundir.claim(run.config.run_dir, f"{_word(run.model.name)}-{_word(run.data.name)}")
-        _write_config(held.path, run.config)
         ids: dict[str, Any] = {name: part.ids for name, part in run.data.splits.parts.items() if part is not None}
-        np.savez_compressed(held.path / "split.npz", **ids)
+        file = io.BytesIO()
+        np.savez_compressed(file, **ids)
+        checkpoints.write_whole(held.path / "split.npz", file.getbuffer())
+        _write_config(held.path, run.config)  # last: where it stands there is a run to go on with
     except ImgclsError as error:
         return None, error
     except OSError as error:
