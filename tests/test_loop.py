@@ -13,7 +13,7 @@ from torch import nn
 from imgcls import checkpoint as checkpoints
 from imgcls import inference, keeper, train
 from imgcls.config import TrainConfig
-from imgcls.errors import ConfigError
+from imgcls.errors import CheckpointError, ConfigError
 from imgcls.logbook import Row
 from imgcls.loop import ema_decay, follow
 from imgcls.runtime import session
@@ -185,3 +185,17 @@ def test_a_users_model_whose_head_was_replaced_is_trained_and_restored(config: C
     stored = checkpoints.read(Path("run/checkpoints", checkpoints.BEST))
     with session("cpu", "fp32", 1) as runtime:
         inference.restore(stored, runtime, frozenset({"heads:net"}))
+
+
+@pytest.mark.parametrize(
+    ("stored", "best"),
+    [(None, None), ([[0.9, -0.1, 0], 3], ((0.9, -0.1, 0), 3)), ([0.9, -0.1, 0], ((0.9, -0.1, 0), 7))],
+)
+def test_the_best_epoch_is_read_as_it_is_stored_and_was(stored: object, best: object) -> None:
+    assert train._best({"best": stored, "epochs_done": 7}) == best
+
+
+@pytest.mark.parametrize("stored", [3, "abc", [1, 2], [[1, 2], 3], {"a": 1}])
+def test_a_best_epoch_that_makes_no_sense_is_a_damaged_checkpoint(stored: object) -> None:
+    with pytest.raises(CheckpointError, match="best epoch"):
+        train._best({"best": stored, "epochs_done": 7})

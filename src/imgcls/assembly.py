@@ -15,6 +15,7 @@ from imgcls.checkpoint import State
 from imgcls.config import Component, Node, TrainConfig, convert, select
 from imgcls.data.augment import AUGMENTS, Augment
 from imgcls.data.loaders import Loader
+from imgcls.data.pixels import Preprocessing
 from imgcls.errors import ConfigError
 from imgcls.header import say_data, say_device, say_model, say_speed
 from imgcls.inference import MODEL_FACTS, build_model
@@ -148,21 +149,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     say_speed(log, config, runtime, model, is_compiled, why)
     if len(train) // len(loader) < runtime.world:
         raise ConfigError(f"batch_size: {batch_size} is too small to share out over {runtime.world} processes")
-    recipe = Recipe(
-        epochs=config.epochs,
-        seed=config.seed,
-        schedule=parts.scheduler(len(loader), config.epochs),
-        base_lrs=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
-        augment=augment,
-        normalise=shape.normaliser(runtime.device),
-        loss=parts.loss(),
-        autocast=runtime.autocast,
-        accumulate=config.accumulate,
-        clip_grad=config.clip_grad,
-        ema=config.ema,
-        rank=runtime.rank,
-        world=runtime.world,
-    )
+    recipe = _recipe(config, parts, runtime, augment, shape, optimizer, len(loader))
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     chosen = {
@@ -174,6 +161,33 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     }
     forward = runtime.wrap(module, is_compiled=is_compiled)
     return Run(config, runtime, data, model, state, forward, loader, recipe, workers, chosen, log)
+
+
+def _recipe(
+    config: TrainConfig,
+    parts: Parts,
+    runtime: Runtime,
+    augment: Augment,
+    shape: Preprocessing,
+    optimizer: torch.optim.Optimizer,
+    steps_per_epoch: int,
+) -> Recipe:
+    """What the loop does to a batch."""
+    return Recipe(
+        epochs=config.epochs,
+        seed=config.seed,
+        schedule=parts.scheduler(steps_per_epoch, config.epochs),
+        base_lrs=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
+        augment=augment,
+        normalise=shape.normaliser(runtime.device),
+        loss=parts.loss(),
+        autocast=runtime.autocast,
+        accumulate=config.accumulate,
+        clip_grad=config.clip_grad,
+        ema=config.ema,
+        rank=runtime.rank,
+        world=runtime.world,
+    )
 
 
 def _read(config: TrainConfig, parts: Parts) -> tuple[Data, Component, Augment]:

@@ -170,7 +170,8 @@ def _best(meta: dict[str, Any]) -> Best | None:
     if stored is None:
         return None
     try:
-        (first, second, third), epoch = stored
+        # version 0.1.0 did not keep the epoch
+        (first, second, third), epoch = stored if len(stored) == 2 else (stored, meta["epochs_done"])
         return (float(first), float(second), int(third)), int(epoch)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the checkpoint's best epoch is not described as imgcls does it ({error})") from error
