@@ -43,8 +43,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
     with session(config.device, config.precision, config.threads) as runtime:
         run = assembly.build(config, assembly.choose_parts(config), runtime, Logbook(is_main=False), {})
-        images, labels, draws = next(run.loader.epoch(0))
-        images = run.recipe.normalise(run.recipe.augment(images, draws))
+        images, labels = next(run.loader.epoch(0))
         modules = {"eager": run.state.module, "compiled": copy.deepcopy(run.state.module)}
         forwards = {kind: runtime.wrap(one, is_compiled=kind == "compiled") for kind, one in modules.items()}
         first = {kind: seconds(one, images, labels, 1) for kind, one in forwards.items()}

@@ -40,7 +40,7 @@ WORKLOADS = {  # name: (title, asked share, words)
         ["model=resnet18", "dataset=cifar10", SMALL, "precision=bf16"],
     ),
 }
-PARTS = ("fetch", "augment", "normalise", "update", "rest")
+PARTS = ("fetch", "update", "rest")
 BLOCKS = 20  # of an epoch
 AUGMENT_LIMIT = 0.5  # ms: crop + flip of 128 CIFAR images on one thread
 
@@ -74,8 +74,7 @@ def paired_epoch(run: Any) -> dict[str, float]:
     """Seconds of one epoch of the real loop, and of as many updates on a constant batch, some after some."""
     from imgcls.loop import Watch, fit
 
-    images, labels, draws = next(run.loader.epoch(0))
-    images = run.recipe.normalise(run.recipe.augment(images, draws))
+    images, labels = next(run.loader.epoch(0))
     block = max(1, len(run.loader) // BLOCKS)
     todo, spent = 0, 0.0
 
@@ -125,12 +124,8 @@ def parts_epoch(run: Any) -> dict[str, float]:
     batches, count = run.loader.epoch(state.epochs), len(run.loader)
     for position in range(count):
         start = clock()
-        images, labels, draws = next(batches)
+        images, labels = next(batches)
         fetched = clock()
-        images = recipe.augment(images, draws)
-        augmented = clock()
-        images = recipe.normalise(images)
-        normalised = clock()
         set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
         seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
         size = run.loader.global_size(position)
@@ -142,10 +137,8 @@ def parts_epoch(run: Any) -> dict[str, float]:
         logged = clock()
         steps = (
             fetched - start,
-            augmented - fetched,
-            normalised - augmented,
             updated - prepared,
-            prepared - normalised + logged - updated,
+            prepared - fetched + logged - updated,
         )
         for part, seconds in zip(PARTS, steps, strict=True):
             spent[part] += seconds
@@ -154,13 +147,16 @@ def parts_epoch(run: Any) -> dict[str, float]:
 
 
 def augment_ms(run: Any, rounds: int = 9, batches: int = 50) -> list[float]:
-    """Milliseconds of the augmentation of one batch on one thread, several times."""
-    images, _, draws = next(run.loader.epoch(0))
-    times = []
+    """Milliseconds of the augmentation of one batch by itself on one thread, several times."""
+    import numpy as np
+    import torch
+
+    images, times = next(run.loader.fetcher.batches([np.arange(128)])), []
+    draws = torch.rand(len(images), run.loader.augment.draws)
     for _ in range(rounds):
         started = time.perf_counter()
         for _ in range(batches):
-            run.recipe.augment(images, draws)
+            run.loader.augment(images, draws)
         times.append((time.perf_counter() - started) / batches * 1000)
     return times
 
@@ -172,7 +168,7 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
     """A workload's line of the table."""
     title, asked, _ = WORKLOADS[name]
     if "failure" in found:
-        return [title, "failed", *["-"] * 10]
+        return [title, "failed", *["-"] * 8]
     repeats, steps = found["repeats"], found["steps"]
     shares = [one["constant"] / one["loop"] for one in repeats]
     overheads = [sum(one["parts"][part] for part in PARTS if part != "update") for one in repeats]
@@ -208,8 +204,8 @@ def report(results: dict[str, Any], found_on: dict[str, Any], prefix: Path) -> N
         "  the sums of loss and hits. *of the limit*: constant / loop within a repeat: what plain torch takes for a",
         "  batch that is ready (and in the caches, which a new one is not), by what the loop takes; above 1 it is",
         "  noise. Median and range.",
-        "- The last five columns are milliseconds a step: gather, augmentation, normalisation, update, and (rest)",
-        "  learning rate, dropout's seed and the log.",
+        "- The last three columns are milliseconds a step: fetch (gather, augmentation, normalisation), update, and",
+        "  rest (learning rate, dropout's seed and the log).",
     ]
     write(prefix, "\n".join(lines), {"machine": found_on, "workloads": results})
 

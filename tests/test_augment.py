@@ -61,21 +61,28 @@ def test_the_largest_number_below_one_stays_within_the_image(padding: int) -> No
 
 def test_mirror_flips_where_the_number_is_below_p() -> None:
     images, numbers = batch(6, 4, 5, 3), torch.tensor([0.0, 0.29, 0.3, 0.31, 0.99, 0.1])
-    out = mirror(images, numbers, p=0.3)
+    out = mirror(images.clone(), numbers, p=0.3)
     for i, is_flipped in enumerate([True, True, False, False, False, True]):
         assert torch.equal(out[i], images[i].flip(1) if is_flipped else images[i])
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 1), (3, 4, 1), (1, 6, 3), (5, 5, 3)])
+def test_mirror_of_images_of_any_number_of_bytes(shape: tuple[int, int, int]) -> None:
+    images, numbers = batch(7, *shape), draws(7, 1)[:, 0]
+    expected = torch.stack([one.flip(1) if number < 0.5 else one for one, number in zip(images, numbers, strict=True)])
+    assert torch.equal(mirror(images.clone(), numbers, p=0.5), expected)
 
 
 @pytest.mark.parametrize(("p", "flipped"), [(0.0, 0), (1.0, 50)])
 def test_mirror_never_and_always(p: float, flipped: int) -> None:
     images = batch(50, 3, 4, 1)
-    changed = (mirror(images, draws(50, 1)[:, 0], p=p) == images.flip(2)).flatten(1).all(1)
+    changed = (mirror(images.clone(), draws(50, 1)[:, 0], p=p) == images.flip(2)).flatten(1).all(1)
     assert int(changed.sum()) == flipped
 
 
 def test_mirror_hits_its_share() -> None:
     images = batch(2000, 1, 4, 1)
-    share = (mirror(images, draws(2000, 1)[:, 0], p=0.25) != images).flatten(1).any(1).float().mean()
+    share = (mirror(images.clone(), draws(2000, 1)[:, 0], p=0.25) != images).flatten(1).any(1).float().mean()
     assert abs(float(share) - 0.25) < 0.04
 
 
@@ -112,7 +119,7 @@ def test_digits_are_never_mirrored_unless_asked_for() -> None:
     assert torch.equal(unpadded(images, numbers), images)
     assert unpadded.words == "none"
     asked = standard((8, 8), source.mirror, padding=0, flip=1.0)
-    assert torch.equal(asked(images, numbers), images.flip(2))
+    assert torch.equal(asked(images.clone(), numbers), images.flip(2))
     assert asked.words == "flip"
 
 

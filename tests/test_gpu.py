@@ -53,9 +53,11 @@ def test_a_step_makes_no_host_synchronisation(precision: str, config: Config) ->
         assert run.loader.fetcher.pixels.is_cuda
         batches = list(run.loader.epoch(0))
 
-        def step(batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
-            images, labels, draws = batch
-            images = run.recipe.normalise(run.recipe.augment(images, draws))
+        def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+            images, labels = batch
+            images = torch.zeros(len(labels), *run.loader.fetcher.pixels.shape[1:], dtype=torch.uint8, device="cuda")
+            draws = torch.zeros(len(images), run.loader.augment.draws, device="cuda")
+            images = run.loader.normalise(run.loader.augment(images, draws))
             update(run.state, run.forward, images, labels, len(labels), run.recipe)
 
         step(batches[0])  # the first makes the optimizer's state

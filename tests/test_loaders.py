@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from imgcls.data.augment import Augment
 from imgcls.data.loaders import (
     Fetcher,
     Loader,
@@ -93,7 +94,16 @@ def files() -> Images:
 
 def loader(images: Images, *, is_resident: bool, workers: int = 0, **more: Any) -> Loader:
     fetcher = make_fetcher(images, SHAPE, CPU, is_resident=is_resident, workers=workers, threads=2)
-    return Loader(fetcher, images.labels, batch_size=5, seed=7, draws=3, device=CPU, **more)
+    return Loader(fetcher, images.labels, MARK, NORMALISE, batch_size=5, seed=7, device=CPU, **more)
+
+
+def mark(images: Tensor, draws: Tensor) -> Tensor:
+    """Each pixel changed by its image's numbers, so that both can be told from it."""
+    return images + (draws * 256).to(torch.uint8).sum(1, dtype=torch.uint8)[:, None, None, None]
+
+
+MARK = Augment(3, "mark", mark)
+NORMALISE = SHAPE.normaliser(CPU)
 
 
 def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
@@ -118,10 +128,20 @@ def test_arrays_are_streamed_as_they_lie_in_memory() -> None:
 def test_a_batch_is_the_images_labels_and_numbers_of_its_rows(files: Images) -> None:
     pixels, table = decode_all(files, SHAPE, threads=1), draw_table(23, 3, seed=7, epoch=2)
     batches = zip(plan(23, 5, seed=7, epoch=2), loader(files, is_resident=True).epoch(2), strict=True)
-    for rows, (images, labels, draws) in batches:
-        assert np.array_equal(images.numpy(), pixels[rows])
+    for rows, (images, labels) in batches:
+        assert torch.equal(images, NORMALISE(mark(torch.from_numpy(pixels[rows]), table[torch.from_numpy(rows)])))
         assert np.array_equal(labels.numpy(), files.labels[rows])
-        assert torch.equal(draws, table[torch.from_numpy(rows)])
+
+
+@pytest.mark.parametrize("at_once", [0, 4, 5, 9, 10, 14, 1000])
+@pytest.mark.parametrize("start", [0, 2])
+def test_batches_prepared_together_are_those_prepared_alone(files: Images, at_once: int, start: int) -> None:
+    made = loader(files, is_resident=True)
+    alone = list(loader(files, is_resident=False).epoch(1, start=start))
+    made.fetcher.at_once = at_once
+    together = list(made.epoch(1, start=start))
+    assert [len(images) for images, _ in together] == [len(images) for images, _ in alone]
+    assert all(same(one, other) for one, other in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("is_resident", [True, False])
@@ -143,7 +163,7 @@ def test_the_ranks_batches_together_are_the_one_processs(files: Images) -> None:
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 23])
 def test_the_global_size_is_that_of_the_plan(files: Images, batch_size: int) -> None:
     fetcher = make_fetcher(files, SHAPE, CPU, is_resident=True, workers=0, threads=1)
-    made = Loader(fetcher, files.labels, batch_size=batch_size, seed=0, draws=0, device=CPU)
+    made = Loader(fetcher, files.labels, MARK, NORMALISE, batch_size=batch_size, seed=0, device=CPU)
     sizes = [len(rows) for rows in plan(23, batch_size, seed=0, epoch=0)]
     assert [made.global_size(i) for i in range(len(made))] == sizes
 

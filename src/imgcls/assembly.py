@@ -15,7 +15,6 @@ from imgcls.checkpoint import State
 from imgcls.config import Component, Node, TrainConfig, convert, select
 from imgcls.data.augment import AUGMENTS, Augment
 from imgcls.data.loaders import Loader
-from imgcls.data.pixels import Preprocessing
 from imgcls.errors import ConfigError
 from imgcls.header import say_data, say_device, say_model, say_speed
 from imgcls.inference import MODEL_FACTS, build_model
@@ -134,9 +133,10 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     loader = Loader(
         fetcher_for(train, shape, runtime, resident=resident, workers=workers),
         train.labels,
+        augment,
+        shape.normaliser(runtime.device),
         batch_size=batch_size,
         seed=config.seed,
-        draws=augment.draws,
         device=runtime.device,
         rank=runtime.rank,
         world=runtime.world,
@@ -149,7 +149,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     say_speed(log, config, runtime, model, is_compiled, why)
     if len(train) // len(loader) < runtime.world:
         raise ConfigError(f"batch_size: {batch_size} is too small to share out over {runtime.world} processes")
-    recipe = _recipe(config, parts, runtime, augment, shape, optimizer, len(loader))
+    recipe = _recipe(config, parts, runtime, optimizer, len(loader))
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     chosen = {
@@ -167,8 +167,6 @@ def _recipe(
     config: TrainConfig,
     parts: Parts,
     runtime: Runtime,
-    augment: Augment,
-    shape: Preprocessing,
     optimizer: torch.optim.Optimizer,
     steps_per_epoch: int,
 ) -> Recipe:
@@ -178,8 +176,6 @@ def _recipe(
         seed=config.seed,
         schedule=parts.scheduler(steps_per_epoch, config.epochs),
         base_lrs=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
-        augment=augment,
-        normalise=shape.normaliser(runtime.device),
         loss=parts.loss(),
         autocast=runtime.autocast,
         accumulate=config.accumulate,

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from imgcls import lean, seeding
 from imgcls.checkpoint import State
-from imgcls.data.augment import Augment
 from imgcls.data.loaders import Loader
-from imgcls.data.pixels import Normalise
 from imgcls.logbook import Logbook
 from imgcls.losses import Loss
 from imgcls.schedules import Schedule
@@ -34,8 +32,6 @@ class Recipe:
     seed: int
     schedule: Schedule
     base_lrs: tuple[float, ...]
-    augment: Augment
-    normalise: Normalise
     loss: Loss
     autocast: Callable[[], AbstractContextManager[object]]
     accumulate: int = 1
@@ -70,11 +66,11 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
         if done == 0:
             state.sums.zero_()
         images_done, started = 0, time.perf_counter()
-        for position, (images, labels, draws) in enumerate(loader.epoch(state.epochs, start=done), start=done):
+        for position, (images, labels) in enumerate(loader.epoch(state.epochs, start=done), start=done):
             lr = set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
             seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
             size = loader.global_size(position)
-            total = update(state, forward, recipe.normalise(recipe.augment(images, draws)), labels, size, recipe)
+            total = update(state, forward, images, labels, size, recipe)
             state.step += 1
             if state.average is not None and recipe.ema is not None:
                 follow(state.average, state.module, ema_decay(recipe.ema, state.step))

@@ -295,11 +295,10 @@ def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report
 def _draw_batch(run: Run, folder: Path, studio: Studio) -> None:
     """The first training images as the net sees them."""
     (folder / "plots").mkdir(exist_ok=True)
-    images, labels, draws = run.loader.first(TILES)
-    normalise, classes = run.recipe.normalise, run.data.source.classes
-    seen = normalise.inverse(normalise(run.recipe.augment(images, draws)))
+    images, labels = run.loader.first(TILES)
+    classes, normalise = run.data.source.classes, run.data.preprocessing.normaliser(run.runtime.device)
     captions = [classes[label] for label in labels.tolist()]
-    studio.draw(pictures.batch, list(seen), captions, folder / "plots" / "train_batch.png")
+    studio.draw(pictures.batch, list(normalise.inverse(images)), captions, folder / "plots" / "train_batch.png")
 
 
 def _draw(run: Run, folder: Path, report: Report, studio: Studio) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from imgcls.knobs import Probability, Range
 
+WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
+
 
 def crop(images: Tensor, draws: Tensor, *, padding: int) -> Tensor:
     """Shift image i by up to ``padding`` pixels, black coming in: (B, H, W, C), (B, 2) in [0, 1) -> (B, H, W, C)"""
@@ -25,18 +27,21 @@ def crop(images: Tensor, draws: Tensor, *, padding: int) -> Tensor:
     starts = padded.as_strided((batch * tall * wide - width + 1, width * channels), (channels, 1))
     down, right = (draws * (2 * padding + 1)).long().unbind(1)
     image, row = (torch.arange(count, device=images.device) for count in (batch, height))
-    first = ((image * tall + down)[:, None] + row) * wide + right[:, None]  # pixel where each row of each crop begins
+    corner = (image * tall + down) * wide + right
+    first = corner[:, None] + row * wide  # pixel where each row of each crop begins
     return starts.index_select(0, first.view(-1)).view(batch, height, width, channels)
 
 
 def mirror(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
-    """Flip image i left-right where draws[i] < p: (B, H, W, C), (B,) in [0, 1) -> (B, H, W, C)"""
+    """Flip image i left-right where draws[i] < p: (B, H, W, C), (B,) in [0, 1) -> (B, H, W, C); in place on a CPU"""
     chosen = draws < p
     if images.device.type == "cpu":
-        rows, count = chosen.nonzero()[:, 0], len(images)
-        place = torch.arange(count)
-        place[rows] = torch.arange(count, count + len(rows))  # a gather of both is three times as fast as index_copy
-        return torch.cat([images, images.index_select(0, rows).flip(2)]).index_select(0, place)
+        rows = chosen.nonzero()[:, 0]
+        flipped = images.index_select(0, rows).flip(2)
+        word = next(kind for kind in WORDS if images[0].numel() % kind.itemsize == 0)  # 8 bytes: half the time of 1
+        whole, part = (some.flatten(1).view(word) for some in (images, flipped))
+        whole.index_copy_(0, rows, part)
+        return images
     return torch.where(chosen[:, None, None, None], images.flip(2), images)  # on a GPU, nonzero would wait for it
 
 
@@ -49,7 +54,7 @@ class Augment:
     function: Callable[[Tensor, Tensor], Tensor]
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """(B, H, W, C) uint8, (B, draws) float in [0, 1) -> (B, H, W, C) uint8"""
+        """(B, H, W, C) uint8, which may be written to, (B, draws) float in [0, 1) -> (B, H, W, C) uint8"""
         return self.function(images, draws)
 
 

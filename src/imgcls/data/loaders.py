@@ -18,12 +18,14 @@ from torch import Tensor
 
 from imgcls import seeding
 from imgcls.data import pool
+from imgcls.data.augment import Augment
 from imgcls.data.pixels import Preprocessing, quiet_decoders
 from imgcls.data.source import Images, Indices
 
 RESIDENT_SHARE = 0.4  # of the memory that is free on the device: what is larger is streamed
+GROUP = 6 << 20  # bytes of resident images prepared at once: right after a step all code and data are cold
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor]
 
 
 def plan(count: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Indices]:
@@ -48,7 +50,12 @@ def draw_table(count: int, columns: int, *, seed: int, epoch: int) -> Tensor:
 
 
 class Fetcher(Protocol):
-    """Where a loader gets its pixels from."""
+    """Where a loader gets its pixels from.
+
+    at_once: how many images it is best asked for together.
+    """
+
+    at_once: int
 
     def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
         """The images of each batch of the plan, on the device: (B, H, W, C) uint8"""
@@ -67,6 +74,7 @@ class Resident:
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
             self.pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
         self.rows = None if rows is None else torch.from_numpy(rows)
+        self.at_once = GROUP // self.pixels[0].numel()
 
     def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
         """See Fetcher."""
@@ -81,6 +89,8 @@ class Streamed:
 
     They write into a ring of shared memory, in the order in which the images will be needed, two batches ahead.
     """
+
+    at_once = 1
 
     def __init__(self, images: Images, preprocessing: Preprocessing, device: torch.device, workers: int) -> None:
         self.decode = _decoder(images, preprocessing)
@@ -129,19 +139,21 @@ class Loader:
         self,
         fetcher: Fetcher,
         labels: Indices,
+        augment: Augment,
+        normalise: Callable[[Tensor], Tensor],
         *,
         batch_size: int,
         seed: int,
-        draws: int,
         device: torch.device,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         self.fetcher = fetcher
         self.labels = torch.from_numpy(labels).to(device)
+        self.augment = augment
+        self.normalise = normalise
         self.batch_size = batch_size
         self.seed = seed
-        self.draws = draws
         self.device = device
         self.rank = rank
         self.world = world
@@ -151,23 +163,30 @@ class Loader:
         return -(-len(self.labels) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches ``start`` and later: (B, H, W, C) uint8 images, (B,) labels, (B, draws) numbers in [0, 1)."""
-        count = len(self.labels)
-        batches = plan(count, self.batch_size, seed=self.seed, epoch=epoch, rank=self.rank, world=self.world)[start:]
-        order, sizes = _on_device(batches, self.device), [len(rows) for rows in batches]
-        table = draw_table(count, self.draws, seed=self.seed, epoch=epoch).to(self.device)
-        labels, draws = (whole.index_select(0, order).split_with_sizes(sizes) for whole in (self.labels, table))
-        yield from zip(self.fetcher.batches(batches), labels, draws, strict=True)
+        """Batches ``start`` and later: (B, C, H, W) float32 images, augmented and normalised, and (B,) labels."""
+        batches = plan(len(self.labels), self.batch_size, seed=self.seed, epoch=epoch, rank=self.rank, world=self.world)
+        return self._serve(batches[start:], epoch)
 
     def first(self, count: int) -> Batch:
         """The first ``count`` images of epoch 0's first batch, as ``epoch`` would give them."""
-        rows = plan(len(self.labels), self.batch_size, seed=self.seed, epoch=0, rank=self.rank, world=self.world)[0][
-            :count
-        ]
-        order = _on_device([rows], self.device)
-        table = draw_table(len(self.labels), self.draws, seed=self.seed, epoch=0).to(self.device)
-        images = next(iter(self.fetcher.batches([rows])))
-        return images, self.labels.index_select(0, order), table.index_select(0, order)
+        batches = plan(len(self.labels), self.batch_size, seed=self.seed, epoch=0, rank=self.rank, world=self.world)
+        return next(self._serve([batches[0][:count]], 0))
+
+    def _serve(self, batches: Sequence[Indices], epoch: int) -> Iterator[Batch]:
+        order, sizes = _on_device(batches, self.device), [len(rows) for rows in batches]
+        table = draw_table(len(self.labels), self.augment.draws, seed=self.seed, epoch=epoch).to(self.device)
+        draws, labels = table.index_select(0, order), self.labels.index_select(0, order)
+        yield from zip(self._prepared(batches, draws), labels.split_with_sizes(sizes), strict=True)
+
+    def _prepared(self, batches: Sequence[Indices], draws: Tensor) -> Iterator[Tensor]:
+        """The images of each batch; where they are small several batches are gathered and augmented at once."""
+        count = max(1, self.fetcher.at_once // self.batch_size)
+        groups = [batches[i : i + count] for i in range(0, len(batches), count)]
+        together = [np.concatenate(group) for group in groups]
+        numbers = draws.split_with_sizes([len(rows) for rows in together])
+        for group, images, their in zip(groups, self.fetcher.batches(together), numbers, strict=True):
+            augmented = self.augment(images, their).split_with_sizes([len(rows) for rows in group])
+            yield from [self.normalise(batch) for batch in augmented]
 
     def global_size(self, epoch_step: int) -> int:
         """How many images all ranks together see in that batch of an epoch (array_split puts the larger ones first)."""
