@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +131,12 @@ def laboratory() -> Iterator[Path]:
 # --- kills -----------------------------------------------------------------------------------------------------------
 
 
-def go_on(folder: Path) -> int:
+def go_on(folder: Path, words: Sequence[str] = ()) -> int:
     """The command that a user would give: go on with the run, or begin it."""
     if (folder / "config.yaml").is_file():
         return main(["train", f"resume={folder}", WORDS[0]])
     shutil.rmtree(folder, ignore_errors=True)
-    return main(["train", *WORDS, f"run_dir={folder}"])
+    return main(["train", *WORDS, *words, f"run_dir={folder}"])
 
 
 def kill_at_random(kills: int, seed: int = 0) -> Counts:
@@ -455,7 +455,9 @@ def hostile_files() -> dict[str, bytes]:
 
 def load_hostile() -> Counts:
     """Each must be refused with exit code 3 (or 2), fast, in little memory, and without running anything."""
-    found: Counts = {"files": 0, "accepted": 0, "slow": 0, "too_much_memory": 0, "crashed": 0, "which": []}
+    found: Counts = {"files": 0, "accepted": 0, "slow": 0, "too_much_memory": 0, "crashed": 0, "wrong": 0, "which": []}
+    best = Path("whole/checkpoints", checkpoints.BEST)
+    found["wrong"] += outcome(forked(lambda: main(["evaluate", str(best), WORDS[0], "output=sound"]))) != 0
     for name, data in hostile_files().items():
         Path("hostile.safetensors").write_bytes(data)
 
@@ -540,22 +542,25 @@ def mutate_images(count: int, seed: int = 0) -> Counts:
 
 
 def fill_the_disk(sizes: int) -> Counts:
-    """No file may grow beyond a limit that falls into the checkpoint: exit 1, the path, what stood there is kept."""
+    """From some save on no file may grow beyond a limit that falls into the checkpoint: exit 1, the path, what stood
+    there is kept, and with room again the run goes on to the same end."""
     whole = Path("whole/checkpoints", checkpoints.LAST).stat().st_size
-    found = {"trials": 0, "wrong": 0, "lost": 0}
+    found = {"trials": 0, "wrong": 0, "lost": 0, "different": 0}
     for i in range(sizes):
         shutil.rmtree("full", ignore_errors=True)
-        limit = whole * (i + 1) // (sizes + 1)
+        limit, before = whole * (i + 1) // (sizes + 1), i % 4  # saves that still find room
 
-        def work(limit: int = limit) -> int:
+        def work(limit: int = limit, before: int = before) -> int:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            real = train.fit
+            real, saves = checkpoints.write_whole, [0]
 
-            def fit(*args: Any) -> None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-                real(*args)
+            def write_whole(path: Path, *parts: Any, keep_as: Path | None = None) -> None:
+                saves[0] += path.name == checkpoints.LAST
+                if saves[0] > before:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+                real(path, *parts, keep_as=keep_as)
 
-            train.fit = fit
+            checkpoints.write_whole = write_whole
             return main(["train", *WORDS, "run_dir=full"])
 
         code = outcome(forked(work, Path("said")))
@@ -563,7 +568,11 @@ def fill_the_disk(sizes: int) -> Counts:
         errors = [line for line in said.splitlines() if line.startswith("imgcls: error:")]
         found["trials"] += 1
         found["wrong"] += code != 1 or len(errors) != 1 or "full/checkpoints/" not in errors[0] or "Traceback" in said
-        found["lost"] += any(Path("full/checkpoints").glob(".*.tmp")) if Path("full/checkpoints").is_dir() else 0
+        left = any(Path("full/checkpoints").glob(".*.tmp")) if Path("full/checkpoints").is_dir() else False
+        newest, _ = rundir.last_checkpoint(Path("full"))
+        found["lost"] += left or (0 if newest is None else int(newest.meta["step"])) != before
+        found["wrong"] += outcome(forked(lambda: go_on(Path("full")))) != 0
+        found["different"] += not equal_runs(Path("whole"), Path("full"))
     return found
 
 
@@ -658,13 +667,25 @@ def unnoticed() -> Counts:
 
 def experiments(*, is_full: bool) -> dict[str, Callable[[], Counts]]:
     """By name; the full ones take some minutes."""
+    from tests import run_faults as runs
+
     short: dict[str, Callable[[], Counts]] = {
         "SIGKILL at random moments": lambda: kill_at_random(100 if is_full else 12),
         "SIGKILL at every call of a save": kill_within_a_save,
         "damaged checkpoints": lambda: damage(5000, 200) if is_full else damage(600, 60),
         "hostile checkpoints": load_hostile,
         "mutated images": lambda: mutate_images(2000 if is_full else 300),
-        "full disk": lambda: fill_the_disk(20 if is_full else 3),
+        "full disk": lambda: fill_the_disk(20 if is_full else 4),
+        "signals at every stage": lambda: runs.signalled(is_full=is_full),
+        "signals to a command that starts": lambda: runs.signalled_early(is_full=is_full),
+        "numbers that are not finite": runs.not_finite,
+        "TensorBoard failing": runs.failing_board,
+        "broken images, each policy": lambda: runs.train_on_broken(is_full=is_full),
+        "failing jobs of a sweep": lambda: runs.sweep_with_failures(is_full=is_full),
+        "runs started together": runs.start_together,
+        "odd places": runs.odd_places,
+        "the same bytes everywhere": runs.same_everywhere,
+        "one of two processes hurt": lambda: runs.processes(is_full=is_full),
     }
     return short | ({"loss of power": lose_power, "mutants": unnoticed} if is_full else {})
 

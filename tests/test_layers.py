@@ -10,7 +10,19 @@ from pathlib import Path
 import imgcls
 
 ROOT = Path(imgcls.__file__).parent
-LEAVES = {"errors", "knobs", "seeding", "metrics", "losses", "schedules", "yamlcheck", "lean", "models", "data"}
+LEAVES = {
+    "errors",
+    "knobs",
+    "seeding",
+    "metrics",
+    "losses",
+    "schedules",
+    "yamlcheck",
+    "lean",
+    "models",
+    "data",
+    "signals",
+}
 PARTS = {"config", "optim", "runtime", "checkpoint", "logbook", "rundir", "stored"}
 STAGES = {"assembly", "prepare", "inference", "loop", "keeper", "header"}  # what several commands are made of
 COMMANDS = {"train", "evaluate", "predict"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -94,6 +95,7 @@ CASES = {
     "moving average": ("ema=0.9", "model=mlp", "model.dropout=0.3"),
     "accumulation and clipping": ("accumulate=3", "clip_grad=0.5", "model=mlp", "model.dropout=0.3"),
     "best by loss": ("monitor=val_loss",),
+    "early stopping": ("patience=1", "optimizer.lr=1e-9", "scheduler=constant"),
     "streamed": ("loader=stream", "workers=0"),
 }
 
@@ -106,6 +108,27 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(
     train.train(config(*words, "run_dir=whole"))
     total = checkpoints.read(Path("whole/checkpoints/last.safetensors")).meta["step"]
     interrupted(config(*words, "run_dir=parts"), [1, total // 2, total // 2 + 2, total], monkeypatch, Path("parts"))
+    same_runs(Path("whole"), Path("parts"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes that decode are forked")
+def test_streamed_photos_go_on_with_another_number_of_workers(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    for name in ("light", "dark"):
+        Path("photos", name).mkdir(parents=True)
+        for i in range(60):
+            pixels = np.random.default_rng(i).integers(0, 200, (14, 12, 3), np.uint8) + 50 * (name == "light")
+            Image.fromarray(pixels.astype(np.uint8)).save(f"photos/{name}/{i}.png")
+    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    words = ("dataset=./photos", "model=mlp", "model.dropout=0.2", "augment=standard", "loader=stream")
+    own = ("dataset.limit=null", "dataset.test_limit=null")
+    train.train(config(*words, *own, "workers=0", "run_dir=whole"))
+    stop_at([2, 4], monkeypatch)
+    for i, workers in enumerate((2, 0, 1)):
+        changed = config(*words, *own, f"workers={workers}", "run_dir=parts")
+        with pytest.raises(Stopped) if i < 2 else contextlib.nullcontext():
+            train.resume(changed, Path("parts"), frozenset()) if i else train.train(changed)
     same_runs(Path("whole"), Path("parts"))
 
 

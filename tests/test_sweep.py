@@ -137,7 +137,7 @@ def test_one_bad_job_and_none_starts(
 
 def test_each_sweep_has_a_folder_of_its_own_with_numbered_runs(jobs: list[list[str]]) -> None:
     assert [main(["train", "-m", "seed=0,1,2"]) for _ in range(2)] == [1, 0]
-    assert sorted(str(path) for path in Path("outputs").glob("*/*")) == [
+    assert sorted(str(path) for path in Path("outputs").glob("*/[0-9]")) == [
         f"outputs/sweep-{n}/{i}" for n in (1, 2) for i in (0, 1, 2)
     ]
     assert jobs[:3] == [["seed=0"], ["seed=1"], ["seed=2"]]
@@ -145,7 +145,7 @@ def test_each_sweep_has_a_folder_of_its_own_with_numbered_runs(jobs: list[list[s
 
 def test_sweep_dir_names_the_folder(jobs: list[list[str]]) -> None:
     assert main(["train", "-m", "seed=0,1", "sweep_dir=here/a b"]) == 1
-    assert {path.name for path in Path("here/a b").iterdir()} == {"0", "1"}
+    assert {path.name for path in Path("here/a b").iterdir()} == {"0", "1", "sweep.json", ".lock"}
     assert jobs == [["seed=0"], ["seed=1"]]
     assert not Path("outputs").exists()
 
@@ -154,7 +154,73 @@ def test_an_empty_folder_will_do_and_a_file_will_not(jobs: list[list[str]], caps
     Path("empty").mkdir()
     assert main(["train", "-m", "seed=0", "sweep_dir=empty"]) == 0
     with pytest.raises(RunError, match="cannot create the sweep's folder"):
-        sweep.make_folder(str(Path("empty/0/report.json")))
+        sweep.make_folder(str(Path("empty/0/report.json")), [])
+
+
+def test_the_same_words_go_on_with_a_sweep(jobs: list[list[str]], capsys: Capture) -> None:
+    words = ["train", "-m", "seed=0,1,2", "sweep_dir=here"]
+    assert main(words) == 1
+    assert "go on with: the same command and sweep_dir=here" in capsys.readouterr().err
+    rows = json.loads(Path("here/sweep.json").read_text())["jobs"]
+    assert [row["exit_code"] for row in rows] == [0, 1, 0]
+    assert main(words) == 0
+    assert jobs[3:] == [["seed=1"]]
+    assert capsys.readouterr().err.count("done before") == 2
+    assert [row["exit_code"] for row in json.loads(Path("here/sweep.json").read_text())["jobs"]] == [0, 0, 0]
+    assert main(words) == 0
+    assert len(jobs) == 4
+
+
+@pytest.mark.parametrize("there", ["other jobs", "other files", "a damaged summary"])
+def test_a_folder_with_anything_else_in_it_is_refused(there: str, jobs: list[list[str]], capsys: Capture) -> None:
+    if there == "other jobs":
+        assert main(["train", "-m", "seed=0,1", "sweep_dir=here"]) == 1
+    else:
+        Path("here").mkdir()
+        Path("here/sweep.json" if there == "a damaged summary" else "here/x").write_text("{")
+    before, ran = sorted(Path("here").rglob("*")), len(jobs)
+    capsys.readouterr()
+    assert main(["train", "-m", "seed=0,2", "sweep_dir=here"]) == 2
+    assert "sweep_dir: here " in capsys.readouterr().err
+    assert (sorted(Path("here").rglob("*")), len(jobs)) == (before, ran)
+
+
+def test_a_sweep_that_is_running_is_left_alone(jobs: list[list[str]], capsys: Capture) -> None:
+    words = ["train", "-m", "seed=0,1", "sweep_dir=here"]
+    assert main(words) == 1
+    program = "import sys; from imgcls.rundir import RunFolder; from pathlib import Path; f = RunFolder(Path('here'));"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{program} print('held', flush=True); sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert main(words) == 1
+        assert f"here is in use by process {other.pid}" in capsys.readouterr().err
+        other.communicate()
+    assert len(jobs) == 2
+
+
+def test_what_goes_on_with_a_job(tmp_path: Path) -> None:
+    words = ["model.name=mine:Net", "optimizer=sgd", "seed=1"]
+    job = sweep.Job(words, "seed=1", tmp_path / "3")
+    assert job.command() == [*words, f"run_dir={tmp_path / '3'}"]
+    job.folder.mkdir()
+    (job.folder / "split.npz").touch()
+    assert job.command() == [*words, f"run_dir={tmp_path / '3'}"]
+    assert not job.folder.exists()
+    job.folder.mkdir()
+    (job.folder / "config.yaml").touch()
+    assert job.command() == [f"resume={tmp_path / '3'}", "model.name=mine:Net"]
+
+
+@pytest.mark.parametrize(
+    ("code", "state"), [(None, "not run"), (0, ""), (3, "failed (exit 3)"), (-9, "killed by SIGKILL")]
+)
+def test_how_a_job_ended(code: int | None, state: str) -> None:
+    assert sweep.Job([], "", Path("x"), code).state == state
 
 
 def test_the_flags_that_matter_to_a_job_are_handed_on(jobs: list[list[str]]) -> None:
@@ -237,3 +303,4 @@ def test_a_signal_stops_the_sweep_after_the_job_has_saved(number: signal.Signals
     assert Path("here/0/checkpoints/last.safetensors").is_file()
     assert not Path("here/1").exists()
     assert "not run" in out
+    assert "go on with: the same command and sweep_dir=here" in err

@@ -17,6 +17,7 @@ import torch
 import yaml
 from PIL import Image
 from sklearn import metrics as reference
+from torch import nn
 
 import imgcls
 from imgcls import checkpoint as checkpoints
@@ -239,6 +240,34 @@ def test_tensorboard_failing_is_said_and_does_not_stop_the_run(
     monkeypatch.setattr(SummaryWriter, "add_scalar", full)
     assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
     assert capsys.readouterr().err.count("TensorBoard's log is given up") == 1
+
+
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+class Masked(nn.Linear):
+    def __init__(self, num_classes: int, *, persistent: bool = True) -> None:
+        super().__init__(64, num_classes)
+        self.register_buffer("mask", torch.tensor([0.0, float("-inf")]), persistent=persistent)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.flatten(1))
+
+
+def test_lazy_layers_are_made_whole_trained_and_restored() -> None:
+    words = ["model.name=tests.test_train:Lazy", "run_dir=run"]
+    assert main(["train", *SMALL, *words]) == 0
+    assert main(["evaluate", "run", words[0]]) == 0
+
+
+def test_a_buffer_that_is_not_finite_is_named_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*SMALL, "model.name=tests.test_train:Masked"]
+    assert main(["train", *words]) == 2
+    assert "a checkpoint cannot hold its mask, which is not finite (register_buffer(" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+    assert main(["train", *words, "model.persistent=false"]) == 0
 
 
 def test_a_colour_run_on_real_images(real_data: str) -> None:

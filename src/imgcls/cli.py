@@ -12,13 +12,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from imgcls import __version__
 from imgcls.argv import Line, joined, sort_out
-from imgcls.errors import ConfigError, DeviceError, ImgclsError, Terminated, is_out_of_memory
+from imgcls.errors import ConfigError, DeviceError, ImgclsError, is_out_of_memory
+from imgcls.signals import signals_wait, terminable
 
 if TYPE_CHECKING:
     from imgcls.compose import Composer, Override
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _terminable():
+        with terminable():
             return _dispatch(arguments)
     except ImgclsError as error:
         return _fail(error, error.exit_code, is_debug)
@@ -78,26 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_unexpected(error), 1, is_debug)
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises, as SIGINT does: files are closed, and the message is said. SIGUSR1 has nothing to save yet."""
-
-    def terminate(number: int, frame: Any) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
-    if hasattr(signal, "SIGUSR1"):
-        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _unexpected(error: Exception) -> str:
     text = " ".join(str(error).split())[:300]
     if is_out_of_memory(error):
@@ -108,14 +89,17 @@ def _unexpected(error: Exception) -> str:
 def _fail(error: ImgclsError | str, code: int, is_debug: bool) -> int:
     text = " ".join(str(error).split())
     text = text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
-    if os.environ.get("RANK", "0") == "0" or isinstance(error, DeviceError):
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or isinstance(error, DeviceError):
         print(f"imgcls: error: {text}" if code < 128 else f"\n{text}", file=sys.stderr, flush=True)
     if is_debug and sys.exc_info()[0] is not None:
         import traceback
 
         traceback.print_exc()
-    if os.environ.get("RANK", "0") != "0" and code < 128:
+    if rank != "0" and code < 128:
         time.sleep(HEAD_START)  # torchrun ends all processes with the first: let the main one say what is wrong
+        if code != 2:  # it would have ended this one if it were its mistake too
+            print(f"imgcls: error (rank {rank}): {text}", file=sys.stderr, flush=True)
     return code
 
 
@@ -180,7 +164,8 @@ def _train(line: Line, composer: Composer) -> int:
         print(as_yaml(table), end="")
         return 0
     with contextlib.closing(_studio()) as studio:
-        from imgcls.train import train
+        with signals_wait():
+            from imgcls.train import train
 
         _ready()
         return _finish(train(config, is_quiet=bool(line.flags.get("json")), studio=studio), line)
@@ -208,9 +193,11 @@ def as_yaml(table: Mapping[str, Any]) -> str:
 
 def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     """Compose and check every job; only then run the first."""
-    from imgcls import sweep
     from imgcls.config import TrainConfig, parse
-    from imgcls.train import check
+
+    with signals_wait():
+        from imgcls import sweep
+        from imgcls.train import check
 
     if "cfg" in line.flags:
         raise ConfigError("--cfg cannot be used with --multirun")
@@ -240,7 +227,9 @@ def _sweep(line: Line, words: list[str], composer: Composer) -> int:
 
 def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Composer) -> int:
     """Go on with a run by its own configuration; beside it only what does not change what is computed may be given."""
-    from imgcls import rundir
+    with signals_wait():
+        from imgcls import rundir
+
     from imgcls.config import TrainConfig, flatten, parse, show, unknown_key
     from imgcls.errors import CheckpointError
 
@@ -271,7 +260,8 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
     config = parse(TrainConfig, table)
     own_names = frozenset(str(given[key]) for key in OWN_NAMES if key in given)
     with contextlib.closing(_studio()) as studio:
-        from imgcls.train import resume
+        with signals_wait():
+            from imgcls.train import resume
 
         _ready()
         is_quiet = bool(line.flags.get("json"))
@@ -358,7 +348,8 @@ def _evaluate(line: Line, composer: Composer) -> int:
     if "cfg" in line.flags:
         print(as_yaml(table | ({"dataset": dataset} if dataset else {})), end="")
         return 0
-    from imgcls.evaluate import evaluate
+    with signals_wait():
+        from imgcls.evaluate import evaluate
 
     _ready()
     return _finish(evaluate(config, dataset, changes, names, is_quiet=bool(line.flags.get("json"))), line)
@@ -397,7 +388,8 @@ def _predict(line: Line, composer: Composer) -> int:
     if "cfg" in line.flags:
         print(as_yaml(table), end="")
         return 0
-    from imgcls.predict import predict
+    with signals_wait():
+        from imgcls.predict import predict
 
     _ready()
     predict(config, names, is_quiet=bool(line.flags.get("json")))

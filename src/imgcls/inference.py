@@ -48,10 +48,10 @@ def build_model(component: Component, preprocessing: Preprocessing, num_classes:
     module = component(channels=preprocessing.channels, image_size=size, num_classes=num_classes)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"model.name={component.name}: expected a torch module, got {type(module).__name__}")
+    if ":" in component.name:
+        _try_out(component.name, module, preprocessing, num_classes)  # which makes lazy layers whole
     if wrong := checkpoints.unstorable(module):
         raise ConfigError(f"model.name={component.name}: a checkpoint cannot hold its {wrong}")
-    if ":" in component.name:
-        _try_out(component.name, module, preprocessing, num_classes)
     return module
 
 

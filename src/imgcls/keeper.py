@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import subprocess
-import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import torch
@@ -27,46 +24,13 @@ from imgcls.logbook import ADVICE, Logbook, Row
 from imgcls.loop import Watch
 from imgcls.metrics import cross_entropy
 from imgcls.runtime import Runtime
+from imgcls.signals import Signals
 
 SAVE, STOP = 1, 2  # what signals ask for, the stronger the higher
 WEIGHTS = (checkpoints.MODEL, checkpoints.AVERAGE)
 
 Quality = tuple[float, float, int]
 Best = tuple[Quality, int]
-
-
-class Signals:
-    """SIGINT and SIGTERM set a number that the run looks at after each step; a second one ends the process at once.
-
-    SIGUSR1 (where there is one) asks to save and go on.
-    """
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.wants_save = False
-        self._before: dict[int, Any] = {}
-
-    def _ask_to_save(self, number: int, frame: FrameType | None) -> None:
-        self.wants_save = True
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            os._exit(128 + number)
-        self.received = number
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
-            if hasattr(signal, "SIGUSR1"):
-                self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_to_save)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
 
 class _Interrupted(Exception):

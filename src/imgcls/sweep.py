@@ -1,4 +1,8 @@
-"""``imgcls train -m``: all jobs checked first, then one after another, each in a process of its own."""
+"""``imgcls train -m``: all jobs checked first, then one after another, each in a process of its own.
+
+sweep.json in the sweep's folder says how each went; the same words with the same sweep_dir go on with a sweep that was
+stopped: finished jobs are left alone, stopped ones are resumed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import contextlib
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +23,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from imgcls import checkpoint as checkpoints
+from imgcls.config import OWN_PARTS
 from imgcls.errors import ConfigError, RunError
+from imgcls.rundir import RunFolder
 
 OUTPUTS = Path("outputs")
+SUMMARY = "sweep.json"
 STDERR = 2  # the jobs' own results are progress here
 
 
@@ -43,14 +53,34 @@ class Job:
             found["accuracy"] = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["accuracy"]
         return found
 
+    def command(self) -> list[str]:
+        """The words of ``imgcls train`` that begin it, or that go on with it where it has begun."""
+        if (self.folder / "config.yaml").is_file():
+            own = tuple(f"{group}.name=" for group in OWN_PARTS)
+            return [f"resume={self.folder}", *(word for word in self.words if word.startswith(own) and ":" in word)]
+        shutil.rmtree(self.folder, ignore_errors=True)  # it ended before there was anything to go on with
+        return [*self.words, f"run_dir={self.folder}"]
 
-def make_folder(sweep_dir: str | None) -> Path:
-    """The sweep's folder: sweep_dir, or outputs/sweep-N."""
+    @property
+    def state(self) -> str:
+        """How it ended, where that was not well."""
+        if self.code is None:
+            return "not run"
+        if self.code < 0:
+            return f"killed by {signal.Signals(-self.code).name}"
+        return f"failed (exit {self.code})" if self.code else ""
+
+
+def make_folder(sweep_dir: str | None, jobs: Sequence[Sequence[str]]) -> Path:
+    """The sweep's folder: sweep_dir, new or with these very jobs in it, or outputs/sweep-N."""
     try:
         if sweep_dir is not None:
             folder = Path(os.path.expanduser(sweep_dir))
             if folder.is_dir() and any(folder.iterdir()):
-                raise ConfigError(f"sweep_dir: {folder} is not empty; name a new folder")
+                before = [row["overrides"] for row in _summary(folder)]
+                if before != [list(words) for words in jobs]:
+                    what = "holds a sweep of other jobs" if before else "is not empty"
+                    raise ConfigError(f"sweep_dir: {folder} {what}; name a new folder")
             folder.mkdir(parents=True, exist_ok=True)
             return folder
         OUTPUTS.mkdir(parents=True, exist_ok=True)
@@ -67,6 +97,15 @@ def make_folder(sweep_dir: str | None) -> Path:
         raise RunError(f"cannot create the sweep's folder: {error.strerror} ({error.filename})") from error
 
 
+def _summary(folder: Path) -> list[dict[str, Any]]:
+    """The jobs as the folder's sweep.json has them, none if there is none."""
+    try:
+        rows = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["jobs"]
+        return [{"overrides": row["overrides"], "seconds": float(row["seconds"])} for row in rows]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+
+
 def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
     """For each job its words that not all jobs have."""
     common = set.intersection(*(set(words) for words in jobs)) if jobs else set()
@@ -75,15 +114,20 @@ def differing(jobs: Sequence[Sequence[str]]) -> list[str]:
 
 @contextlib.contextmanager
 def _passing_on(received: list[int], running: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM are noted and passed on to the running job, once each: it saves before it stops."""
+    """Inside, SIGINT and SIGTERM are noted and passed on to the running job, once each: it saves before it stops.
+
+    SIGUSR1 (where there is one) is passed on: the job saves and goes on.
+    """
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
+        if number in stopping:
+            received.append(number)
         for process in running:
             process.send_signal(number)
 
     is_main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    stopping = (signal.SIGINT, signal.SIGTERM)
+    numbers = (*stopping, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])) if is_main else ()
     before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         yield
@@ -94,21 +138,35 @@ def _passing_on(received: list[int], running: list[subprocess.Popen[bytes]]) -> 
 
 def run(jobs: Sequence[Sequence[str]], flags: Sequence[str], sweep_dir: str | None, *, is_quiet: bool) -> int:
     """Run the jobs (the words of each) in order; returns the exit code of the whole sweep."""
-    folder = make_folder(sweep_dir)
+    folder = make_folder(sweep_dir, jobs)
+    with contextlib.closing(RunFolder(folder)):  # another sweep may have been told the same folder
+        return _run_all(folder, jobs, flags, is_quiet=is_quiet)
+
+
+def _run_all(folder: Path, jobs: Sequence[Sequence[str]], flags: Sequence[str], *, is_quiet: bool) -> int:
     todo = [
         Job(list(words), differs, folder / str(i))
         for i, (words, differs) in enumerate(zip(jobs, differing(jobs), strict=True))
     ]
     print(f"sweep    {folder}, {len(todo)} job{'s' if len(todo) > 1 else ''}", file=sys.stderr)
+    for job, before in zip(todo, _summary(folder), strict=False):
+        if job.result()["accuracy"] is not None:
+            job.code, job.seconds = 0, before["seconds"]
+    _write(folder, todo)
     received: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
     with _passing_on(received, running):
         for i, job in enumerate(todo):
             if received:
                 break
-            print(f"\njob {i}    {job.differs or '(the defaults)'}", file=sys.stderr, flush=True)
-            _run(job, flags, received, running)
+            is_done = ": done before" if job.code == 0 else ""
+            print(f"\njob {i}    {job.differs or '(the defaults)'}{is_done}", file=sys.stderr, flush=True)
+            if not is_done:
+                _run(job, flags, received, running)
+                _write(folder, todo)
     _tell(todo, is_quiet=is_quiet)
+    if any(job.code != 0 for job in todo):
+        print(f"go on with: the same command and sweep_dir={shlex.quote(str(folder))}", file=sys.stderr)
     if received:
         return 128 + received[0]
     return 1 if any(job.code != 0 for job in todo) else 0
@@ -117,27 +175,44 @@ def run(jobs: Sequence[Sequence[str]], flags: Sequence[str], sweep_dir: str | No
 def _run(job: Job, flags: Sequence[str], received: list[int], running: list[subprocess.Popen[bytes]]) -> None:
     """Run one job to its end, in a process group of its own: the terminal's Ctrl-C reaches it through us alone."""
     started = time.monotonic()
-    command = [sys.executable, "-m", "imgcls", "train", *job.words, f"run_dir={job.folder}", *flags]
+    command = [sys.executable, "-m", "imgcls", "train", *job.command(), *flags]
     env = {**os.environ, "PYTHONSAFEPATH": "1"}
     running[:] = [subprocess.Popen(command, stdout=STDERR, env=env, process_group=0)]
     for number in received:  # while it was being started
         running[0].send_signal(number)
     job.code = running[0].wait()
     running.clear()
-    job.seconds = time.monotonic() - started
+    job.seconds += time.monotonic() - started
+
+
+def _as_json(jobs: Sequence[Job]) -> str:
+    rows = [
+        {
+            "id": i,
+            "overrides": job.words,
+            "run_dir": str(job.folder),
+            "exit_code": job.code,
+            "seconds": round(job.seconds, 1),
+            **job.result(),
+        }
+        for i, job in enumerate(jobs)
+    ]
+    return json.dumps({"jobs": rows}, indent=1)
+
+
+def _write(folder: Path, jobs: Sequence[Job]) -> None:
+    try:
+        checkpoints.write_whole(folder / SUMMARY, (_as_json(jobs) + "\n").encode())
+    except RunError as error:  # the jobs themselves say what became of them
+        print(f"imgcls: warning: {error}", file=sys.stderr)
 
 
 def _tell(jobs: Sequence[Job], *, is_quiet: bool) -> None:
     """The table, or JSON; and which jobs failed."""
-    results = [job.result() for job in jobs]
     if is_quiet:
-        rows = [
-            {"id": i, "overrides": job.words, "run_dir": str(job.folder), "exit_code": job.code, **result}
-            for i, (job, result) in enumerate(zip(jobs, results, strict=True))
-        ]
-        print(json.dumps({"jobs": rows}, indent=1))
+        print(_as_json(jobs))
     else:
-        print("\n".join(table(jobs, results)))
+        print("\n".join(table(jobs, [job.result() for job in jobs])))
     if failed := [str(i) for i, job in enumerate(jobs) if job.code != 0]:
         print(f"imgcls: error: {len(failed)} of {len(jobs)} jobs did not finish: {', '.join(failed)}", file=sys.stderr)
 
@@ -151,6 +226,5 @@ def table(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[str]:
         job, numbers = jobs[i], results[i]
         val, test = (f"{numbers[key]:.1%}" if numbers[key] is not None else "-" for key in ("val_accuracy", "accuracy"))
         words = job.differs if len(job.differs) <= width else job.differs[: width - 3] + "..."
-        state = "" if job.code == 0 else "  not run" if job.code is None else f"  failed (exit {job.code})"
-        lines.append(f"{i:>3}  {words:<{width}}  {val:>7}  {test:>8}  {job.seconds:7.1f}{state}")
+        lines.append(f"{i:>3}  {words:<{width}}  {val:>7}  {test:>8}  {job.seconds:7.1f}  {job.state}".rstrip())
     return lines

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from imgcls.data.loaders import decode_all
 from imgcls.errors import (
     CheckpointError,
     ConfigError,
-    DataError,
     ImgclsError,
     RunError,
     Stopped,
@@ -33,11 +31,12 @@ from imgcls.errors import (
 )
 from imgcls.evaluate import Report, assess, complete, empty_classes, table, write_predictions, write_report
 from imgcls.inference import restore, versions
-from imgcls.keeper import Best, Keeper, Signals, Validation, git_commit, is_exhausted
+from imgcls.keeper import Best, Keeper, Validation, git_commit, is_exhausted
 from imgcls.logbook import Logbook
 from imgcls.loop import fit
 from imgcls.prepare import fetcher_for, is_resident
 from imgcls.runtime import choose_device, keep_freed_memory, rank_and_world, session
+from imgcls.signals import Signals
 from imgcls.studio import Studio
 
 __all__ = ["check", "resume", "train"]
@@ -210,13 +209,12 @@ def _go(run: Run, folder: Path, best: Best | None, studio: Studio, *, was_tested
             what = f"out of memory with batch_size={run.loader.batch_size}"
             ways = "a smaller one, accumulate=4 (the same batch in four parts), dataset.image_size, loader=stream"
             raise RunError(f"{what}; try {ways}; what was saved before is kept") from error
+        if run.runtime.world > 1 and "onnection" in str(error):  # gloo's and NCCL's words, as far as they agree
+            others = f"another of the {run.runtime.world} processes has ended"
+            raise RunError(f"{others}; go on with: {_resume_command(run, folder)}") from error
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise RunError(f"torch.compile fails on {run.model.name} ({error}); compile=false goes without it") from error
-    except (DataError, RunError) as error:
-        if not run.runtime.is_main:  # the main process knows nothing of it
-            print(f"imgcls: error (rank {run.runtime.rank}): {error}", file=sys.stderr)
-        raise
 
 
 def _resume_command(run: Run, folder: Path) -> str:
