@@ -80,6 +80,7 @@ def forked(work: Callable[[], int], err: Path | None = None) -> int:
     if pid:
         return pid
     code = 70
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here: make faults &
     try:
         with open(os.devnull, "w") as nowhere, open(err or os.devnull, "w") as errors:
             os.dup2(nowhere.fileno(), 1)
@@ -136,7 +137,7 @@ def go_on(folder: Path, words: Sequence[str] = ()) -> int:
     if (folder / "config.yaml").is_file():
         return main(["train", f"resume={folder}", WORDS[0]])
     shutil.rmtree(folder, ignore_errors=True)
-    return main(["train", *WORDS, *words, f"run_dir={folder}"])
+    return main(["train", *(words or WORDS), f"run_dir={folder}"])
 
 
 def kill_at_random(kills: int, seed: int = 0) -> Counts:
@@ -457,7 +458,8 @@ def load_hostile() -> Counts:
     """Each must be refused with exit code 3 (or 2), fast, in little memory, and without running anything."""
     found: Counts = {"files": 0, "accepted": 0, "slow": 0, "too_much_memory": 0, "crashed": 0, "wrong": 0, "which": []}
     best = Path("whole/checkpoints", checkpoints.BEST)
-    found["wrong"] += outcome(forked(lambda: main(["evaluate", str(best), WORDS[0], "output=sound"]))) != 0
+    found["wrong"] += outcome(forked(lambda: main(["evaluate", str(best), WORDS[0], "output=evaluated"]))) != 0
+    shutil.rmtree("evaluated", ignore_errors=True)
     for name, data in hostile_files().items():
         Path("hostile.safetensors").write_bytes(data)
 
@@ -701,6 +703,15 @@ def report(results: dict[str, tuple[Counts, float]]) -> str:
     return "\n".join(lines)
 
 
+def write(results: dict[str, tuple[Counts, float]], out: Path) -> None:
+    """The table as a file, after each experiment."""
+    import platform
+
+    head = f"imgcls under faults: Python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}"
+    text = f"# {head}\n\n    python -m tests.faults {' '.join(sys.argv[1:])}\n\n{report(results)}\n"
+    out.write_text(text, encoding="utf-8")
+
+
 def run_all() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -716,16 +727,10 @@ def run_all() -> int:
                 continue
             started = time.monotonic()
             results[name] = (experiment(), time.monotonic() - started)
+            if out is not None:
+                write(results, out)
             print(f"{name}: {results[name][0]} ({results[name][1]:.0f} s)", flush=True)
-    text = report(results)
-    print(text)
-    if out is not None:
-        import platform
-
-        head = (
-            f"imgcls under faults: Python {platform.python_version()}, torch {torch.__version__}, {platform.platform()}"
-        )
-        out.write_text(f"# {head}\n\n    python -m tests.faults {' '.join(sys.argv[1:])}\n\n{text}\n", encoding="utf-8")
+    print(report(results))
     return int(any(counts.get(key, 0) for counts, _ in results.values() for key in MUST_BE_ZERO))
 
 

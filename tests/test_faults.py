@@ -25,7 +25,9 @@ def test_fault(name: str) -> None:
         f"    print(json.dumps(faults.experiments(is_full=False)[{name!r}]()))"
     )
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=root, check=False, timeout=900
+    )
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])
     assert {key: value for key, value in counts.items() if key in faults.MUST_BE_ZERO and value} == {}, counts

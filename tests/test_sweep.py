@@ -47,9 +47,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     ran: list[list[str]] = []
 
     def pretend(job: sweep.Job, flags: Sequence[str], *rest: object) -> None:
-        ran.append([*job.words, *flags])
+        ran.append([*job.plan.words, *flags])
         job.code = 1 if len(ran) == 2 else 0
-        job.folder.mkdir()
+        job.folder.mkdir(exist_ok=True)
         accuracy = 0.5 + len(ran) / 10
         rows = [{"val_accuracy": accuracy - 0.2}, {"val_accuracy": accuracy - 0.3}]
         (job.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -160,7 +160,7 @@ def test_an_empty_folder_will_do_and_a_file_will_not(jobs: list[list[str]], caps
 def test_the_same_words_go_on_with_a_sweep(jobs: list[list[str]], capsys: Capture) -> None:
     words = ["train", "-m", "seed=0,1,2", "sweep_dir=here"]
     assert main(words) == 1
-    assert "go on with: the same command and sweep_dir=here" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-2] == "go on with: the same command"
     rows = json.loads(Path("here/sweep.json").read_text())["jobs"]
     assert [row["exit_code"] for row in rows] == [0, 1, 0]
     assert main(words) == 0
@@ -185,6 +185,16 @@ def test_a_folder_with_anything_else_in_it_is_refused(there: str, jobs: list[lis
     assert (sorted(Path("here").rglob("*")), len(jobs)) == (before, ran)
 
 
+def test_the_same_words_with_another_meaning_are_another_sweep(jobs: list[list[str]], capsys: Capture) -> None:
+    for name, epochs in (("one", 3), ("two", 4)):
+        Path(name, "experiment").mkdir(parents=True)
+        Path(name, "experiment/mine.yaml").write_text(f"# @package _global_\n# x\nepochs: {epochs}\n")
+    words = ["train", "-m", "experiment=mine", "seed=0,1", "sweep_dir=here"]
+    assert main([*words, "--config-dir=one"]) == 1
+    assert main([*words, "--config-dir=two"]) == 2
+    assert "holds a sweep of other jobs" in capsys.readouterr().err
+
+
 def test_a_sweep_that_is_running_is_left_alone(jobs: list[list[str]], capsys: Capture) -> None:
     words = ["train", "-m", "seed=0,1", "sweep_dir=here"]
     assert main(words) == 1
@@ -204,8 +214,8 @@ def test_a_sweep_that_is_running_is_left_alone(jobs: list[list[str]], capsys: Ca
 
 
 def test_what_goes_on_with_a_job(tmp_path: Path) -> None:
-    words = ["model.name=mine:Net", "optimizer=sgd", "seed=1"]
-    job = sweep.Job(words, "seed=1", tmp_path / "3")
+    words, own = ["model=mine", "optimizer=sgd", "seed=1"], ["model.name=mine:Net"]
+    job = sweep.Job(sweep.Plan(words, own, ""), "seed=1", tmp_path / "3")
     assert job.command() == [*words, f"run_dir={tmp_path / '3'}"]
     job.folder.mkdir()
     (job.folder / "split.npz").touch()
@@ -214,13 +224,18 @@ def test_what_goes_on_with_a_job(tmp_path: Path) -> None:
     job.folder.mkdir()
     (job.folder / "config.yaml").touch()
     assert job.command() == [f"resume={tmp_path / '3'}", "model.name=mine:Net"]
+    (job.folder / "config.yaml").unlink()
+    (job.folder / "checkpoints").mkdir()
+    job.command()
+    assert job.folder.exists()  # whatever it is, it is not ours to delete
 
 
 @pytest.mark.parametrize(
-    ("code", "state"), [(None, "not run"), (0, ""), (3, "failed (exit 3)"), (-9, "killed by SIGKILL")]
+    ("code", "state"),
+    [(None, "not run"), (0, ""), (3, "failed (exit 3)"), (-9, "killed by SIGKILL"), (-35, "killed by signal 35")],
 )
 def test_how_a_job_ended(code: int | None, state: str) -> None:
-    assert sweep.Job([], "", Path("x"), code).state == state
+    assert sweep.Job(sweep.Plan([], [], ""), "", Path("x"), code).state == state
 
 
 def test_the_flags_that_matter_to_a_job_are_handed_on(jobs: list[list[str]]) -> None:
@@ -261,7 +276,9 @@ def test_json_of_a_sweep_is_json(jobs: list[list[str]], capsys: Capture) -> None
 
 
 def test_long_overrides_do_not_widen_the_table() -> None:
-    job = sweep.Job(["x"], "optimizer.weight_decay=0.0001 scheduler.warmup_epochs=3 augment=none", Path("0"), 0)
+    job = sweep.Job(
+        sweep.Plan(["x"], [], ""), "optimizer.weight_decay=0.0001 scheduler.warmup_epochs=3 augment=none", Path("0"), 0
+    )
     lines = sweep.table([job], [{"accuracy": 0.9, "val_accuracy": None}])
     assert max(map(len, lines)) <= 80
     assert "..." in lines[-1]
@@ -303,4 +320,4 @@ def test_a_signal_stops_the_sweep_after_the_job_has_saved(number: signal.Signals
     assert Path("here/0/checkpoints/last.safetensors").is_file()
     assert not Path("here/1").exists()
     assert "not run" in out
-    assert "go on with: the same command and sweep_dir=here" in err
+    assert "go on with: the same command\n" in err

@@ -242,14 +242,9 @@ def model_tensors(module: nn.Module, prefix: str = MODEL) -> dict[str, Tensor]:
 
 
 def unstorable(module: nn.Module) -> str | None:
-    """The first parameter or buffer that a checkpoint cannot hold, and why: 'NAME (TYPE)'."""
-    parameters = {name for name, _ in module.named_parameters()}
-    for name, one in module.state_dict().items():
-        if one.dtype not in TYPES:
-            return f"{name} ({one.dtype})"
-        if name not in parameters and not torch.isfinite(one).all():
-            return f"{name}, which is not finite (register_buffer(..., persistent=False) leaves it out)"
-    return None
+    """The first parameter or buffer of a type that a checkpoint cannot hold: 'NAME (TYPE)'."""
+    wrong = (f"{name} ({one.dtype})" for name, one in module.state_dict().items() if one.dtype not in TYPES)
+    return next(wrong, None)
 
 
 def state_tensors(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from imgcls import __version__
 from imgcls.argv import Line, joined, sort_out
-from imgcls.errors import ConfigError, DeviceError, ImgclsError, is_out_of_memory
+from imgcls.errors import ConfigError, DeviceError, ImgclsError, is_lost_peer, is_out_of_memory
 from imgcls.signals import signals_wait, terminable
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def entry() -> NoReturn:
     """
     gc.disable()  # while modules are imported: nothing of theirs is garbage
     code = main()
-    if "torch" not in sys.modules or len(threading.enumerate()) > 1:
+    is_stopped = code >= 128  # Python would rather end by SIGINT itself if one was seen within some imports
+    if not is_stopped and ("torch" not in sys.modules or len(threading.enumerate()) > 1):
         sys.exit(code)
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()
@@ -76,6 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("out of memory; try a smaller batch_size or dataset.image_size, or loader=stream", 1, is_debug)
     except Exception as error:  # noqa: BLE001 - the last resort: still one line
+        if is_lost_peer(error):
+            time.sleep(HEAD_START + 2)  # let the one that knows why say it
+            return _fail(
+                "another of the processes has ended; imgcls train resume=RUN goes on from the last save", 1, is_debug
+            )
         return _fail(_unexpected(error), 1, is_debug)
 
 
@@ -96,9 +102,9 @@ def _fail(error: ImgclsError | str, code: int, is_debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    if rank != "0" and code < 128:
+    if rank != "0":
         time.sleep(HEAD_START)  # torchrun ends all processes with the first: let the main one say what is wrong
-        if code != 2:  # it would have ended this one if it were its mistake too
+        if code < 128 and not isinstance(error, DeviceError):  # it was not wrong there
             print(f"imgcls: error (rank {rank}): {text}", file=sys.stderr, flush=True)
     return code
 
@@ -193,7 +199,7 @@ def as_yaml(table: Mapping[str, Any]) -> str:
 
 def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     """Compose and check every job; only then run the first."""
-    from imgcls.config import TrainConfig, parse
+    from imgcls.config import OWN_PARTS, TrainConfig, parse
 
     with signals_wait():
         from imgcls import sweep
@@ -208,11 +214,15 @@ def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     if key := next((one.key for one in jobs[0] if one.key in ("run_dir", "resume")), None):
         raise ConfigError(f"{key} cannot be used with --multirun; sweep_dir= names the folder of all its runs")
     jobs = [[one for one in job if one.key != "sweep_dir"] for job in jobs]
+    planned = []
     for i, job in enumerate(jobs):
         try:
             table = composer.table(job, "train")
             _make_absolute(table)
             check(parse(TrainConfig, table))
+            names = {f"{group}.name": str(table[group]["name"]) for group in OWN_PARTS}
+            own = [f"{key}={name}" for key, name in names.items() if ":" in name]
+            planned.append(sweep.Plan(composer.words(job), own, sweep.digest(as_yaml(table))))
         except ConfigError as error:
             which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""
             raise type(error)(f"{error}{which}") from error
@@ -222,7 +232,7 @@ def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     if line.flags.get("debug"):
         flags.append("--debug")
     sweep_dir = next(iter(sweep_dirs), None)
-    return sweep.run([composer.words(job) for job in jobs], flags, sweep_dir, is_quiet=bool(line.flags.get("json")))
+    return sweep.run(planned, flags, sweep_dir, is_quiet=bool(line.flags.get("json")))
 
 
 def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Composer) -> int:

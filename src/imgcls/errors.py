@@ -49,6 +49,13 @@ class Stopped(ImgclsError):
         self.exit_code = 128 + signal_number
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether one of several processes has found that another has ended (gloo's words, torch's classes for NCCL)."""
+    text = str(error)
+    is_gloo = "gloo" in text and any(word in text for word in ("closed by peer", "reset by peer", "Broken pipe"))
+    return is_gloo or type(error).__name__ in ("DistNetworkError", "DistBackendError")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether that is what it says: torch has an error of its own for GPUs only."""
     is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

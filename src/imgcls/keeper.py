@@ -26,7 +26,7 @@ from imgcls.metrics import cross_entropy
 from imgcls.runtime import Runtime
 from imgcls.signals import Signals
 
-SAVE, STOP = 1, 2  # what signals ask for, the stronger the higher
+SAVE, STOP = 1, 2  # what signals ask for, the stronger the higher; STOP and the signal's number
 WEIGHTS = (checkpoints.MODEL, checkpoints.AVERAGE)
 
 Quality = tuple[float, float, int]
@@ -76,14 +76,17 @@ class Keeper(Watch):
         self.resume_command = resume_command
         self.best = best
         self.saved_at = time.monotonic()
+        self.epoch = 1
 
     def after_step(self, state: State) -> None:
         """See Watch: save every so often and when asked to, and stop when asked to."""
-        asked = self.runtime.most(STOP if self.signals.received else SAVE if self.signals.wants_save else 0)
+        self.epoch = state.epochs + 1
+        number = self.signals.received
+        asked = self.runtime.most(STOP + number if number else SAVE if self.signals.wants_save else 0)
         if asked or self._is_due(state.step):
             self.save_last(state)
-        if asked == STOP:
-            self._stop(state)
+        if asked > STOP:
+            self._stop(state, asked - STOP)
         if asked == SAVE:
             self.log.say(f"saved at step {state.step:,}, as SIGUSR1 asks")
 
@@ -97,10 +100,16 @@ class Keeper(Watch):
     def save_and_stop(self, state: State) -> NoReturn:
         """End the run because of the signal that came, wherever the state stands between two updates."""
         self.save_last(state)
-        self._stop(state)
+        self._stop(state, self.signals.received)
 
-    def _stop(self, state: State) -> NoReturn:
-        number = self.signals.received or int(signal.SIGTERM)
+    def look(self, state: State) -> None:
+        """Save and stop if any process has been asked to."""
+        if number := self.runtime.most(self.signals.received):
+            self.save_last(state)
+            self._stop(state, number)
+
+    def _stop(self, state: State, number: int) -> NoReturn:
+        self.runtime.most(0)  # all processes wait for the main one's save: the first to end takes the others with it
         raise Stopped(
             f"stopped by {signal.Signals(number).name} and saved at step {state.step:,}; "
             f"go on with: {self.resume_command}",
@@ -132,8 +141,8 @@ class Keeper(Watch):
         if is_best:
             self._save(checkpoints.BEST, checkpoints.model_tensors(state.judged), state, {})
         self.save_last(state)
-        if self.runtime.any(bool(self.signals.received)):
-            self._stop(state)
+        if number := self.runtime.most(self.signals.received):
+            self._stop(state, number)
         if is_last and state.epochs < self.config.epochs:
             epochs = f"{self.config.patience} epoch{'s' if self.config.patience != 1 else ''}"
             self.log.say(f"stopped early: no better {self.config.monitor} for {epochs} (patience)")
@@ -154,13 +163,16 @@ class Keeper(Watch):
             self.save_and_stop(state)
         loss = cross_entropy(logits, images.labels)
         if not math.isfinite(loss):
-            where = f"epoch {state.epochs + 1}, step {state.step:,}"
-            raise RunError(f"the validation loss is not finite ({where}); {ADVICE}")
+            raise RunError(f"the validation loss is not finite ({self._where(state)}); {ADVICE}")
         return loss, float((logits.argmax(1) == images.labels).mean())
 
     def _raise_if_asked(self) -> None:
         if self.signals.received and self.runtime.world == 1:  # several processes must stop at the same place
             raise _Interrupted
+
+    def _where(self, state: State) -> str:
+        lr = float(state.optimizer.param_groups[0].get("lr", 0.0))
+        return f"step {state.step:,}, epoch {self.epoch}, learning rate {lr:.3g}"
 
     def save_last(self, state: State) -> None:
         """The whole state, to go on from; never one whose loss has ceased to be a number."""
@@ -175,12 +187,21 @@ class Keeper(Watch):
     def _save(self, name: str, tensors: dict[str, torch.Tensor], state: State, more: dict[str, Any]) -> None:
         if not self.runtime.is_main:
             return
-        if not all(torch.isfinite(one).all() for name, one in tensors.items() if name.startswith(WEIGHTS)):
-            raise RunError(f"the weights are not finite (epoch {state.epochs + 1}, step {state.step:,}); {ADVICE}")
+        weights = {name.partition(".")[2]: one for name, one in tensors.items() if name.startswith(WEIGHTS)}
+        if (bad := next((name for name, one in weights.items() if not torch.isfinite(one).all()), None)) is not None:
+            where = f"({self._where(state)})"
+            if bad in dict(state.module.named_buffers()) and all(map(_is_finite, state.module.parameters())):
+                way = "register_buffer(..., persistent=False) leaves a constant out of it"
+                raise RunError(f"a checkpoint cannot hold the buffer {bad}, which is not finite {where}; {way}")
+            raise RunError(f"the weights are not finite {where}; {ADVICE}")
         meta = {**self.meta, "step": state.step, "epochs_done": state.epochs, **more}
         folder = self.folder / "checkpoints"
         keep_as = folder / checkpoints.PREV if name == checkpoints.LAST else None
         checkpoints.write_whole(folder / name, *checkpoints.encode(tensors, meta), keep_as=keep_as)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())
 
 
 def is_exhausted(best: Best | None, epochs: int, patience: int | None) -> bool:

@@ -39,7 +39,7 @@ def check_new(run_dir: str | None) -> None:
     except OSError as error:
         raise RunError(f"cannot use the run folder {folder}: {error.strerror}") from error
     if is_taken:
-        holder = _holder(folder)
+        holder = holder_of(folder)
         if holder is not None:
             raise RunError(f"run_dir: {folder} is in use by process {holder}")
         raise ConfigError(
@@ -47,7 +47,7 @@ def check_new(run_dir: str | None) -> None:
         )
 
 
-def _holder(folder: Path) -> str | None:
+def holder_of(folder: Path) -> str | None:
     """The process that holds the folder's lock, None if nobody does."""
     with contextlib.suppress(OSError), (folder / LOCK).open("r+") as file:
         if _try_lock(file):

@@ -6,11 +6,16 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
 from imgcls.errors import Terminated
+
+SWEEP_JOB = "IMGCLS_SWEEP_JOB"  # set in the environment of a sweep's jobs
+RELAYING = (SWEEP_JOB, "TORCHELASTIC_RUN_ID")
+RELAY = 1.0  # seconds
 
 
 @contextlib.contextmanager
@@ -24,6 +29,8 @@ def terminable() -> Iterator[None]:
         yield
         return
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+    # a shell that is no terminal starts what stands before & deaf to it
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGUSR1"):
         before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
@@ -62,11 +69,14 @@ def signals_wait() -> Iterator[None]:
 class Signals:
     """SIGINT and SIGTERM set a number that the run looks at after each step; a second one ends the process at once.
 
-    SIGUSR1 (where there is one) asks to save and go on.
+    So does SIGHUP, the end of the terminal, unless it is ignored (nohup). SIGUSR1 asks to save and go on. What started
+    this process may pass on a signal that it has got itself: one of the same number within RELAY seconds is the same.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.since = 0.0
+        self.is_relayed = any(name in os.environ for name in RELAYING)
         self.wants_save = False
         self._before: dict[int, Any] = {}
 
@@ -75,13 +85,17 @@ class Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
+            if number == self.received and self.is_relayed and time.monotonic() - self.since < RELAY:
+                return
             os._exit(128 + number)
-        self.received = number
+        self.received, self.since = number, time.monotonic()
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._receive)
+            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+                self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._receive)
             if hasattr(signal, "SIGUSR1"):
                 self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_to_save)
         return self

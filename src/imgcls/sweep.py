@@ -7,6 +7,7 @@ stopped: finished jobs are left alone, stopped ones are resumed.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -24,20 +25,36 @@ from types import FrameType
 from typing import Any
 
 from imgcls import checkpoint as checkpoints
-from imgcls.config import OWN_PARTS
 from imgcls.errors import ConfigError, RunError
-from imgcls.rundir import RunFolder
+from imgcls.rundir import LOCK, RunFolder, holder_of
+from imgcls.signals import SWEEP_JOB
 
 OUTPUTS = Path("outputs")
 SUMMARY = "sweep.json"
 STDERR = 2  # the jobs' own results are progress here
+BEGUN = {LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"}  # in a run folder that has no configuration yet
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job as it is asked for: the words of its command, those that name code of the user's own, and a digest of the
+    configuration that they make."""
+
+    words: list[str]
+    own: list[str]
+    digest: str
+
+
+def digest(text: str) -> str:
+    """Short, and different for different texts."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass
 class Job:
-    """One run of a sweep: the words that are typed for it, those that differ between jobs, and how it went."""
+    """One run of a sweep: its plan, the words that differ between jobs, and how it went."""
 
-    words: list[str]
+    plan: Plan
     differs: str
     folder: Path
     code: int | None = None
@@ -46,7 +63,9 @@ class Job:
     def result(self) -> dict[str, Any]:
         """Its report and its best validation accuracy, as far as it got."""
         found: dict[str, Any] = {"accuracy": None, "val_accuracy": None}
-        with contextlib.suppress(OSError, ValueError, KeyError):  # it did not get that far: the table shows a dash
+        with contextlib.suppress(
+            OSError, ValueError, KeyError, TypeError
+        ):  # it did not get that far: the table shows a dash
             text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
             values = [json.loads(line)["val_accuracy"] for line in text.splitlines()]
             found["val_accuracy"] = max((value for value in values if value is not None), default=None)
@@ -56,10 +75,11 @@ class Job:
     def command(self) -> list[str]:
         """The words of ``imgcls train`` that begin it, or that go on with it where it has begun."""
         if (self.folder / "config.yaml").is_file():
-            own = tuple(f"{group}.name=" for group in OWN_PARTS)
-            return [f"resume={self.folder}", *(word for word in self.words if word.startswith(own) and ":" in word)]
-        shutil.rmtree(self.folder, ignore_errors=True)  # it ended before there was anything to go on with
-        return [*self.words, f"run_dir={self.folder}"]
+            return [f"resume={self.folder}", *self.plan.own]
+        with contextlib.suppress(OSError):  # killed before there was anything to go on with: begun anew
+            if {path.name for path in self.folder.iterdir()} <= BEGUN and holder_of(self.folder) is None:
+                shutil.rmtree(self.folder)
+        return [*self.plan.words, f"run_dir={self.folder}"]
 
     @property
     def state(self) -> str:
@@ -67,18 +87,21 @@ class Job:
         if self.code is None:
             return "not run"
         if self.code < 0:
-            return f"killed by {signal.Signals(-self.code).name}"
+            known = {int(one): one.name for one in signal.Signals}
+            return f"killed by {known.get(-self.code, f'signal {-self.code}')}"
         return f"failed (exit {self.code})" if self.code else ""
 
 
-def make_folder(sweep_dir: str | None, jobs: Sequence[Sequence[str]]) -> Path:
+def make_folder(sweep_dir: str | None, plans: Sequence[Plan]) -> Path:
     """The sweep's folder: sweep_dir, new or with these very jobs in it, or outputs/sweep-N."""
     try:
         if sweep_dir is not None:
             folder = Path(os.path.expanduser(sweep_dir))
-            if folder.is_dir() and any(folder.iterdir()):
-                before = [row["overrides"] for row in _summary(folder)]
-                if before != [list(words) for words in jobs]:
+            if str(folder).startswith("~"):  # the jobs would take it for a home
+                folder = folder.absolute()
+            if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+                before = [row["digest"] for row in _summary(folder)]
+                if before != [plan.digest for plan in plans]:
                     what = "holds a sweep of other jobs" if before else "is not empty"
                     raise ConfigError(f"sweep_dir: {folder} {what}; name a new folder")
             folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +124,14 @@ def _summary(folder: Path) -> list[dict[str, Any]]:
     """The jobs as the folder's sweep.json has them, none if there is none."""
     try:
         rows = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["jobs"]
-        return [{"overrides": row["overrides"], "seconds": float(row["seconds"])} for row in rows]
+        return [
+            {
+                "digest": row["digest"],
+                "exit_code": None if row["exit_code"] is None else int(row["exit_code"]),
+                "seconds": float(row["seconds"]),
+            }
+            for row in rows
+        ]
     except (OSError, ValueError, LookupError, TypeError):
         return []
 
@@ -123,11 +153,14 @@ def _passing_on(received: list[int], running: list[subprocess.Popen[bytes]]) -> 
         if number in stopping:
             received.append(number)
         for process in running:
-            process.send_signal(number)
+            with contextlib.suppress(ValueError):  # Windows has hardly any signals
+                process.send_signal(number)
 
     is_main = threading.current_thread() is threading.main_thread()
-    stopping = (signal.SIGINT, signal.SIGTERM)
-    numbers = (*stopping, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])) if is_main else ()
+    stopping = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        stopping.append(signal.SIGHUP)
+    numbers = [*stopping, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])] if is_main else []
     before = {number: signal.signal(number, pass_on) for number in numbers}
     try:
         yield
@@ -136,37 +169,37 @@ def _passing_on(received: list[int], running: list[subprocess.Popen[bytes]]) -> 
             signal.signal(number, handler)
 
 
-def run(jobs: Sequence[Sequence[str]], flags: Sequence[str], sweep_dir: str | None, *, is_quiet: bool) -> int:
-    """Run the jobs (the words of each) in order; returns the exit code of the whole sweep."""
-    folder = make_folder(sweep_dir, jobs)
+def run(plans: Sequence[Plan], flags: Sequence[str], sweep_dir: str | None, *, is_quiet: bool) -> int:
+    """Run the jobs in order; returns the exit code of the whole sweep."""
+    folder = make_folder(sweep_dir, plans)
     with contextlib.closing(RunFolder(folder)):  # another sweep may have been told the same folder
-        return _run_all(folder, jobs, flags, is_quiet=is_quiet)
+        more = "" if sweep_dir is not None else f" and sweep_dir={shlex.quote(str(folder))}"
+        return _run_all(folder, plans, flags, f"go on with: the same command{more}", is_quiet=is_quiet)
 
 
-def _run_all(folder: Path, jobs: Sequence[Sequence[str]], flags: Sequence[str], *, is_quiet: bool) -> int:
-    todo = [
-        Job(list(words), differs, folder / str(i))
-        for i, (words, differs) in enumerate(zip(jobs, differing(jobs), strict=True))
-    ]
+def _run_all(folder: Path, plans: Sequence[Plan], flags: Sequence[str], advice: str, *, is_quiet: bool) -> int:
+    jobs = differing([plan.words for plan in plans])
+    todo = [Job(plan, differs, folder / str(i)) for i, (plan, differs) in enumerate(zip(plans, jobs, strict=True))]
     print(f"sweep    {folder}, {len(todo)} job{'s' if len(todo) > 1 else ''}", file=sys.stderr)
     for job, before in zip(todo, _summary(folder), strict=False):
-        if job.result()["accuracy"] is not None:
-            job.code, job.seconds = 0, before["seconds"]
-    _write(folder, todo)
+        job.code, job.seconds = before["exit_code"], before["seconds"]
+    checkpoints.write_whole(folder / SUMMARY, _as_json(todo))  # without it nothing could be gone on with
     received: list[int] = []
     running: list[subprocess.Popen[bytes]] = []
     with _passing_on(received, running):
         for i, job in enumerate(todo):
             if received:
                 break
-            is_done = ": done before" if job.code == 0 else ""
-            print(f"\njob {i}    {job.differs or '(the defaults)'}{is_done}", file=sys.stderr, flush=True)
-            if not is_done:
-                _run(job, flags, received, running)
-                _write(folder, todo)
-    _tell(todo, is_quiet=is_quiet)
-    if any(job.code != 0 for job in todo):
-        print(f"go on with: the same command and sweep_dir={shlex.quote(str(folder))}", file=sys.stderr)
+            is_done = job.result()["accuracy"] is not None
+            words = ": done before" if is_done else ""
+            print(f"\njob {i}    {job.differs or '(the defaults)'}{words}", file=sys.stderr, flush=True)
+            if is_done:
+                job.code = 0
+                continue
+            _run(job, flags, received, running)
+            with contextlib.suppress(RunError):  # a full disk: the table still tells
+                checkpoints.write_whole(folder / SUMMARY, _as_json(todo))
+    _tell(todo, advice, is_quiet=is_quiet)
     if received:
         return 128 + received[0]
     return 1 if any(job.code != 0 for job in todo) else 0
@@ -176,8 +209,9 @@ def _run(job: Job, flags: Sequence[str], received: list[int], running: list[subp
     """Run one job to its end, in a process group of its own: the terminal's Ctrl-C reaches it through us alone."""
     started = time.monotonic()
     command = [sys.executable, "-m", "imgcls", "train", *job.command(), *flags]
-    env = {**os.environ, "PYTHONSAFEPATH": "1"}
-    running[:] = [subprocess.Popen(command, stdout=STDERR, env=env, process_group=0)]
+    env = {**os.environ, "PYTHONSAFEPATH": "1", SWEEP_JOB: "1"}
+    with _deaf_to_sigusr1():
+        running[:] = [subprocess.Popen(command, stdout=STDERR, env=env, process_group=0)]
     for number in received:  # while it was being started
         running[0].send_signal(number)
     job.code = running[0].wait()
@@ -185,35 +219,43 @@ def _run(job: Job, flags: Sequence[str], received: list[int], running: list[subp
     job.seconds += time.monotonic() - started
 
 
-def _as_json(jobs: Sequence[Job]) -> str:
+def _as_json(jobs: Sequence[Job]) -> bytes:
     rows = [
         {
             "id": i,
-            "overrides": job.words,
+            "overrides": job.plan.words,
             "run_dir": str(job.folder),
             "exit_code": job.code,
             "seconds": round(job.seconds, 1),
+            "digest": job.plan.digest,
             **job.result(),
         }
         for i, job in enumerate(jobs)
     ]
-    return json.dumps({"jobs": rows}, indent=1)
+    return json.dumps({"jobs": rows}, indent=1).encode()
 
 
-def _write(folder: Path, jobs: Sequence[Job]) -> None:
+@contextlib.contextmanager
+def _deaf_to_sigusr1() -> Iterator[None]:
+    """A process started inside ignores SIGUSR1, which would end it, until it knows what to do."""
+    if not hasattr(signal, "SIGUSR1") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
-        checkpoints.write_whole(folder / SUMMARY, (_as_json(jobs) + "\n").encode())
-    except RunError as error:  # the jobs themselves say what became of them
-        print(f"imgcls: warning: {error}", file=sys.stderr)
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
-def _tell(jobs: Sequence[Job], *, is_quiet: bool) -> None:
+def _tell(jobs: Sequence[Job], advice: str, *, is_quiet: bool) -> None:
     """The table, or JSON; and which jobs failed."""
     if is_quiet:
-        print(_as_json(jobs))
+        print(_as_json(jobs).decode())
     else:
         print("\n".join(table(jobs, [job.result() for job in jobs])))
     if failed := [str(i) for i, job in enumerate(jobs) if job.code != 0]:
+        print(advice, file=sys.stderr)
         print(f"imgcls: error: {len(failed)} of {len(jobs)} jobs did not finish: {', '.join(failed)}", file=sys.stderr)
 
 

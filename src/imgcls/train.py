@@ -209,9 +209,6 @@ def _go(run: Run, folder: Path, best: Best | None, studio: Studio, *, was_tested
             what = f"out of memory with batch_size={run.loader.batch_size}"
             ways = "a smaller one, accumulate=4 (the same batch in four parts), dataset.image_size, loader=stream"
             raise RunError(f"{what}; try {ways}; what was saved before is kept") from error
-        if run.runtime.world > 1 and "onnection" in str(error):  # gloo's and NCCL's words, as far as they agree
-            others = f"another of the {run.runtime.world} processes has ended"
-            raise RunError(f"{others}; go on with: {_resume_command(run, folder)}") from error
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         raise RunError(f"torch.compile fails on {run.model.name} ({error}); compile=false goes without it") from error
@@ -240,6 +237,7 @@ def _train(run: Run, folder: Path, best: Best | None) -> None:
             keep_freed_memory()
         try:
             fit(run.state, run.forward, run.loader, run.recipe, run.log, keeper)
+            keeper.look(run.state)  # the test is for the run that goes on
         except RunError:  # a signal to the whole group ends the decoding processes too
             if signals.received and runtime.world == 1:
                 keeper.save_and_stop(run.state)

@@ -6,6 +6,7 @@ sample gets the same augmentation in either loader, with any number of workers o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -38,8 +39,9 @@ def mirror(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
     if images.device.type == "cpu":
         rows = chosen.nonzero()[:, 0]
         flipped = images.index_select(0, rows).flip(2)
-        word = next(kind for kind in WORDS if images[0].numel() % kind.itemsize == 0)  # 8 bytes: half the time of 1
-        whole, part = (some.flatten(1).view(word) for some in (images, flipped))
+        size = math.prod(images.shape[1:])
+        word = next(kind for kind in WORDS if size % kind.itemsize == 0)  # 8 bytes take half the time of 1
+        whole, part = (some.view(len(some), size).view(word) for some in (images, flipped))
         whole.index_copy_(0, rows, part)
         return images
     return torch.where(chosen[:, None, None, None], images.flip(2), images)  # on a GPU, nonzero would wait for it
@@ -47,11 +49,15 @@ def mirror(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Augment:
-    """A batched augmentation: ``draws`` random numbers a sample, a phrase for the header, and the function."""
+    """A batched augmentation: ``draws`` random numbers a sample, a phrase for the header, and the function.
+
+    growth: how many times the images' own memory it takes on the way.
+    """
 
     draws: int
     words: str
     function: Callable[[Tensor, Tensor], Tensor]
+    growth: float = 1.0
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """(B, H, W, C) uint8, which may be written to, (B, draws) float in [0, 1) -> (B, H, W, C) uint8"""
@@ -84,7 +90,8 @@ def standard(
         return mirror(images, draws[:, 2], p=p) if p > 0 else images
 
     words = " + ".join(word for word, used in ((f"crop {pixels} px", pixels), ("flip", p)) if used) or "none"
-    return Augment(3, words, augment)
+    height, width = image_size
+    return Augment(3, words, augment, growth=(1 + 2 * pixels / height) * (1 + 2 * pixels / width))
 
 
 AUGMENTS: dict[str, Callable[..., Any]] = {"none": none, "standard": standard}

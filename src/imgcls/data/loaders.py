@@ -23,7 +23,7 @@ from imgcls.data.pixels import Preprocessing, quiet_decoders
 from imgcls.data.source import Images, Indices
 
 RESIDENT_SHARE = 0.4  # of the memory that is free on the device: what is larger is streamed
-GROUP = 6 << 20  # bytes of resident images prepared at once: right after a step all code and data are cold
+GROUP = 8 << 20  # bytes of resident images prepared at once: right after a step all code and data are cold
 
 Batch = tuple[Tensor, Tensor]
 
@@ -180,7 +180,7 @@ class Loader:
 
     def _prepared(self, batches: Sequence[Indices], draws: Tensor) -> Iterator[Tensor]:
         """The images of each batch; where they are small several batches are gathered and augmented at once."""
-        count = max(1, self.fetcher.at_once // self.batch_size)
+        count = max(1, int(self.fetcher.at_once / self.augment.growth) // self.batch_size)
         groups = [batches[i : i + count] for i in range(0, len(batches), count)]
         together = [np.concatenate(group) for group in groups]
         numbers = draws.split_with_sizes([len(rows) for rows in together])
