@@ -136,7 +136,6 @@ def go_on(folder: Path, words: Sequence[str] = ()) -> int:
     """The command that a user would give: go on with the run, or begin it."""
     if (folder / "config.yaml").is_file():
         return main(["train", f"resume={folder}", WORDS[0]])
-    shutil.rmtree(folder, ignore_errors=True)
     return main(["train", *(words or WORDS), f"run_dir={folder}"])
 
 

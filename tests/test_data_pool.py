@@ -188,5 +188,7 @@ def test_no_process_outlives_the_main_one(tmp_path: Path, number: int, code: int
     assert (tmp_path / "stderr").read_text() == ""
 
 
-def test_few_rows_and_one_thread_are_not_worth_a_fork() -> None:
+def test_few_rows_and_one_thread_are_not_worth_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert helpers(1000, 1000) == 8
     assert [helpers(1000, 4), helpers(1000, 1), helpers(10, 4)] == [4, 0, 0]

@@ -22,6 +22,7 @@ LEAVES = {
     "models",
     "data",
     "signals",
+    "wire",
 }
 PARTS = {"config", "optim", "runtime", "checkpoint", "logbook", "rundir", "stored"}
 STAGES = {"assembly", "prepare", "inference", "loop", "keeper", "header"}  # what several commands are made of
@@ -35,7 +36,7 @@ MAY = {
     "stages": LEAVES | PARTS | STAGES,
     "commands": LEAVES | PARTS | STAGES | ASIDE | {"evaluate"},  # train tests with what evaluate computes with
     "shell": LEAVES | PARTS | STAGES | COMMANDS | SHELL | ASIDE,
-    "aside": set(),
+    "aside": {"wire"},  # the studio's
 }
 FLOORS = {"leaves": LEAVES, "parts": PARTS, "stages": STAGES, "commands": COMMANDS, "shell": SHELL, "aside": ASIDE}
 

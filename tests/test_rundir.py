@@ -50,6 +50,15 @@ def test_a_folder_with_something_in_it_is_refused() -> None:
         rundir.check_new("run/notes.txt")
 
 
+def test_what_a_kill_leaves_before_there_is_a_run_is_in_nobodys_way(tmp_path: Path) -> None:
+    for name in (".lock", "split.npz", ".split.npz.tmp", ".config.yaml.tmp"):
+        (tmp_path / name).touch()
+    rundir.claim(str(tmp_path), "x").close()
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(ConfigError, match="is not empty"):
+        rundir.claim(str(tmp_path), "x")
+
+
 def test_a_folder_in_use_is_refused_and_free_again_afterwards() -> None:
     code = (
         "import sys; from imgcls import rundir; held = rundir.claim('run', 'x'); "
@@ -84,12 +93,14 @@ def test_latest_is_the_newest_run_those_of_sweeps_included() -> None:
 
 
 def test_a_run_is_found_by_its_folder_and_by_its_checkpoints() -> None:
-    for name in ("config.yaml", "checkpoints/best.safetensors"):
+    for name in ("config.yaml", "checkpoints/best.safetensors", "checkpoints/last.safetensors"):
         path = Path("run", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert rundir.run_folder("run") == Path("run")
-    assert rundir.run_folder("run/checkpoints/best.safetensors") == Path("run").resolve()
+    assert rundir.run_folder("run/checkpoints/last.safetensors") == Path("run").resolve()
+    with pytest.raises(CheckpointError, match="holds weights only, no optimizer state; resume="):
+        rundir.run_folder("run/checkpoints/best.safetensors")
     for wrong in ("none", "run/checkpoints"):
         with pytest.raises(CheckpointError, match=wrong):
             rundir.run_folder(wrong)

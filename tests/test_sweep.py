@@ -218,16 +218,8 @@ def test_what_goes_on_with_a_job(tmp_path: Path) -> None:
     job = sweep.Job(sweep.Plan(words, own, ""), "seed=1", tmp_path / "3")
     assert job.command() == [*words, f"run_dir={tmp_path / '3'}"]
     job.folder.mkdir()
-    (job.folder / "split.npz").touch()
-    assert job.command() == [*words, f"run_dir={tmp_path / '3'}"]
-    assert not job.folder.exists()
-    job.folder.mkdir()
     (job.folder / "config.yaml").touch()
     assert job.command() == [f"resume={tmp_path / '3'}", "model.name=mine:Net"]
-    (job.folder / "config.yaml").unlink()
-    (job.folder / "checkpoints").mkdir()
-    job.command()
-    assert job.folder.exists()  # whatever it is, it is not ours to delete
 
 
 @pytest.mark.parametrize(

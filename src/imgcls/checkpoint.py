@@ -11,9 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +49,8 @@ TYPES = {
 }  # as the format calls them
 LARGEST_SIDE, MOST_THREADS = 4096, 1024
 LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
+READ_AT_ONCE = 1 << 28  # bytes: what is larger is verified in parts before it is read
+MOST_CHANNELS, LARGEST_NUMBER = 64, 1e9  # in what a checkpoint says of its images
 MODEL, AVERAGE = "model.", "ema."  # before the names of the weights, and of their moving average
 GROUP = "group "  # before the number of a parameter group, among the optimizer's numbers: no parameter is called so
 LAST, PREV, BEST = "last.safetensors", "prev.safetensors", "best.safetensors"
@@ -122,20 +124,14 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> list[bytes
 
 def decode(data: bytes, path: Path) -> Checkpoint:
     """The checkpoint in these bytes. The checksum is verified before anything is parsed."""
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 16 or not 2 <= size <= min(LARGEST_HEADER, len(data) - 8) or data[8:9] != b"{":
-        raise CheckpointError(f"{path}: damaged, or not an imgcls checkpoint")
-    found = DIGEST.search(data, 8, 8 + size)
-    if found is None:
-        raise CheckpointError(f"{path}: not an imgcls checkpoint (it bears no checksum)")
-    start, end = found.span(1)
+    start, end, sealed = _sealed(data, path)
     digest = hashlib.sha256(data[:start])
     digest.update(NO_DIGEST.encode())
     digest.update(memoryview(data)[end:])
-    if digest.hexdigest().encode() != found[1]:
+    if digest.hexdigest().encode() != sealed:
         raise CheckpointError(f"{path}: damaged (its SHA-256 does not match)")
     try:
-        strings = json.loads(data[8 : 8 + size])["__metadata__"]
+        strings = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         version, maker = int(strings["format_version"]), strings["imgcls"]
         if version > FORMAT:
             raise CheckpointError(
@@ -162,6 +158,7 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
         "model": isinstance(meta.get("model"), dict) and isinstance(meta["model"].get("name"), str),
         "classes": isinstance(meta.get("classes"), list) and all(isinstance(name, str) for name in meta["classes"]),
         "preprocessing": all(_is_count(side) and 1 <= side <= LARGEST_SIDE for side in sides)
+        and sides[:1] <= [MOST_CHANNELS]
         and all(_are_numbers(values, sides[0]) for values in statistics)
         and len(sides) == 3,
         "config": isinstance(meta.get("config"), dict),
@@ -187,7 +184,7 @@ def _are_numbers(values: Any, count: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+        and all(isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER for value in values)
     )
 
 
@@ -225,12 +222,35 @@ def _fsync_folder(folder: Path) -> None:
 def read(path: Path) -> Checkpoint:
     """The verified checkpoint in that file."""
     try:
-        if path.is_dir():
+        kind = path.stat()
+        if stat.S_ISDIR(kind.st_mode):
             raise CheckpointError(f"{path} is a folder, not a checkpoint")
-        data = path.read_bytes()
+        if not stat.S_ISREG(kind.st_mode):
+            raise CheckpointError(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            data = file.read(min(kind.st_size, 8 + LARGEST_HEADER if kind.st_size > READ_AT_ONCE else kind.st_size))
+            if len(data) < kind.st_size:  # is it worth the memory?
+                start, end, digest = _sealed(data, path)
+                sha = hashlib.sha256(data[:start] + NO_DIGEST.encode() + data[end:])
+                while part := file.read(1 << 24):
+                    sha.update(part)
+                if sha.hexdigest().encode() != digest:
+                    raise CheckpointError(f"{path}: damaged (its SHA-256 does not match)")
+                data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror or error}") from error
     return decode(data, path)
+
+
+def _sealed(data: bytes, path: Path) -> tuple[int, int, bytes]:
+    """Where the checksum stands in a file that begins so, and the checksum."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 16 or not 2 <= size <= min(LARGEST_HEADER, len(data) - 8) or data[8:9] != b"{":
+        raise CheckpointError(f"{path}: damaged, or not an imgcls checkpoint")
+    found = DIGEST.search(data, 8, 8 + size)
+    if found is None:
+        raise CheckpointError(f"{path}: not an imgcls checkpoint (it bears no checksum)")
+    return *found.span(1), found[1]
 
 
 # --- state -----------------------------------------------------------------------------------------------------------
@@ -311,9 +331,11 @@ def load_state(state: State, checkpoint: Checkpoint) -> None:
             scale, tracker = checkpoint.tensors["scaler.scale"], checkpoint.tensors["scaler.growth_tracker"]
             values = {"scale": float(scale), "_growth_tracker": int(tracker)}
             state.scaler.load_state_dict({**state.scaler.state_dict(), **values})
+        if checkpoint.tensors["progress.sums"].shape != state.sums.shape:
+            raise ValueError("progress.sums")
         state.sums.copy_(checkpoint.tensors["progress.sums"])
         state.step, state.epochs = int(checkpoint.meta["step"]), int(checkpoint.meta["epochs_done"])
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint.path}: its optimizer state does not fit ({error})") from error
 
 
@@ -322,6 +344,13 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
     numbers: dict[str, Any] = checkpoint.meta["optimizer_numbers"]
     names = {id(parameter): name for name, parameter in state.module.named_parameters()}
     packed = state.optimizer.state_dict()
+    shapes = {name: parameter.shape for name, parameter in state.module.named_parameters()}
+    for name, tensor in stored.items():
+        owner = name.rpartition(".")[0]
+        if owner not in shapes or (tensor.numel() != 1 and tensor.shape != shapes[owner]):
+            raise ValueError(f"{name} of shape {tuple(tensor.shape)}")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     for index, parameter in enumerate(parameters):
         prefix = f"{names[id(parameter)]}."

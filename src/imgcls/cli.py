@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.getcwd()
     except FileNotFoundError:
         return _fail("the working folder no longer exists; cd to another", 2, is_debug)
+    if sys.stderr is None:  # closed: 2>&-
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -72,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if is_out_of_memory(error):
+            return _fail(_unexpected(error), 1, is_debug)
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 1, is_debug)
     except MemoryError:

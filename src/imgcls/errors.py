@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class ImgclsError(Exception):
     """Something a person can act on; its text is the whole message."""
@@ -59,4 +61,5 @@ def is_lost_peer(error: BaseException) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether that is what it says: torch has an error of its own for GPUs only."""
     is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return is_named or "can't allocate memory" in str(error)
+    is_systems = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return is_named or is_systems or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

@@ -86,6 +86,10 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
         component = select(MODELS, node, "model", facts=MODEL_FACTS, trusted=node.get("name") in own_names)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: its description of the model is incomplete ({error})") from error
+    except ConfigError as error:
+        if ":" in str(node.get("name")):  # to be named again by the user
+            raise
+        raise CheckpointError(f"{checkpoint.path}: its description of the model is wrong ({error})") from error
     has_average = any(name.startswith(checkpoints.AVERAGE) for name in checkpoint.tensors)
     prefix = checkpoints.AVERAGE if has_average else checkpoints.MODEL
     # a packaged model registers what it keeps; a user's own may replace parts of it on the way

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -134,7 +136,8 @@ class Logbook:
         if stream is not None:
             if self._live is not None:
                 self._live.clear()
-            print(text, file=stream, flush=True)
+            with contextlib.suppress(OSError) if stream is sys.stderr else contextlib.nullcontext():
+                print(text, file=stream, flush=True)  # nobody may be reading the progress any more
 
     # --- numbers ---
 
@@ -268,6 +271,17 @@ class Live:
         self.rich.stop()
 
 
+def _hush_writer() -> None:
+    """Say nothing of errors in TensorBoard's writing thread: the next call from here raises them again."""
+    before = threading.excepthook
+
+    def hook(what: threading.ExceptHookArgs) -> None:
+        if type(what.thread).__name__ != "_AsyncWriterThread":
+            before(what)
+
+    threading.excepthook = hook
+
+
 class Board:
     """TensorBoard's event file. Its writer failing (disk full, say) is said once and never stops a run.
 
@@ -296,6 +310,7 @@ class Board:
         def start() -> None:
             from torch.utils.tensorboard import SummaryWriter
 
+            _hush_writer()
             self.writer = SummaryWriter(str(self.folder), purge_step=self.purge_step)
 
         self._safely(start)

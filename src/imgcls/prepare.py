@@ -31,6 +31,7 @@ LARGEST_NATIVE = 512  # pixels: equal sizes beyond this are a camera's, not a da
 AUTO_WORKERS = 8
 AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_AN_EPOCH = 128, 16, 8  # so that a hundred photos are more than one update
 FIRST_HEADERS = 16  # of files, read before others are asked to help
+STATISTICS_BYTES = 1 << 30  # of decoded images for the statistics
 STATISTICS_SAMPLE = 2000  # training images that mean and deviation are computed from
 
 
@@ -179,7 +180,8 @@ def with_statistics(data: Data) -> Data:
     Those that were decoded for it stay with the training images until a loader is made of them.
     """
     train, preprocessing = data.splits.train, data.preprocessing
-    count = min(len(train), STATISTICS_SAMPLE)
+    image = preprocessing.channels * preprocessing.height * preprocessing.width
+    count = min(len(train), STATISTICS_SAMPLE, max(1, STATISTICS_BYTES // image))
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
     pixels = decode_all(train.take(rows), preprocessing, threads=torch.get_num_threads())
     mean, std = statistics(pixels)

@@ -8,19 +8,21 @@ import io
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgcls import checkpoint
 from imgcls.data.source import Images
 from imgcls.errors import CheckpointError, ConfigError, DataError, RunError
 
 OUTPUTS = Path("outputs")
+LARGEST_SPLIT = 1 << 31  # bytes of split.npz, unpacked
 LOCK = ".lock"
+UNBEGUN = {LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"}  # what a kill may leave before there is a run
 
 
 def check_new(run_dir: str | None) -> None:
@@ -35,20 +37,20 @@ def check_new(run_dir: str | None) -> None:
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"run_dir: {folder} is a file; name a new folder")
     try:
-        is_taken = os.path.isdir(folder) and any(folder.iterdir())
+        names = set(os.listdir(folder)) if os.path.isdir(folder) else set()
     except OSError as error:
         raise RunError(f"cannot use the run folder {folder}: {error.strerror}") from error
-    if is_taken:
-        holder = holder_of(folder)
-        if holder is not None:
-            raise RunError(f"run_dir: {folder} is in use by process {holder}")
+    holder = holder_of(folder) if names else None
+    if holder is not None:
+        raise RunError(f"run_dir: {folder} is in use by process {holder}")
+    if names - UNBEGUN:
         raise ConfigError(
             f"run_dir: {folder} is not empty; name a new folder, or go on with its run by resume={run_dir}"
         )
 
 
 def holder_of(folder: Path) -> str | None:
-    """The process that holds the folder's lock, None if nobody does."""
+    """The process that holds the folder's lock, None if nobody else does."""
     with contextlib.suppress(OSError), (folder / LOCK).open("r+") as file:
         if _try_lock(file):
             return None
@@ -137,6 +139,10 @@ def run_folder(run: str) -> Path:
         return latest()
     path = Path(os.path.expanduser(run))
     if os.path.isfile(path):
+        if path.name == checkpoint.BEST:
+            raise CheckpointError(
+                f"{path} holds weights only, no optimizer state; resume={path.resolve().parent.parent}"
+            )
         path = path.resolve().parent.parent
     if not os.path.exists(path):
         raise CheckpointError(f"no such run: {run}")
@@ -154,15 +160,13 @@ def folder_of(path: Path) -> Path:
 def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
     """Raises DataError if these parts of the data set are no longer those of the run, as its split.npz has them.
 
+    By the names of the images, and what Images.fingerprint tells of them.
+
     What a data set without a test set of its own has gained since would move trained images into the test part.
     """
     if not (run / "split.npz").is_file():
         return
-    try:
-        with np.load(io.BytesIO((run / "split.npz").read_bytes()), allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{run / 'split.npz'}: damaged ({error})") from error
+    stored = _split(run / "split.npz")
     for name, part in parts.items():
         before = stored.get(name, np.array([]))
         now = np.array([]) if part is None else part.ids
@@ -172,6 +176,25 @@ def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
                 f"the data set has changed since {run} was trained: of the {name} images {new:,} are new and "
                 f"{gone:,} are gone; train anew, or evaluate it as another data set by dataset=..."
             )
+        tells = stored.get(f"{name}.fingerprint")
+        if part is not None and tells is not None and not np.array_equal(tells, found := part.fingerprint()):
+            count = int((tells != found).sum()) if len(tells) == len(found) == len(part) else "some"
+            raise DataError(
+                f"the data set has changed since {run} was trained: of the {name} images {count} are not what they "
+                "were; train anew, or evaluate it as another data set by dataset=..."
+            )
+
+
+def _split(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a run's split.npz."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST_SPLIT:
+                raise ValueError("it is too large")
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # zipfile and numpy raise nearly anything
+        raise CheckpointError(f"{path}: damaged ({error})") from error
 
 
 def best_checkpoint(run: str) -> checkpoint.Checkpoint:
@@ -185,6 +208,13 @@ def best_checkpoint(run: str) -> checkpoint.Checkpoint:
         if path.is_dir():
             raise CheckpointError(f"{path}: no checkpoint in it (checkpoints/{checkpoint.BEST})")
     return checkpoint.described(checkpoint.read(path))
+
+
+def put_damaged_aside(folder: Path, used: checkpoint.Checkpoint) -> None:
+    """Rename the last checkpoint, if the one before it had to be used: the next save must not put it in its place."""
+    last = folder / "checkpoints" / checkpoint.LAST
+    if used.path.name == checkpoint.PREV and last.is_file():
+        last.replace(last.with_name(f"damaged-{checkpoint.LAST}"))
 
 
 def last_checkpoint(folder: Path) -> tuple[checkpoint.Checkpoint | None, list[str]]:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from imgcls import wire
+
 PATIENCE = 60.0  # seconds for a picture; the run draws it itself then
 
 
@@ -36,7 +38,7 @@ class Studio:
         self._orders.append((function, arguments))
         if self._pipe is not None:
             try:
-                self._pipe.send((function, arguments))
+                wire.send(self._pipe, (function, arguments))
             except OSError:
                 self.close()
 
@@ -60,7 +62,7 @@ class Studio:
             return None
         with contextlib.suppress(EOFError, OSError):
             if self._pipe.poll(PATIENCE):
-                answer: tuple[Any, Exception | None] = self._pipe.recv()
+                answer: tuple[Any, Exception | None] = wire.receive(self._pipe)
                 return answer
         self.close()
         return None
@@ -83,8 +85,8 @@ def _serve(pipe: Connection, others: Connection) -> None:
         import matplotlib.figure  # noqa: F401
 
         while True:
-            function, arguments = pipe.recv()
+            function, arguments = wire.receive(pipe)
             try:
-                pipe.send((function(*arguments), None))
+                wire.send(pipe, (function(*arguments), None))
             except Exception as error:  # noqa: BLE001 - it is the run's to handle
-                pipe.send((None, error))
+                wire.send(pipe, (None, error))

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,13 +25,12 @@ from typing import Any
 
 from imgcls import checkpoint as checkpoints
 from imgcls.errors import ConfigError, RunError
-from imgcls.rundir import LOCK, RunFolder, holder_of
+from imgcls.rundir import LOCK, RunFolder
 from imgcls.signals import SWEEP_JOB
 
 OUTPUTS = Path("outputs")
 SUMMARY = "sweep.json"
 STDERR = 2  # the jobs' own results are progress here
-BEGUN = {LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"}  # in a run folder that has no configuration yet
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,6 @@ class Job:
         """The words of ``imgcls train`` that begin it, or that go on with it where it has begun."""
         if (self.folder / "config.yaml").is_file():
             return [f"resume={self.folder}", *self.plan.own]
-        with contextlib.suppress(OSError):  # killed before there was anything to go on with: begun anew
-            if {path.name for path in self.folder.iterdir()} <= BEGUN and holder_of(self.folder) is None:
-                shutil.rmtree(self.folder)
         return [*self.plan.words, f"run_dir={self.folder}"]
 
     @property

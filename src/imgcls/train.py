@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from imgcls import checkpoint as checkpoints
+from imgcls import config as configs
 from imgcls import report as pictures
 from imgcls import rundir
 from imgcls.assembly import Parts, Run, build, check, choose_parts
@@ -37,10 +38,15 @@ from imgcls.loop import fit
 from imgcls.prepare import fetcher_for, is_resident
 from imgcls.runtime import choose_device, keep_freed_memory, rank_and_world, session
 from imgcls.signals import Signals
+from imgcls.stored import completed
 from imgcls.studio import Studio
 
 __all__ = ["check", "resume", "train"]
 
+MAY_CHANGE = {  # in config.yaml between the parts of a run
+    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every"),
+    *("run_dir", "resume", "sweep_dir"),
+}
 MISTAKES = 24  # in the picture of the most confident ones
 TILES = 32  # of the training batch in its picture
 
@@ -74,7 +80,9 @@ def _claim(run: Run) -> tuple[rundir.RunFolder | None, ImgclsError | None]:
     """The run's folder with its configuration and split, or why it cannot be had."""
     try:
         held = rundir.claim(run.config.run_dir, f"{_word(run.model.name)}-{_word(run.data.name)}")
-        ids: dict[str, Any] = {name: part.ids for name, part in run.data.splits.parts.items() if part is not None}
+        parts = {name: part for name, part in run.data.splits.parts.items() if part is not None}
+        ids: dict[str, Any] = {name: part.ids for name, part in parts.items()}
+        ids |= {f"{name}.fingerprint": part.fingerprint() for name, part in parts.items()}
         file = io.BytesIO()
         np.savez_compressed(file, **ids)
         checkpoints.write_whole(held.path / "split.npz", file.getbuffer())
@@ -147,7 +155,11 @@ def _resume(
             run = build(config, parts, runtime, log, meta["chosen"])
             rundir.check_same_images(folder, run.data.splits.parts)
             if checkpoint is not None:
+                _check_same(config, checkpoint, folder)
                 checkpoints.load_state(run.state, checkpoint)
+                _check_place(run, checkpoint)
+                if runtime.is_main:
+                    rundir.put_damaged_aside(folder, checkpoint)
                 if not runtime.is_main:
                     run.state.sums.zero_()  # the main process carries what all have summed
             words = f", going on at step {run.state.step:,} (epoch {run.state.epochs + 1} of {config.epochs})"
@@ -161,6 +173,26 @@ def _resume(
             raise
         finally:
             log.close()
+
+
+def _check_same(config: TrainConfig, checkpoint: Checkpoint, folder: Path) -> None:
+    """Raises ConfigError if config.yaml is not what the run was trained with, but for what may change."""
+    before, now = (configs.flatten(completed(table)) for table in (checkpoint.meta["config"], vars(config)))
+    for key in [key for key in {**now, **before} if key not in MAY_CHANGE]:
+        one, other = now.get(key), before.get(key)
+        if one != other:
+            raise ConfigError(
+                f"{key} is {configs.show(one)} in {folder / 'config.yaml'}, but the run was trained with "
+                f"{configs.show(other)}; put it back (a changed run is a new run)"
+            )
+
+
+def _check_place(run: Run, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError if the step does not lie within or at the end of the epoch that it says."""
+    state, steps = run.state, len(run.loader)
+    if not state.epochs * steps <= state.step <= (state.epochs + 1) * steps:
+        place = f"step {state.step:,} after {state.epochs:,} epochs of {steps:,} steps"
+        raise CheckpointError(f"{checkpoint.path}: {place} cannot be")
 
 
 def _best(meta: dict[str, Any]) -> Best | None:
@@ -204,6 +236,13 @@ def _go(run: Run, folder: Path, best: Best | None, studio: Studio, *, was_tested
         size = f"{run.data.preprocessing.width}x{run.data.preprocessing.height}"
         key = "accumulate: its parts are" if run.config.accumulate > 1 else "batch_size:"
         raise ConfigError(f"{key} too small for the batch norm of {run.model.name} on {size} images") from error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
+        kept = f"what was saved before is kept; go on with: {_resume_command(run, folder)}"
+        raise RunError(f"{error.strerror or error}: {error.filename or folder}; {kept}") from error
     except (RuntimeError, MemoryError) as error:
         if is_out_of_memory(error):
             what = f"out of memory with batch_size={run.loader.batch_size}"
@@ -249,7 +288,7 @@ def _meta(run: Run) -> dict[str, Any]:
     return {
         "format_version": checkpoints.FORMAT,
         "imgcls": versions()["imgcls"],
-        "config": vars(run.config),
+        "config": vars(run.config) | {"run_dir": None},  # two equal runs are to have equal checkpoints
         "model": run.model.node,
         "classes": list(run.data.source.classes),
         "preprocessing": run.data.preprocessing.as_dict(),

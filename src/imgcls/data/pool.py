@@ -23,12 +23,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls import wire
 from imgcls.errors import DataError, RunError
 
 FEWEST = 64  # rows that are worth a fork (30 ms beside a full memory)
 SHARE = 64  # rows that a process takes at once: some milliseconds of work
 MOST_SHARES = 1024  # their numbers, 4 bytes each, fit into the smallest pipe there is: a page
-PATIENCE = 300  # seconds without an answer
+PATIENCE = 120  # seconds without an answer
+GRACE = 2  # seconds to end in
 
 Answer = TypeVar("Answer")
 
@@ -61,7 +63,7 @@ def spread(
 
 def helpers(count: int, threads: int) -> int:
     """Processes that are worth their while for so many rows, where so many threads may compute: 0 is this one alone."""
-    return threads if threads > 1 and count > FEWEST else 0
+    return min(threads, os.cpu_count() or 1) if threads > 1 and count > FEWEST else 0
 
 
 def _threaded(
@@ -113,7 +115,9 @@ def _forked(
             process.terminate()
         for pipe, process in begun.items():
             pipe.close()
-            process.join()
+            process.join(GRACE)
+            process.kill()  # one that is stopped, or waits for a disk, takes no other signal
+            process.join(GRACE)
 
 
 def _token(number: int) -> bytes:
@@ -151,7 +155,7 @@ def _serve(
                 answer = work(shares[number])
             except (DataError, MemoryError, ValueError) as error:
                 answer = error
-            answers.send((number, answer))
+            wire.send(answers, (number, answer))
 
 
 def _answers(crew: dict[Connection, BaseProcess], count: int) -> Iterator[Any]:
@@ -163,7 +167,7 @@ def _answers(crew: dict[Connection, BaseProcess], count: int) -> Iterator[Any]:
             for pipe in ready:
                 assert isinstance(pipe, Connection)
                 try:
-                    number, early[number] = pipe.recv()
+                    number, early[number] = wire.receive(pipe)
                 except (EOFError, OSError):
                     ready = []
             if not ready:

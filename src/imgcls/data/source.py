@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +61,16 @@ class Images:
         """The names of the images; made on demand, since an array takes 4 bytes a letter of the longest path."""
         return np.asarray(self._ids) if isinstance(self._ids, np.ndarray) else np.array(self._ids, dtype=np.str_)
 
+    def fingerprint(self) -> Indices:
+        """What tells whether the images are still those: the size of each file in bytes, 0 where it cannot be had; of
+        pixels in memory a checksum of the labels and of up to 256 images."""
+        if self.paths is not None:
+            return np.array([_size(path) for path in self.paths], dtype=np.int64)
+        assert self.whole is not None
+        places = np.linspace(0, len(self) - 1, min(len(self), 256)).astype(np.int64)
+        some = self.whole[places if self.rows is None else self.rows[places]]
+        return np.array([zlib.crc32(some.tobytes(), zlib.crc32(self.labels.tobytes()))], dtype=np.int64)
+
     @property
     def pixels(self) -> NDArray[np.uint8] | None:
         """(N, H, W, C) uint8: the whole array, or a copy of this part of it; None for files."""
@@ -81,6 +93,13 @@ class Images:
         other = copy.copy(self)
         other.labels = np.asarray(new, dtype=np.int64)[self.labels]
         return other
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def _pick(names: Any, rows: Indices) -> Any:

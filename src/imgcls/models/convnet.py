@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import nn
 
 from imgcls.knobs import Width
@@ -17,8 +18,9 @@ def convnet(
     large enough. ReLU after pooling gives what it gives before it, for a quarter of the work.
     """
     layers: list[nn.Module] = []
-    side, width = min(image_size), channels
+    sides, width = list(image_size), channels
     for units in widths:
+        side = min(sides)
         if side < 2:
             raise ValueError(
                 f"convnet with {len(widths)} convolutions needs larger images than {image_size[0]}x{image_size[1]}; "
@@ -26,10 +28,9 @@ def convnet(
             )
         padding = 0 if side >= 10 else 2
         layers += [nn.Conv2d(width, units, 5, padding=padding), nn.MaxPool2d(2), nn.ReLU()]
-        side, width = (side + 2 * padding - 4) // 2, units
+        sides, width = [(side + 2 * padding - 4) // 2 for side in sides], units
     layers.append(nn.Flatten())
-    with torch.no_grad():
-        width = nn.Sequential(*layers)(torch.zeros(1, channels, *image_size)).shape[1]
+    width *= math.prod(sides)
     for units in hidden:
         layers += [nn.Linear(width, units), nn.ReLU()]
         width = units

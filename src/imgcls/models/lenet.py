@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
-import torch
 from torch import nn
 
 LEAST_SIZE = 4  # pixels: below, hardly anything is left after the pooling
@@ -24,19 +24,20 @@ def lenet(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Mo
             f"lenet needs images of at least {LEAST_SIZE}x{LEAST_SIZE} pixels, got {image_size[0]}x{image_size[1]}; "
             f"set dataset.image_size={LEAST_SIZE} or more, or model=mlp"
         )
+    first, second, pools = 2 if smallest < 32 else 0, 2 if smallest < 20 else 0, smallest >= 16
     features = nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(channels, 6, 5, padding=2 if smallest < 32 else 0),
-            pool1=nn.MaxPool2d(2) if smallest >= 16 else nn.Identity(),
+            conv1=nn.Conv2d(channels, 6, 5, padding=first),
+            pool1=nn.MaxPool2d(2) if pools else nn.Identity(),
             relu1=nn.ReLU(),
-            conv2=nn.Conv2d(6, 16, 5, padding=2 if smallest < 20 else 0),
+            conv2=nn.Conv2d(6, 16, 5, padding=second),
             pool2=nn.MaxPool2d(2),
             relu2=nn.ReLU(),
             flatten=nn.Flatten(),
         )
     )
-    with torch.no_grad():
-        width = features(torch.zeros(1, channels, *image_size)).shape[1]
+    sides = [((side + 2 * first - 4) // (2 if pools else 1) + 2 * second - 4) // 2 for side in image_size]
+    width = 16 * math.prod(sides)
     head = OrderedDict(
         fc1=nn.Linear(width, 120),
         relu3=nn.ReLU(),
