@@ -475,7 +475,7 @@ def load_hostile() -> Counts:
             "accepted": code == 0 or Path("sentinel").exists(),
             "slow": time.monotonic() - started > 2.0,
             "too_much_memory": "out of memory" in said or "MemoryError" in said,
-            "crashed": code not in (0, 2, 3) or len(said.strip().splitlines()) != 1,
+            "crashed": code not in (0, 3 if name != "code to call" else 2) or len(said.strip().splitlines()) != 1,
         }
         found |= {key: found[key] + is_bad for key, is_bad in bad.items()}
         found["which"] += [f"{name}: {said.strip()[-200:]} ({code})"] if any(bad.values()) else []

@@ -304,6 +304,7 @@ def test_row_52_a_folder_in_use(capsys: Capture) -> None:
         holder.stdout.readline()
         refused(capsys, ["train", "run_dir=busy"], f"in use by process {holder.pid}", code=1)
         holder.communicate()
+    Path("busy/config.yaml").touch()
     refused(capsys, ["train", "run_dir=busy"], "busy is not empty")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import pickle
 import random
 from collections.abc import Mapping
@@ -141,6 +142,31 @@ def test_missing_folder_and_unreadable_are_one_line(tmp_path: Path) -> None:
             read(path)
 
 
+def test_what_is_no_file_or_hopeless_is_refused_without_reading_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(CheckpointError, match="is not a regular file"):
+            checkpoints.read(path)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(CheckpointError, match="damaged, or not an imgcls checkpoint"):
+        checkpoints.read(tmp_path / "large")
+
+
+def test_a_large_file_is_verified_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "READ_AT_ONCE", 64)
+    monkeypatch.setattr(checkpoints, "LARGEST_HEADER", 2000)
+    path, whole = tmp_path / "x", encode({"model.a": torch.arange(9000.0)}, META)
+    write_whole(path, whole)
+    assert torch.equal(checkpoints.read(path).tensors["model.a"], torch.arange(9000.0))
+    bad = bytearray(path.read_bytes())
+    bad[-1] ^= 1
+    path.write_bytes(bad)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("read whole"))
+    with pytest.raises(CheckpointError, match="SHA-256 does not match"):
+        checkpoints.read(path)
+
+
 def test_writing_keeps_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:
     path, before = tmp_path / "c" / "last", tmp_path / "c" / "prev"
     write_whole(path, b"one", keep_as=before)
@@ -210,6 +236,23 @@ class TestState:
         assert other.scaler is not None
         assert other.scaler.get_scale() == 2.0
         assert other.scaler.state_dict() == one.scaler.state_dict()
+
+    @pytest.mark.parametrize(
+        ("name", "tensor", "why"),
+        [
+            ("optimizer.0.weight.exp_avg", torch.zeros(3, 3), "exp_avg of shape"),
+            ("optimizer.0.weight.exp_avg", torch.full((4, 3, 3, 3), float("nan")), "not finite"),
+            ("optimizer.7.weight.exp_avg", torch.zeros(1), "7.weight.exp_avg of shape"),
+            ("progress.sums", torch.zeros(1, dtype=torch.float64), "progress.sums"),
+        ],
+    )
+    def test_a_state_that_does_not_fit_is_refused(self, name: str, tensor: torch.Tensor, why: str) -> None:
+        one = self.make()
+        self.step(one, 0)
+        saved = self.saved(one)
+        saved.tensors[name] = tensor
+        with pytest.raises(checkpoints.CheckpointError, match=f"does not fit.*{why}"):
+            checkpoints.load_state(self.make(), saved)
 
     def test_weights_only_is_refused_for_resume(self) -> None:
         state = self.make()
@@ -288,6 +331,8 @@ def test_a_sound_description_passes() -> None:
     ("key", "value"),
     [
         ("step", -1),
+        ("preprocessing", {"channels": 1, "height": 8, "width": 8, "mean": [10**400], "std": [0.1]}),
+        ("preprocessing", {"channels": 4000, "height": 8, "width": 8, "mean": [0.5] * 4000, "std": [0.1] * 4000}),
         ("epochs_done", "x"),
         ("model", {"name": 3}),
         ("classes", ["a", 1]),

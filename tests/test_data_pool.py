@@ -131,6 +131,21 @@ def test_a_process_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
         list(spread(lambda rows: time.sleep(60), COUNT, 2))
 
 
+def test_a_process_that_is_stopped_is_an_error_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "PATIENCE", 0.3)
+    monkeypatch.setattr(pool, "GRACE", 0.2)
+
+    def stop(share: range) -> int:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return 0
+
+    began = time.monotonic()
+    with pytest.raises(RunError, match="died or hangs"):
+        list(spread(stop, 10, 1))
+    assert time.monotonic() - began < 10
+    assert multiprocessing.active_children() == []
+
+
 def test_a_daemon_forks_nobody() -> None:
     def work() -> None:
         os._exit(0 if set(spread(lambda rows: os.getpid(), COUNT, 2)) == {os.getpid()} else 1)

@@ -87,6 +87,63 @@ sys.exit(str(codes) if any(codes) else 0)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes that decode are forked")
+def test_nothing_is_unpickled_by_the_commands_and_their_processes() -> None:
+    """With pickle made to raise before anything at all is imported; files enough for processes that decode."""
+    Path("raising").mkdir()
+    Path("raising/sitecustomize.py").write_text(
+        "import pickle\n"
+        "def refuse(*args, **more):\n    raise RuntimeError('unpickled')\n"
+        "class Refusing(pickle.Unpickler):\n    __init__ = refuse\n"
+        "pickle.load = pickle.loads = pickle._load = pickle._loads = refuse\n"
+        "pickle.Unpickler = pickle._Unpickler = Refusing\n"
+    )
+    for label, name in enumerate(("a", "b")):
+        Path("photos", name).mkdir(parents=True)
+        for i in range(50):
+            pixels = np.random.default_rng(i).integers(0, 99, (12, 12, 3), np.uint8) + 100 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(Path("photos", name, f"{i}.png"))
+    env = {"PYTHONPATH": os.pathsep.join(["raising", *sys.path])}
+    words = ["model=linear", "epochs=1", "threads=2", "workers=2", "loader=stream"]
+    for command in (
+        ["train", *words, "dataset=./photos", "run_dir=run"],
+        ["train", *words, "run_dir=digits"],
+        ["evaluate", "run"],
+        ["predict", "run", "photos", "output=rows.csv"],
+    ):
+        done = imgcls(*command, **env)
+        assert (done.returncode, "Traceback" in done.stderr, "unpickled" in done.stderr) == (0, False, False), (
+            done.stderr
+        )
+    done = subprocess.run([sys.executable, "-c", "import pickle; pickle.loads(b'')"], env=env, capture_output=True)
+    assert b"unpickled" in done.stderr  # the test can fail
+
+
+def test_progress_that_nobody_can_read_does_not_stop_a_run() -> None:
+    words = ["train", *SMALL, "model=linear"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "imgcls", *words, "run_dir=full"], stderr=full, check=False)
+    assert done.returncode == 0
+    shut = subprocess.run(
+        ["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-m", "imgcls", *words, "run_dir=shut"], check=False
+    )
+    assert shut.returncode == 0
+    assert Path("full/report.json").is_file()
+    assert Path("shut/report.json").is_file()
+
+
+def test_a_full_disk_is_named_with_its_path_whatever_was_being_written() -> None:
+    words = ["train", *SMALL, "model=linear", "epochs=300", "run_dir=run"]
+    words.remove("epochs=2")
+    command = ["sh", "-c", 'ulimit -f 40; trap "" XFSZ; exec "$@"', "sh", sys.executable, "-m", "imgcls", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("imgcls: error:")]
+    assert "File too large: " in line
+    assert "run/" in line or line.endswith("run")
+    assert "Traceback" not in done.stderr
+
+
 def test_out_of_memory_says_the_batch_size_and_what_to_try(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -309,6 +309,66 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     same_runs(Path("whole"), Path("parts"))
 
 
+def test_a_damaged_last_checkpoint_does_not_take_the_good_ones_place(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = config("checkpoint_every=2", "run_dir=run")
+    train.train(made)
+    folder = Path("run/checkpoints")
+    good = (folder / checkpoints.PREV).read_bytes()
+    (folder / checkpoints.LAST).write_bytes(b"damaged")
+    Path("run/report.json").unlink()
+
+    def killed(*args: Any, **more: Any) -> None:
+        raise Killed
+
+    go = train._go
+    monkeypatch.setattr(train, "_go", killed)
+    with pytest.raises(Killed):
+        train.resume(made, Path("run"), frozenset())
+    monkeypatch.setattr(train, "_go", go)
+    assert (folder / checkpoints.PREV).read_bytes() == good
+    assert not (folder / checkpoints.LAST).exists()
+    assert (folder / f"damaged-{checkpoints.LAST}").read_bytes() == b"damaged"
+    train.resume(made, Path("run"), frozenset())
+
+
+def test_a_changed_configuration_of_the_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
+    path = Path("run/config.yaml")
+    text = path.read_text()
+    path.write_text(text.replace("batch_size: 32", "batch_size: 16"))
+    assert path.read_text() != text
+    capsys.readouterr()
+    assert main(["train", "resume=run", "epochs=3"]) == 2
+    assert (
+        "batch_size is 16 in run/config.yaml, but the run was trained with 32; put it back" in capsys.readouterr().err
+    )
+    path.write_text(text)
+    assert main(["train", "resume=run", "epochs=3"]) == 0
+
+
+def test_equal_runs_in_other_folders_have_equal_bytes() -> None:
+    for name in ("a", "b"):
+        assert main(["train", *SMALL, "model=linear", f"run_dir={name}"]) == 0
+    for name in (checkpoints.LAST, checkpoints.BEST):
+        assert Path("a/checkpoints", name).read_bytes() == Path("b/checkpoints", name).read_bytes()
+
+
+def test_files_of_another_size_under_the_same_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    for name in ("light", "dark"):
+        Path("photos", name).mkdir(parents=True)
+        for i in range(30):
+            Image.new("L", (12, 12), 20 + i if name == "dark" else 200 + i).save(f"photos/{name}/{i}.bmp")
+    assert main(["train", "dataset=./photos", "model=linear", "epochs=1", "threads=1", "run_dir=run"]) == 0
+    Image.new("L", (14, 14), 9).save("photos/dark/3.bmp")
+    capsys.readouterr()
+    assert main(["train", "resume=run", "epochs=2"]) == 3
+    assert "has changed since run was trained: of the " in capsys.readouterr().err
+
+
 def test_two_equal_runs_write_equal_bytes(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "_draw", lambda *args: None)
     for name in ("a", "b"):

@@ -19,7 +19,7 @@ ERRORS: dict[str, type[Exception]] = {
 
 
 def send(pipe: Connection, value: Any) -> None:
-    """Send None, bool, int, float, str, bytes, lists, tuples, dicts, and what stands in the module's first line."""
+    """Send a value: plain ones, lists, tuples, sets, dicts, and what stands in the module's first line."""
     pipe.send_bytes(marshal.dumps(_packed(value)))
 
 
@@ -40,6 +40,8 @@ def _packed(value: Any) -> Any:
         return {key: _packed(one) for key, one in value.items()}
     if isinstance(value, tuple):
         return ("tuple", [_packed(one) for one in value])
+    if isinstance(value, set):
+        return ("set", [_packed(one) for one in value])
     if isinstance(value, np.ndarray):
         return ("array", value.dtype.str, value.shape, value.tobytes())
     if isinstance(value, Path):
@@ -74,6 +76,7 @@ def _error(name: str, text: str) -> Exception:
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "tuple": lambda values: tuple(map(_unpacked, values)),
+    "set": lambda values: set(map(_unpacked, values)),
     "array": _array,
     "path": Path,
     "system error": OSError,
