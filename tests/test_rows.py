@@ -129,6 +129,14 @@ def test_row_84b_other_classes_are_both_listed(capsys: Capture) -> None:
     assert "0, 1, 2" in said
 
 
+def test_an_output_that_is_a_file_is_refused_before_the_work(capsys: Capture) -> None:
+    assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
+    Path("file").touch()
+    capsys.readouterr()
+    assert main(["evaluate", "run", "output=file"]) == 2
+    assert line(capsys) == "imgcls: error: output: file is a file; name a folder"
+
+
 @pytest.mark.parametrize("name", ["https://example.org/cat.png", "photos.zip/cat.png"])
 def test_row_100_an_address_is_no_file(name: str, capsys: Capture) -> None:
     assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0

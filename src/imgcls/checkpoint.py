@@ -47,7 +47,7 @@ TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }  # as the format calls them
-LARGEST_SIDE, MOST_THREADS = 4096, 1024
+LARGEST_SIDE, MOST_THREADS = 4096, 256
 LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
 READ_AT_ONCE = 1 << 28  # bytes: what is larger is verified in parts before it is read
 MOST_CHANNELS, LARGEST_NUMBER = 64, 1e9  # in what a checkpoint says of its images
@@ -195,7 +195,9 @@ def write_whole(path: Path, *parts: bytes | memoryview, keep_as: Path | None = N
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _fsync_folder(path.parent.parent)
         with temporary.open("wb") as file:
             file.writelines(parts)
             file.flush()
@@ -207,7 +209,8 @@ def write_whole(path: Path, *parts: bytes | memoryview, keep_as: Path | None = N
     except OSError as error:
         raise RunError(f"cannot save {path}: {error.strerror or error}; what stood there before is kept") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -155,6 +155,8 @@ def evaluate(
         raise ConfigError(
             f"output: {config.output} is a run's own folder, which evaluate does not change; name another"
         )
+    if config.output and os.path.isfile(os.path.expanduser(config.output)):
+        raise ConfigError(f"output: {config.output} is a file; name a folder")
     stored = checkpoint.meta.get("chosen", {})
     threads = config.threads or stored.get("threads")
     with session(config.device, "fp32" if config.precision == "auto" else config.precision, threads) as runtime:
