@@ -365,7 +365,7 @@ class Failing(nn.Module):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fails == "memory":
             raise MemoryError
-        if self.fails == "nan":
+        if self.fails == "not_finite":
             with torch.no_grad():
                 self.linear.weight.fill_(float("nan"))
 
@@ -373,7 +373,7 @@ class Failing(nn.Module):
 def sweep_with_failures(*, is_full: bool) -> Counts:
     """Jobs that raise, exit, are killed, run out of memory or of numbers, among good ones: the good ones finish, the
     table tells, the same command goes on with the others alone."""
-    kinds = ["raises", "not", "exits", "killed", "memory", "nan"] if is_full else ["killed", "not", "raises"]
+    kinds = ["raises", "not", "exits", "killed", "memory", "not_finite"] if is_full else ["killed", "not", "raises"]
     words = ["model.name=tests.run_faults:Failing", f"model.fails={','.join(kinds)}", f"seed=0{',1' * is_full}"]
     words += ["dataset.limit=100", "dataset.test_limit=20", "epochs=2", "batch_size=16", "threads=1", "sweep_dir=sweep"]
     found: Counts = {"jobs": 0, "wrong": 0, "which": []}
@@ -382,6 +382,8 @@ def sweep_with_failures(*, is_full: bool) -> Counts:
         if is_mended:
             Path("mended").touch()
         done = subprocess.run(command, capture_output=True, text=True, env=with_tests(), timeout=600, check=False)
+        if not Path("sweep/sweep.json").is_file():
+            return {"jobs": 0, "wrong": 1, "which": [done.stderr[-400:]]}
         rows = json.loads(Path("sweep/sweep.json").read_text())["jobs"]
         for row in rows:
             fails = not is_mended and "model.fails=not" not in row["overrides"]

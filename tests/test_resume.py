@@ -34,6 +34,12 @@ class Killed(BaseException):
     """Ends the process's run at once, as SIGKILL would: nothing handles it."""
 
 
+def same_bytes(one: Path, other: Path) -> None:
+    """The checkpoints of two run folders are the same files."""
+    for name in (checkpoints.LAST, checkpoints.BEST):
+        assert (one / "checkpoints" / name).read_bytes() == (other / "checkpoints" / name).read_bytes()
+
+
 def same_tensors(one: Path, other: Path) -> None:
     a, b = checkpoints.read(one), checkpoints.read(other)
     assert a.tensors.keys() == b.tensors.keys()
@@ -109,6 +115,7 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(
     total = checkpoints.read(Path("whole/checkpoints/last.safetensors")).meta["step"]
     interrupted(config(*words, "run_dir=parts"), [1, total // 2, total // 2 + 2, total], monkeypatch, Path("parts"))
     same_runs(Path("whole"), Path("parts"))
+    same_bytes(Path("whole"), Path("parts"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that decode are forked")
@@ -351,8 +358,7 @@ def test_a_changed_configuration_of_the_run_is_refused(capsys: pytest.CaptureFix
 def test_equal_runs_in_other_folders_have_equal_bytes() -> None:
     for name in ("a", "b"):
         assert main(["train", *SMALL, "model=linear", f"run_dir={name}"]) == 0
-    for name in (checkpoints.LAST, checkpoints.BEST):
-        assert Path("a/checkpoints", name).read_bytes() == Path("b/checkpoints", name).read_bytes()
+    same_bytes(Path("a"), Path("b"))
 
 
 def test_files_of_another_size_under_the_same_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

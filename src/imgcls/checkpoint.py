@@ -102,7 +102,7 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> list[bytes
     """
     if sys.byteorder != "little":
         raise RunError("checkpoints are written on little-endian machines only: the format's numbers are so")
-    strings = {key: value if key in PLAIN else json.dumps(value) for key, value in sorted(meta.items())}
+    strings = {key: value if key in PLAIN else json.dumps(value, sort_keys=True) for key, value in sorted(meta.items())}
     header: dict[str, Any] = {"__metadata__": {"format": "pt", "sha256": NO_DIGEST, **strings}}
     parts: list[memoryview] = []
     offset = 0

@@ -101,7 +101,8 @@ def _fail(error: ImgclsError | str, code: int, is_debug: bool) -> int:
     text = text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ..."
     rank = os.environ.get("RANK", "0")
     if rank == "0" or isinstance(error, DeviceError):
-        print(f"imgcls: error: {text}" if code < 128 else f"\n{text}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a terminal that has gone
+            print(f"imgcls: error: {text}" if code < 128 else f"\n{text}", file=sys.stderr, flush=True)
     if is_debug and sys.exc_info()[0] is not None:
         import traceback
 
