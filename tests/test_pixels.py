@@ -123,7 +123,7 @@ def test_pixels_of_no_defined_range_are_refused() -> None:
             load(save(Image.fromarray(np.full((HEIGHT, WIDTH), value, np.int32)), "b.tiff"))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_turns_the_image_upright(orientation: int, suffix: str) -> None:
     upright = np.zeros((16, 32, 3), np.uint8)

@@ -28,6 +28,7 @@ LYING = (5, 6, 7, 8)  # orientations that swap height and width
 MAX_PIXELS = 64_000_000  # 8000 x 8000: a larger one is refused before it is decoded
 BACKGROUND = 255  # transparent images are laid on white
 
+WIDTH, HEIGHT = 0x0100, 0x0101  # TIFF's tags
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
@@ -99,7 +100,10 @@ def header(path: str) -> tuple[int, int, bool]:
     """Upright height and width, and whether the image is grey, without decoding it."""
     try:
         with _open(path) as image:
-            width, height = reversed(image.size) if _is_lying(image) else image.size
+            tags = getattr(image, "tag_v2", None)  # a TIFF's: newer versions of Pillow swap its size themselves
+            width, height = (tags[WIDTH], tags[HEIGHT]) if tags else image.size
+            if _is_lying(image):
+                width, height = height, width
             return height, width, image.mode in GREY_MODES
     except MemoryError:
         raise
