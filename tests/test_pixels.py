@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
+import struct
+import tracemalloc
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from imgcls.data import pixels
-from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, header, load_image, quiet_decoders, statistics
+from imgcls.data.pixels import (
+    Preprocessing,
+    fit_image,
+    fit_pixels,
+    header,
+    load_first,
+    load_image,
+    quiet_decoders,
+    statistics,
+)
 from imgcls.errors import DataError
 
 Bytes = NDArray[np.uint8]
@@ -114,6 +127,49 @@ def test_16_bits_of_8_bit_values_come_back_exactly() -> None:
     assert np.array_equal(load(save(Image.fromarray(grey.astype(np.uint16) * 257), "a.png"), 1)[..., 0], grey)
 
 
+def test_a_transparent_value_of_16_bits_is_white() -> None:
+    deep = np.zeros((HEIGHT, WIDTH), np.uint16)
+    deep[0] = 1000
+    path = save(Image.fromarray(deep), "a.png", transparency=1000)
+    assert load(path, 1)[..., 0].tolist() == [[255] * WIDTH] + [[0] * WIDTH] * (HEIGHT - 1)
+
+
+def palette(**options: Any) -> Image.Image:
+    image = Image.fromarray(picture(1) % 4).convert("P")
+    image.putpalette(bytes(range(100, 112)))
+    image.info.update(options)
+    return image
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(picture(4)), Image.fromarray(picture(2)), palette(transparency=1),
+        palette(transparency=bytes([0, 60, 200, 255])), Image.fromarray(picture(1).astype(np.uint16) * 251),
+        Image.fromarray(picture(1).astype(np.int32) * 251),
+        Image.frombytes("I;16B", (WIDTH, HEIGHT), picture(2).tobytes()),
+    ],
+    ids=["RGBA", "LA", "P", "P+tRNS", "I;16", "I", "I;16B"],
+)  # fmt: skip
+def test_strips_are_what_the_whole_would_be(image: Image.Image, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fit_image(image, channels, HEIGHT, WIDTH)
+    for strip in (1, 2 * WIDTH, 4 * WIDTH):
+        monkeypatch.setattr(pixels, "STRIP", strip)
+        assert np.array_equal(fit_image(image, channels, HEIGHT, WIDTH), whole)
+    assert len(np.unique(whole)) > 3
+
+
+def test_a_deep_image_is_not_blown_up_to_8_bytes_a_pixel() -> None:
+    path = save(Image.new("I;16", (2000, 2000), 5), "a.png")
+    load(path)
+    tracemalloc.start()  # numpy's arrays, not Pillow's images
+    load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * 2000 * 2000
+
+
 def test_pixels_of_no_defined_range_are_refused() -> None:
     flat = np.full((HEIGHT, WIDTH), 0.5, np.float32)
     with pytest.raises(DataError, match=r"a\.tiff \(floating-point pixels have no defined range"):
@@ -164,9 +220,15 @@ def test_a_jpeg_is_what_pillow_makes_of_it_step_by_step(mode: str, size: tuple[i
         assert np.array_equal(load(path, channels, *size).squeeze(), np.asarray(expected))
 
 
-def test_the_first_frame_of_an_animation_is_taken() -> None:
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
+def test_the_first_frame_of_an_animation_is_taken(suffix: str) -> None:
     frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "blue")]
-    path = save(frames[0], "a.gif", save_all=True, append_images=frames[1:])
+    path = save(frames[0], f"a.{suffix}", lossless=True)
+    assert not load_first(path, 3, HEIGHT, WIDTH)[1]
+    save(frames[0], path, save_all=True, append_images=frames[1:], lossless=True)
+    assert load_first(path, 3, HEIGHT, WIDTH)[1]
+    if suffix == "gif":
+        Path(path).write_bytes(Path(path).read_bytes()[:-15])  # others may be damaged
     assert load(path)[0, 0].tolist() == [255, 0, 0]
 
 
@@ -200,6 +262,57 @@ def test_more_than_64_million_pixels_are_refused_before_they_are_decoded() -> No
     path = big("a.png")
     with quiet_decoders(), pytest.raises(DataError, match=r"a\.png \(20000x5000 pixels are more than 64,000,000\)"):
         load(path)
+
+
+def test_more_than_512_mib_are_refused_before_they_are_read() -> None:
+    with open("a.png", "wb") as file:
+        file.truncate(2**29 + 1)
+    for read in (load, header):
+        with pytest.raises(DataError, match=r"a\.png \(536,870,913 bytes are more than 536,870,912\)"):
+            read("a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("a.ppm", b"P6 2000 2000 100 "), ("a.pgm", b"P5 2000 2000 1000 "), ("b.ppm", b"P3 2000 2000 255 "),
+        ("a.bmp", b"BM" + struct.pack("<IIIIiiHHI5I", 5000, 0, 1078, 40, 2000, 2000, 1, 8, 1, 9, 0, 0, 256, 256)),
+    ],
+    ids=["maxval", "deep", "text", "RLE"],
+)  # fmt: skip
+def test_large_files_of_kinds_that_are_decoded_slowly_are_refused(name: str, start: bytes) -> None:
+    Path(name).write_bytes(start + bytes(5000))
+    with pytest.raises(DataError, match=r"2000x2000 pixels are too slow .* \(above 3,000,000\); save it as PNG"):
+        load(name)
+    save(np.zeros((2000, 2000, 3), np.uint8), "c.ppm")
+    assert load("c.ppm").max() == 0  # the usual kind is not
+
+
+def chunks(png: bytes) -> list[tuple[bytes, bytes]]:
+    """(kind, data) of each."""
+    found, at = [], 8
+    while at < len(png):
+        size = int.from_bytes(png[at : at + 4], "big")
+        found.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + size]))
+        at += 12 + size
+    return found
+
+
+def test_each_chunk_of_a_png_with_pixels_has_to_have_its_checksum() -> None:
+    rgb = picture(3, 64, 64)
+    path = save(rgb, "a.png")
+    head, (_, data), end = chunks(Path(path).read_bytes())
+    parts = [head, *((b"IDAT", data[at : at + 5000]) for at in range(0, len(data), 5000)), (b"IDAT", b""), end]
+    for wrong in range(len(parts) - 1):
+        sums = [zlib.crc32(kind + data) ^ (i == wrong > 0) for i, (kind, data) in enumerate(parts)]
+        whole = [struct.pack(">I4s", len(data), kind) + data for kind, data in parts]
+        rest = b"".join(chunk + total.to_bytes(4, "big") for chunk, total in zip(whole, sums, strict=True))
+        Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + rest)
+        if wrong == 0:
+            assert np.array_equal(load(path, 3, 64, 64), rgb)
+        else:
+            with pytest.raises(DataError, match=r"not a readable image: a\.png \(damaged: wrong checksum"):
+                load(path)
 
 
 def broken_files() -> dict[str, bytes]:
@@ -262,20 +375,23 @@ def test_out_of_memory_is_not_taken_for_a_broken_image(monkeypatch: pytest.Monke
         raise MemoryError
 
     path = save(picture(), "a.png")
-    monkeypatch.setattr(pixels, "fit_image", fail)
+    monkeypatch.setattr(pixels, "_flatten", fail)
     with pytest.raises(MemoryError):
         load(path)
 
 
-def test_decoders_are_quiet_only_inside() -> None:
+def test_decoders_are_quiet_only_inside(caplog: pytest.LogCaptureFixture) -> None:
     path = big("a.png")
+    logger = logging.getLogger("PIL.TiffImagePlugin")
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         with quiet_decoders():
             Image.open(path).close()
-        assert seen == []
+            logger.error("odd")
+        assert seen == caplog.messages == []
         Image.open(path).close()
-        assert len(seen) == 1
+        logger.error("odd")
+        assert len(seen) == len(caplog.messages) == 1
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------
