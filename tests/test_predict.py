@@ -19,7 +19,7 @@ from imgcls import predict as predicting
 from imgcls.cli import main
 from imgcls.data.digits import digits
 from imgcls.data.imagefolder import Scan
-from imgcls.data.pixels import SUFFIXES
+from imgcls.data.pixels import SUFFIXES, load_first
 from imgcls.data.splits import split
 from imgcls.errors import DataError
 from tests.test_splits import options
@@ -128,8 +128,52 @@ def test_what_is_no_image_is_named_and_the_rest_is_done(photos: Path, capsys: py
     assert errors[0] == "imgcls: error: no such file: gone.png"
     assert errors[1].startswith("imgcls: error: not a readable image: photos/broken.png (")
     assert errors[2].startswith("imgcls: error: not a readable image: photos/notes.txt (")  # named by the user
-    assert errors[3] == "imgcls: error: 2 of 14 files could not be read; the others are done"
+    assert len(errors) == 3
     assert len(Path("rows.csv").read_text().splitlines()) == 13
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",), ("output=rows.csv",)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_broken_file_is_one_line(
+    count: int, flags: tuple[str, ...], photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"broken{i}.png" for i in range(count)]
+    for name in names:
+        Path(name).touch()
+    assert main(["predict", "run", *names[1:], "photos", names[0], *flags]) == 3
+    said = capsys.readouterr()
+    lines = [line for line in said.err.splitlines() if not line.startswith(("wrote ", "accuracy "))]
+    assert len(lines) == count
+    for line, name in zip(lines, [*names[1:], names[0]], strict=True):
+        assert line.startswith(f"imgcls: error: not a readable image: {name} (")
+    if "--json" in flags:
+        assert len(json.loads(said.out)) == 12
+
+
+def test_an_image_that_needs_too_much_memory_is_one_of_the_broken_files(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(path: str, *shape: int) -> Any:
+        if path == "large.png":
+            raise MemoryError
+        return load_first(path, *shape)
+
+    monkeypatch.setattr(predicting, "load_first", load)
+    Path("large.png").touch()
+    assert main(["predict", "run", "large.png", "photos"]) == 3
+    said = capsys.readouterr()
+    assert said.err == "imgcls: error: not a readable image: large.png (out of memory)\n"
+    assert len([line for line in said.out.splitlines() if ".png" in line]) == 12
+
+
+def test_files_with_several_frames_are_counted(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = [Image.new("L", (9, 9), grey) for grey in (0, 99)]
+    for name in ("a.gif", "b.png", "c.tiff"):
+        frames[0].save(name, save_all=name != "c.tiff", append_images=frames[1:])
+    for given, count in ((["photos", "a.gif"], "1 file"), (["b.png", "c.tiff", "a.gif"], "2 files")):
+        assert main(["predict", "run", *given]) == 0
+        expected = f"frames   only the first was taken of {count} with several (animations, pages)\n"
+        assert capsys.readouterr().err == expected
 
 
 def test_files_of_other_suffixes_are_counted_and_ignored(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

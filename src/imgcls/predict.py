@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from imgcls import metrics, rundir
 from imgcls.config import PredictConfig
 from imgcls.data.imagefolder import Scan, is_image_name, printable
 from imgcls.data.loaders import Resident, evaluation_batch
-from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, quiet_decoders
+from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, load_first, quiet_decoders
 from imgcls.data.pool import helpers, spread
 from imgcls.errors import ConfigError, DataError, RunError
 from imgcls.inference import Trained, check_finite, infer, restore
@@ -166,7 +166,7 @@ def _matches(given: str, ignored: Counter[str]) -> list[str]:
 def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool) -> list[Row]:
     """Run the command. Files that are no readable image are named on stderr; the others are done all the same.
 
-    Raises DataError at the end if there were any.
+    Raises DataError at the end if there were any: what it says is the line for the last of them.
     """
     if config.output and not config.output.lower().endswith(FORMATS):
         raise ConfigError(f"output: expected a file ending in .csv, .json or .jsonl, got '{config.output}'")
@@ -185,13 +185,16 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
         batch = evaluation_batch(classifier.preprocessing, runtime.device)
         rows: list[Row] = []
         broken: list[str] = []
+        several = 0
         with contextlib.closing(_decoded(classifier.preprocessing, paths, runtime.threads)) as decoded:
             while some := list(itertools.islice(decoded, batch)):
-                broken += [_one_line(printable(found)) for _, found in some if isinstance(found, str)]
-                good = [(printable(path), found) for path, found in some if not isinstance(found, str)]
+                broken += [_one_line(printable(found.problem)) for _, found in some if found.problem]
+                several += sum(found.has_more for _, found in some)
+                good = [(printable(path), found.pixels) for path, found in some if found.pixels is not None]
                 rows += classifier.rows([pixels for _, pixels in good], [path for path, _ in good], config.topk)
-    for message in broken:
-        log.say(f"imgcls: error: {message}")
+    if several:
+        files = "1 file" if several == 1 else f"{several:,} files"
+        log.say(f"frames   only the first was taken of {files} with several (animations, pages)")
     suffix = Path(config.output).suffix.lower() if config.output else ""
     text = render(rows, suffix, len(classifier.classes), config.topk)
     if config.output:
@@ -205,17 +208,27 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
         print(json.dumps(rows, indent=1))
     if not paths:
         raise DataError(f"no images in {', '.join(config.input)}")
+    for message in broken[:-1]:
+        log.say(f"imgcls: error: {message}")
     if broken:
-        raise DataError(f"{len(broken):,} of {len(paths):,} files could not be read; the others are done")
+        raise DataError(broken[-1])
     return rows
+
+
+class Decoded(NamedTuple):
+    """A file's pixels or the problem with it, and whether it holds more images than the one that was taken."""
+
+    pixels: Pixels | None = None
+    problem: str = ""
+    has_more: bool = False
 
 
 def _decoded(
     preprocessing: Preprocessing, paths: Sequence[str], threads: int
-) -> Generator[tuple[str, Pixels | str], None, None]:
-    """Each file with its pixels, or with why it has none, in their order; decoded by so many processes."""
+) -> Generator[tuple[str, Decoded], None, None]:
+    """Each file with what was found in it, in their order; decoded by so many processes."""
 
-    def load(share: range) -> list[Pixels | str]:
+    def load(share: range) -> list[Decoded]:
         return [_attempt(preprocessing, paths[row]) for row in share]
 
     with (
@@ -227,11 +240,15 @@ def _decoded(
         yield from zip(paths, itertools.chain.from_iterable(answers), strict=True)
 
 
-def _attempt(preprocessing: Preprocessing, path: str) -> Pixels | str:
+def _attempt(preprocessing: Preprocessing, path: str) -> Decoded:
+    shape = preprocessing
     try:
-        return preprocessing.load(path)
+        pixels, has_more = load_first(path, shape.channels, shape.height, shape.width)
     except DataError as error:
-        return str(error)
+        return Decoded(problem=str(error))
+    except MemoryError:
+        return Decoded(problem=f"not a readable image: {path} (out of memory)")
+    return Decoded(pixels, has_more=has_more)
 
 
 def _accuracy(rows: Sequence[Row], classes: tuple[str, ...]) -> str | None:
