@@ -66,6 +66,7 @@ ROWS: list[tuple[str, str, list[str], tuple[str, ...]]] = [
     ("16", "train", ["--config-dir=/nonexistent"], ("directory not found: /nonexistent",)),
     ("17", "train", ["--config-name=nope"], ("config 'nope' not found",)),
     ("18", "train", ["--experimental-rerun", "x.pickle"], ("option --experimental-rerun is not supported",)),
+    ("16 long", "train", [f"--config-dir={'a' * 300}"], ("directory not found: aaa",)),
     ("19", "train", ["model=../../etc/passwd"], ("model: unknown '../../etc/passwd'",)),
     ("20", "train", ["epochs=1", "epochs=2"], ("epochs is given twice",)),
     ("23 nothing", "predict", [], ("missing RUN and INPUT",)),
@@ -592,3 +593,13 @@ def test_a_first_word_that_is_no_command(word: str, capsys: Capture) -> None:
     assert out == ""
     assert "imgcls train" in err or "did you mean" in err or "unknown command" in err
     assert "Traceback" not in err
+    *[(["-m", f"seed={value}"], f"bad value '{value}' for seed") for value in
+      ("range(0,nan)", "range(nan,1)", "range(0,1,nan)", "range(10,1,-1e-400)", "sort(range(0,nan))", "range(a)",
+       "range(1,2,3,4)", "shuffle(range(0,nan))", "choice()", "choice(choice(1,2),3)", "choice(range(1,3))", "1,2,",
+       ",1", "1,,2", "sort(1,a)", "sort(3,2,reverse=maybe)", "interval(a,b)", "float(a,b)", "choice(1,2),3")],
+    *[(["-m", f"seed={value}"], "jobs or more (limit 1,000)") for value in
+      ("range(0,inf)", "range(inf)", "range(-inf,0)", "range(0,1,1e-300)", "range(0,1e300)")],
+    *[(["-m", f"seed={value}"], f"seed: no value at all in '{value}'") for value in
+      ("glob(*)", "glob([a,b],exclude=[c])")],
+    (["-m", "seed='1,2"], "seed: unclosed '"),
+    (["-m", "seed=glob([)"], "seed: ')' without its opening bracket"),

@@ -182,7 +182,7 @@ class Composer:
 
     def __init__(self, config_dir: str | None = None, config_name: str | None = None) -> None:
         self.folder = None if config_dir is None else Path(os.path.expanduser(config_dir))
-        if self.folder is not None and not self.folder.is_dir():
+        if self.folder is not None and not os.path.isdir(self.folder):
             raise ConfigError(f"directory not found: {config_dir}")
         self.name = config_name and config_name.removesuffix(".yaml")
         self.paths = Paths()
@@ -223,7 +223,7 @@ class Composer:
         else:
             try:
                 values = list(itertools.islice(parsed.sweep_string_iterator(), MOST_JOBS + 1))
-            except ValueError as error:  # range(1,2,0)
+            except Exception as error:  # range(1,2,0), range(0,nan), ...: each its own kind
                 raise self._bad_value(one) from error
         if not values:
             raise ConfigError(f"{one.key}: no value at all in '{one.value}'")
