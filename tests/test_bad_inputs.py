@@ -5,6 +5,8 @@ The row numbers are those of docs/bad-inputs.md in the project's notes: 1 to 25 
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ from imgcls import cli, rundir
 from imgcls.cli import main
 from imgcls.config import conf_dir
 from imgcls.errors import ConfigError
-from imgcls.yamlcheck import check_yaml
+from imgcls.yamlcheck import read_yaml
 from tests.conftest import SMALL
 
 Capture = pytest.CaptureFixture[str]
@@ -64,9 +66,9 @@ ROWS: list[tuple[str, str, list[str], tuple[str, ...]]] = [
     ("14 full-width", "train", ["epochs=３"], ("epochs", "unexpected character '３'")),
     ("15", "train", ["--foo"], ("unknown option --foo",)),
     ("16", "train", ["--config-dir=/nonexistent"], ("directory not found: /nonexistent",)),
+    ("16 long", "train", [f"--config-dir={'a' * 300}"], ("directory not found: aaa",)),
     ("17", "train", ["--config-name=nope"], ("config 'nope' not found",)),
     ("18", "train", ["--experimental-rerun", "x.pickle"], ("option --experimental-rerun is not supported",)),
-    ("16 long", "train", [f"--config-dir={'a' * 300}"], ("directory not found: aaa",)),
     ("19", "train", ["model=../../etc/passwd"], ("model: unknown '../../etc/passwd'",)),
     ("20", "train", ["epochs=1", "epochs=2"], ("epochs is given twice",)),
     ("23 nothing", "predict", [], ("missing RUN and INPUT",)),
@@ -228,6 +230,108 @@ def test_row_of_yaml(content: bytes, needles: tuple[str, ...], capsys: Capture) 
 
 
 # fmt: off
+BROKEN: list[tuple[bytes, str]] = [
+    *((content, needles[0]) for _, content, needles in FILES if needles[0].startswith("mine.yaml:")),
+    (b"a: !!python/object/apply:os.system [x]", "mine.yaml:1:4: could not determine a constructor"),
+    (b"a: !!python/object/apply:pathlib.Path [x]", "mine.yaml:1:4: could not determine a constructor"),
+    (b"a: !!timestamp 2024-01-02", "mine.yaml:1:4: could not determine a constructor"),
+    (b"a: !!set {b}", "mine.yaml:1:4: could not determine a constructor"),
+    (b"a: !mine 3", "mine.yaml:1:4: could not determine a constructor"),
+    (b"a: =", "mine.yaml:1:4: could not determine a constructor"),
+    (b"a: !!int abc", "mine.yaml:1:4: cannot be read as int"),
+    (b"a: !!bool abc", "mine.yaml:1:4: cannot be read as bool"),
+    (b"a: !!float abc", "mine.yaml:1:4: cannot be read as float"),
+    (b"a: " + b"9" * 5000, "mine.yaml:1:4: cannot be read as int"),
+    (b"!!str {a: 1}", "mine.yaml:1:1: expected a scalar node"),
+    (b"? [a]: 1", "mine.yaml:1:3: a key must be text"),
+    (b"a: {? {b: 1}: 2}", "mine.yaml:1:7: a key must be text"),
+    (b"1: 2", "mine.yaml:1:1: key '1' is not text; quote it"),
+    (b"a: 1\non: 2", "mine.yaml:2:1: key 'on' is not text; quote it"),
+    (b"a: {null: 2}", "mine.yaml:1:5: key 'null' is not text; quote it"),
+    (b"<<: 3", "mine.yaml:1:5: expected a mapping or list of mappings for merging"),
+    (b"a: &a [*a]", "mine.yaml:1:8: alias '*a' stands in what it names"),
+    (b"a: &a {b: [1, *a]}", "mine.yaml:1:15: alias '*a' stands in what it names"),
+    (b"a: &a 1\nb: &a 2", "mine.yaml:2:4: found duplicate anchor 'a'"),
+    (b"a: &a " + b"[" * 30 + b"]" * 30 + b"\nb: " + b"[" * 20 + b"*a" + b"]" * 20, "mine.yaml:2:24: nested too deep"),
+    (b"a: 1\n---\nb: 2", "mine.yaml:2:1: expected a single document in the stream, but found another"),
+    (b"a: ${", "mine.yaml: no viable alternative at input"),
+    (b"# @package\na: 1", "mine.yaml: Expected header format: KEY VALUE"),
+    (b"optimizer.lr: 1", "mine.yaml: unknown key 'optimizer.lr'; a key of a group stands below it: optimizer: {lr: "),
+    (b"hydra: {searchpath: [pkg://os]}", "mine.yaml: unknown key 'hydra'"),
+    (b"loss: [a]", "mine.yaml: loss: expected keys and values, got ['a']"),
+    (b"defaults:", "mine.yaml: defaults must be a list"),
+    (b"defaults: {model: mlp}", "mine.yaml: defaults must be a list"),
+    (b"defaults: [[a]]", "mine.yaml: defaults: expected entries such as _self_ or model: mlp, got ['a']"),
+    (b"defaults: [/other/bomb]", "own/other/bomb.yaml:5:8: too many nodes"),
+    (b"defaults: [/../outside]", "own/../outside.yaml:5:8: too many nodes"),
+]
+KINDS = [(f"{group}/mine.yaml", f"{group}=mine") for group in ("model", "dataset", "optimizer", "experiment")]
+KINDS += [("mine.yaml", "--config-name=mine")]
+# fmt: on
+
+
+@pytest.mark.parametrize(("name", "word"), KINDS, ids=[name for name, _ in KINDS])
+def test_a_broken_file_of_any_kind_is_named(name: str, word: str, capsys: Capture) -> None:
+    file = Path("own", name)
+    for folder in (file.parent, Path("own/other")):
+        folder.mkdir(parents=True, exist_ok=True)
+    for bomb in ("own/other/bomb.yaml", "outside.yaml"):
+        Path(bomb).write_bytes(BOMB)
+    for content, needle in BROKEN:
+        file.write_bytes(content)
+        line = refused(capsys, ["train", "--config-dir=own", word], needle)
+        assert f": own/{name}:" in line or "own/" in needle
+
+
+@pytest.mark.parametrize(("name", "word"), KINDS, ids=[name for name, _ in KINDS])
+def test_what_is_no_file_is_not_waited_for(name: str, word: str, capsys: Capture) -> None:
+    file = Path("own", name)
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file)
+    refused(capsys, ["train", "--config-dir=own", word], "mine")
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    refused(capsys, ["train", "--config-dir=own", word], "mine")
+
+
+def test_a_file_that_is_not_chosen_may_be_anything() -> None:
+    for name in ("model/draft.yaml", "dataset/draft.yaml", "notes.yaml"):
+        Path("own", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("own", name).write_bytes(BOMB)
+    assert main(["train", "--config-dir=own", "--cfg=job"]) == 0
+
+
+def test_whole_numbers_may_be_keys_within_a_knob() -> None:
+    Path("mine.yaml").write_text(
+        "name: x:y\nnames: {0: cat, 1: dog}\nday: 2024-01-02\nbase: &b {a: 1}\nmore: {<<: *b}\n"
+    )
+    table = read_yaml(Path("mine.yaml"))
+    assert table["names"] == {0: "cat", 1: "dog"}
+    assert table["day"] == "2024-01-02"  # text, as it is to OmegaConf
+    assert table["more"] == {"a": 1}
+
+
+@pytest.mark.parametrize("key", ["resume", "sweep_dir"])
+def test_a_key_of_the_command_line_in_a_file(key: str, capsys: Capture) -> None:
+    Path("own/experiment").mkdir(parents=True)
+    Path("own/experiment/mine.yaml").write_text(f"# @package _global_\n{key}: latest\n")
+    argv = ["train", "--config-dir=own", "experiment=mine"]
+    refused(capsys, argv, f"{key}: given on the command line ({key}=...), not in a file")
+    refused(capsys, [*argv, "-m", "seed=1,2"], f"{key}: given on the command line")
+
+
+DAMAGED = [content for content, needle in BROKEN if needle.startswith("mine.yaml:")]
+DAMAGED += [b"epochs: 2024-01-02", b"seed: 2024-13-45", b"", b"null", b"a: 1", b"defaults: 3", b"model: {_target_: x}"]
+
+
+def test_a_damaged_configuration_of_a_run_is_named(run: str, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copytree(run, "run")
+    for content in DAMAGED:
+        Path("run/config.yaml").write_bytes(content)
+        refused(capsys, ["train", "resume=run"], "run/config.yaml", "damaged", code=3)
+
+
+# fmt: off
 EXPERIMENTS: list[tuple[str, str, str]] = [
     ("key", "epoch: 3", "mine.yaml: unknown key 'epoch'; did you mean 'epochs' (now 20)?"),
     ("strange key", "zzz: {deep: 1}", "mine.yaml: unknown key 'zzz'; imgcls COMMAND --help lists the keys"),
@@ -272,7 +376,7 @@ def test_row_44_an_alias_bomb_is_never_built() -> None:
     Path("bomb.yaml").write_bytes(BOMB)
     started = time.process_time()
     with pytest.raises(ConfigError, match="too many nodes"):
-        check_yaml(Path("bomb.yaml"))
+        read_yaml(Path("bomb.yaml"))
     assert time.process_time() - started < 0.1
 
 
@@ -498,6 +602,16 @@ ODD: list[tuple[list[str], str]] = [
     (["-m", "optimizer.lr=0.1,"], "bad value '0.1,' for optimizer.lr"),
     (["-m", "seed=range(3,1)"], "seed: no value at all in 'range(3,1)'"),
     (["-m", "seed=range(1,2,0)"], "bad value 'range(1,2,0)' for seed"),
+    *[(["-m", f"seed={value}"], f"bad value '{value}' for seed") for value in
+      ("range(0,nan)", "range(nan,1)", "range(0,1,nan)", "range(10,1,-1e-400)", "sort(range(0,nan))", "range(a)",
+       "range(1,2,3,4)", "shuffle(range(0,nan))", "choice()", "choice(choice(1,2),3)", "choice(range(1,3))", "1,2,",
+       ",1", "1,,2", "sort(1,a)", "sort(3,2,reverse=maybe)", "interval(a,b)", "float(a,b)", "choice(1,2),3")],
+    *[(["-m", f"seed={value}"], "jobs or more (limit 1,000)") for value in
+      ("range(0,inf)", "range(inf)", "range(-inf,0)", "range(0,1,1e-300)", "range(0,1e300)")],
+    *[(["-m", f"seed={value}"], f"seed: no value at all in '{value}'") for value in
+      ("glob(*)", "glob([a,b],exclude=[c])")],
+    (["-m", "seed='1,2"], "seed: unclosed '"),
+    (["-m", "seed=glob([)"], "seed: ')' without its opening bracket"),
     (["-m", "seed=range(0,1000000000)"], "jobs or more (limit 1,000)"),
     (["-m", "seed=range(0,99)", "epochs=range(1,99)"], "jobs or more (limit 1,000)"),
     (["-m", "model=glob(zzz*)"], "model: no value at all in 'glob(zzz*)'"),
@@ -593,13 +707,3 @@ def test_a_first_word_that_is_no_command(word: str, capsys: Capture) -> None:
     assert out == ""
     assert "imgcls train" in err or "did you mean" in err or "unknown command" in err
     assert "Traceback" not in err
-    *[(["-m", f"seed={value}"], f"bad value '{value}' for seed") for value in
-      ("range(0,nan)", "range(nan,1)", "range(0,1,nan)", "range(10,1,-1e-400)", "sort(range(0,nan))", "range(a)",
-       "range(1,2,3,4)", "shuffle(range(0,nan))", "choice()", "choice(choice(1,2),3)", "choice(range(1,3))", "1,2,",
-       ",1", "1,,2", "sort(1,a)", "sort(3,2,reverse=maybe)", "interval(a,b)", "float(a,b)", "choice(1,2),3")],
-    *[(["-m", f"seed={value}"], "jobs or more (limit 1,000)") for value in
-      ("range(0,inf)", "range(inf)", "range(-inf,0)", "range(0,1,1e-300)", "range(0,1e300)")],
-    *[(["-m", f"seed={value}"], f"seed: no value at all in '{value}'") for value in
-      ("glob(*)", "glob([a,b],exclude=[c])")],
-    (["-m", "seed='1,2"], "seed: unclosed '"),
-    (["-m", "seed=glob([)"], "seed: ')' without its opening bracket"),

@@ -285,21 +285,19 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
 
 def stored_config(folder: Path) -> dict[str, Any]:
     """A run's config.yaml as a table of plain values."""
-    import yaml
-
     from imgcls.config import reject_forbidden
     from imgcls.errors import CheckpointError
     from imgcls.stored import completed
-    from imgcls.yamlcheck import check_yaml
+    from imgcls.yamlcheck import read_yaml
 
     path = folder / "config.yaml"
     try:
-        check_yaml(path)
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+        table = read_yaml(path)
         reject_forbidden(table)
-    except (ConfigError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{error}; the run's configuration is damaged") from error
-    return completed(dict(table or {}))
+    except ConfigError as error:
+        where = "" if str(error).startswith(f"{path}:") else f"{path}: "
+        raise CheckpointError(f"{where}{error}; the run's configuration is damaged") from error
+    return completed(table)
 
 
 # --- evaluate and predict --------------------------------------------------------------------------------------------

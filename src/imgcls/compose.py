@@ -33,7 +33,6 @@ from imgcls.config import (
     unknown_key,
 )
 from imgcls.errors import ConfigError
-from imgcls.yamlcheck import check_yaml, damaged
 
 PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
@@ -186,10 +185,6 @@ class Composer:
             raise ConfigError(f"directory not found: {config_dir}")
         self.name = config_name and config_name.removesuffix(".yaml")
         self.paths = Paths()
-        for pattern in ("*.yaml", *(f"{group}/**/*.yaml" for group in GROUPS)):
-            for file in sorted(self.folder.glob(pattern)) if self.folder else ():
-                if file.is_file():
-                    check_yaml(file)
         folders = [folder for folder in (conf_dir(), self.folder) if folder]
         if self.name is not None and self.name not in {file.stem for one in folders for file in one.glob("*.yaml")}:
             raise ConfigError(f"config '{config_name}' not found in {' or '.join(map(str, folders))}")
@@ -255,6 +250,9 @@ class Composer:
             if one.value is None and one.key != "experiment":
                 _remove(table, one.key)
         plain = {str(key): self.paths.restore(value) for key, value in table.items()}
+        for key in {"resume", "sweep_dir"} - {one.key for one in overrides}:
+            if plain.get(key) is not None:
+                raise ConfigError(f"{key}: given on the command line ({key}=...), not in a file")
         if name is not None:
             known = set(TrainConfig.__dataclass_fields__)
             experiment.check_keys(experiment.read(name, self.folder), flatten(plain), known)
@@ -359,7 +357,6 @@ class Composer:
         """The composed configuration, and the experiment in it."""
         import warnings
 
-        import yaml
         from hydra import compose, initialize_config_dir
         from hydra.core.global_hydra import GlobalHydra
         from hydra.errors import HydraException
@@ -375,13 +372,13 @@ class Composer:
                     loader: Any = GlobalHydra.instance().config_loader()
                     loader.get_search_path().prepend("own", f"file://{self.folder.resolve()}", anchor="main")
                     loader.repository.initialize_sources(loader.get_search_path())
+                    for source in loader.repository.get_sources():
+                        _look_first(source, self.folder)
                 composed = compose(config_name, words, return_hydra_config=True)
                 name = composed.hydra.runtime.choices.get("experiment")
                 with open_dict(composed):
                     del composed["hydra"]
                 return composed, name
-        except yaml.YAMLError as error:
-            raise damaged(error) from error
         except RecursionError as error:
             raise ConfigError(f"{config_name}: a file of --config-dir stands in its own defaults list") from error
         except (HydraException, OmegaConfBaseException, ValueError, UserWarning) as error:
@@ -389,15 +386,36 @@ class Composer:
 
     def _explained(self, error: Exception, words: list[str]) -> ConfigError:
         """Hydra's refusal, naming the key."""
+        reason = _first_line(self.paths.restore_text(str(error) or str(error.__cause__))) or type(error).__name__
         for word in sorted(words, key=len, reverse=True):
             key, _, value = word.lstrip("+~").partition("=")
             if key in str(error) or f"'{key.rpartition('.')[2]}'" in str(error):
-                return ConfigError(f"{key}: cannot be set to {brief(value)} ({self._first_line(error)})")
-        return ConfigError(self._first_line(error))
+                return ConfigError(f"{key}: cannot be set to {brief(value)} ({reason})")
+        return ConfigError(reason)
 
-    def _first_line(self, error: Exception) -> str:
-        text = self.paths.restore_text(str(error) or str(error.__cause__))
-        return next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+
+def _look_first(source: Any, folder: Path) -> None:
+    """Has each file that Hydra's source is to load looked at before, wherever a defaults list points; not our own."""
+    if source.scheme() != "file":
+        return
+    load = source.load_config
+
+    def look_and_load(config_path: str) -> Any:
+        file = Path(folder if source.provider == "own" else source.path, source._normalize_file_name(config_path))
+        if not file.resolve().is_relative_to(conf_dir()):
+            experiment.check_file(file)
+        try:
+            return load(config_path)
+        except Exception as error:  # of YAML, OmegaConf or Hydra: all of them about this file
+            raise ConfigError(f"{file}: {_first_line(str(error))}") from error
+
+    source.load_config = look_and_load
+
+
+def _first_line(text: str) -> str:
+    """The first line that says something; the next one too where it only announces that."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
 
 
 def _remove(table: dict[Any, Any], key: str) -> None:

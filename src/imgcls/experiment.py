@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from imgcls.config import GROUPS, closest, conf_dir, did_you_mean, option_node, options, unknown_key
+from imgcls.config import GROUPS, closest, conf_dir, did_you_mean, option_node, options, show, unknown_key
 from imgcls.errors import ConfigError
+from imgcls.yamlcheck import read_yaml
 
 PACKAGE = "# @package _global_"  # Hydra puts the file's values at the top, not below experiment
 
@@ -37,11 +36,38 @@ def read(name: str, folder: Path | None) -> Experiment:
     """The experiment of that name: the user's own, from their --config-dir, before ours."""
     paths = [root / "experiment" / f"{name}.yaml" for root in (folder, conf_dir()) if root is not None]
     path = next((path for path in paths if path.is_file()), paths[-1])
-    text = path.read_text(encoding="utf-8")
-    comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("# ")]
+    values = read_yaml(path)
+    comments = [line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
     about = next((line for line in comments if not line.startswith("@")), "")
-    values = dict(yaml.safe_load(text) or {})
     return Experiment(path, about, values.pop("defaults", []), values)
+
+
+def check_file(path: Path) -> None:
+    """Raises ConfigError for a file of a user's --config-dir that is no YAML, or that Hydra would misunderstand."""
+    table = read_yaml(path)
+    if "hydra" in table:
+        raise ConfigError(
+            f"{path}: unknown key 'hydra'; run folders are set by run_dir=, those of sweeps by sweep_dir="
+        )
+    if dotted := next((key for key in table if "." in key), None):
+        outer, _, inner = dotted.partition(".")
+        raise ConfigError(
+            f"{path}: unknown key '{dotted}'; a key of a group stands below it: {outer}: {{{inner}: ...}}"
+        )
+    if group := next((key for key in GROUPS if isinstance(table.get(key), list) and "name" not in table), None):
+        raise ConfigError(f"{path}: {group}: expected keys and values, got {show(table[group])}")
+    defaults = table.get("defaults", [])
+    if not isinstance(defaults, list):
+        raise ConfigError(f"{path}: defaults must be a list such as [_self_, model: mlp], got {show(defaults)}")
+    for entry in defaults:
+        pairs = list(entry.items()) if isinstance(entry, dict) else [(entry, None)]
+        if len(pairs) != 1 or not isinstance(pairs[0][0], str) or not _is_option(pairs[0][1]):
+            raise ConfigError(f"{path}: defaults: expected entries such as _self_ or model: mlp, got {show(entry)}")
+
+
+def _is_option(value: Any) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return value is None or all(isinstance(name, str) for name in names)
 
 
 def check_choices(one: Experiment, options_of: Callable[[str], list[str]]) -> None:
@@ -53,11 +79,11 @@ def check_choices(one: Experiment, options_of: Callable[[str], list[str]]) -> No
                 hint = did_you_mean(group, GROUPS)
                 raise ConfigError(f"{one.path}: unknown group '{group}'{hint} (groups: {', '.join(GROUPS)})")
             if key != f"override /{group}":
-                raise ConfigError(f"{one.path}: '{key}: {option}'; {_in_defaults(group, option)}")
+                raise ConfigError(f"{one.path}: '{key}: {_typed(option)}'; {_in_defaults(group, option)}")
             if option not in options_of(group):
                 listed = ", ".join(options_of(group))
                 hint = did_you_mean(str(option), options_of(group))
-                raise ConfigError(f"{one.path}: {group}: unknown '{option}'{hint} (choices: {listed})")
+                raise ConfigError(f"{one.path}: {group}: unknown '{_typed(option)}'{hint} (choices: {listed})")
 
 
 def check_keys(one: Experiment, composed: Mapping[str, Any], known: set[str]) -> None:
@@ -73,14 +99,19 @@ def check_keys(one: Experiment, composed: Mapping[str, Any], known: set[str]) ->
             near = {name: now for name, now in composed.items() if name.partition(".")[0] in known}
             raise ConfigError(f"{one.path}: {unknown_key(key, near)}")
         if key in GROUPS and not isinstance(value, Mapping):
-            raise ConfigError(f"{one.path}: '{key}: {value}'; {_in_defaults(key, value)}")
+            raise ConfigError(f"{one.path}: '{key}: {_typed(value)}'; {_in_defaults(key, value)}")
         for knob in value if key in GROUPS else ():
             if f"{key}.{knob}" in composed:  # else ~key has removed it
                 _check_knob(one.path, key, str(knob), composed[key])
 
 
 def _in_defaults(group: str, option: Any) -> str:
-    return f"an option is chosen in the defaults list: - override /{group}: {option}"
+    return f"an option is chosen in the defaults list: - override /{group}: {_typed(option)}"
+
+
+def _typed(value: Any) -> str:
+    """A value as it stands in YAML."""
+    return value if isinstance(value, str) else show(value)
 
 
 def _check_knob(path: Path, group: str, knob: str, node: Mapping[str, Any]) -> None:
