@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -287,11 +288,13 @@ def test_a_broken_file_of_any_kind_is_named(name: str, word: str, capsys: Captur
 def test_what_is_no_file_is_not_waited_for(name: str, word: str, capsys: Capture) -> None:
     file = Path("own", name)
     file.parent.mkdir(parents=True)
-    os.mkfifo(file)
-    refused(capsys, ["train", "--config-dir=own", word], "mine")
-    file.unlink()
-    file.symlink_to("/dev/zero")
-    refused(capsys, ["train", "--config-dir=own", word], "mine")
+    targets = ("/dev/zero", "nowhere", "mine.yaml")
+    for make in (lambda: os.mkfifo(file), file.mkdir, *(partial(file.symlink_to, target) for target in targets)):
+        make()
+        refused(capsys, ["train", "--config-dir=own", word], "mine")
+        assert main(["train", "--config-dir=own", "--help"]) == 0
+        capsys.readouterr()
+        file.rmdir() if file.is_dir() else file.unlink()
 
 
 def test_a_file_that_is_not_chosen_may_be_anything() -> None:
@@ -587,6 +590,11 @@ ODD: list[tuple[list[str], str]] = [
     (["dataset=./a", "dataset.root=./b"], "dataset.root is given twice"),
     (["dataset.root=/x"], "unknown key 'dataset.root'; dataset=digits has no keys of its own"),
     (["sweep_dir=x"], "sweep_dir: only a sweep has one; add --multirun"),
+    *[([f"{key}=a/{'b' * 300}"], f"{key}: a name of 300 bytes is too long") for key in PATHS],
+    *[([f"{key}=a/\x00"], f"{key}: a path cannot contain a NUL") for key in PATHS],
+    *[([f"{key}=./\udcff"], f"{key}: './\\udcff' is not UTF-8") for key in ("run_dir", "sweep_dir", "dataset")],
+    (["-m", "sweep_dir=\x00", "seed=1,2"], "sweep_dir: a path cannot contain a NUL"),
+    (["optimizer.lr=" + "9" * 400], "optimizer.lr: must be finite, got 999"),
     # the user's own code
     (["model.name=nowhere:Net"], "model.name=nowhere:Net: cannot import it"),
     (["model.name=os:nope"], "model.name=os:nope: cannot import it"),

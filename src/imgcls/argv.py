@@ -44,6 +44,9 @@ UNSUPPORTED = (
     "--shell-completion",
     "-sc",
 )
+BRACKETS = {"(": ")", "[": "]", "{": "}"}
+STORED = ("run_dir", "sweep_dir", "dataset", "dataset.root")  # paths that config.yaml, which is UTF-8, repeats
+LONGEST_NAME = 255  # bytes of a file's name, on all systems that we know
 
 
 @dataclass
@@ -126,3 +129,39 @@ def joined(words: Sequence[str], is_key: Any) -> list[str]:
             word += waiting.pop(0)
         result.append(word)
     return result
+
+
+def check_value(key: str, value: str) -> None:
+    """Raises ConfigError for the slips that Hydra's parser would describe by its token names."""
+    from imgcls.config import DEEPEST
+
+    if value.startswith("="):
+        raise ConfigError(f"bad value '{value}' for {key}; one '=' is enough")
+    open_ones: list[str] = []
+    quote, escaped = "", False
+    for letter in value:
+        if quote:
+            quote = "" if letter == quote and not escaped else quote
+        elif letter in "'\"" and not escaped:
+            quote = letter
+        elif letter in BRACKETS:
+            open_ones.append(letter)
+        elif letter in BRACKETS.values() and (not open_ones or BRACKETS[open_ones.pop()] != letter):
+            raise ConfigError(f"{key}: '{letter}' without its opening bracket in '{value}'")
+        if len(open_ones) > DEEPEST:
+            raise ConfigError(f"{key}: nested more than {DEEPEST} levels deep")
+        escaped = letter == "\\" and not escaped
+    if quote or open_ones:
+        raise ConfigError(f"{key}: unclosed {quote or repr(open_ones[-1])} in '{value}'")
+
+
+def check_path(key: str, path: str) -> None:
+    """Raises ConfigError for what no file can be called, or no configuration can repeat."""
+    try:
+        raw = path.encode() if key in STORED else os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{key}: '{path}' is not UTF-8; give the file or folder another name") from error
+    if b"\0" in raw:
+        raise ConfigError(f"{key}: a path cannot contain a NUL character")
+    if longest := next((name for name in re.split(b"[/,]", raw) if len(name) > LONGEST_NAME), None):
+        raise ConfigError(f"{key}: a name of {len(longest):,} bytes is too long (limit {LONGEST_NAME}) in '{path}'")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from imgcls import experiment
+from imgcls.argv import check_path, check_value
 from imgcls.config import (
-    DEEPEST,
     FORBIDDEN,
     GROUPS,
     OWN_PARTS,
@@ -36,7 +36,6 @@ from imgcls.errors import ConfigError
 
 PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
-BRACKETS = {"(": ")", "[": "]", "{": "}"}
 LONGEST = 20_000  # letters of a word
 LONGEST_KEY = 200
 MOST_JOBS = 1000  # of a sweep
@@ -107,8 +106,10 @@ def read(word: str) -> Override:
     if name := next((part for part in key.split(".") if part in FORBIDDEN), None):
         raise forbidden(name, key)
     override = Override(sign, key, value if equals else None)
-    if not is_path(override):
-        _check_value(override)
+    if is_path(override):
+        check_path(key, value)
+    else:
+        check_value(key, value)
     return override
 
 
@@ -120,29 +121,6 @@ def _as_key_and_value(word: str) -> str:
     if group is not None:
         return f"; did you mean {group}={word}?"
     return f"; a folder of images is named by dataset={word}" if any(mark in word for mark in "/\\") else ""
-
-
-def _check_value(override: Override) -> None:
-    """The slips that Hydra's parser would describe by its token names."""
-    value = override.value or ""
-    if value.startswith("="):
-        raise ConfigError(f"bad value '{value}' for {override.key}; one '=' is enough")
-    open_ones: list[str] = []
-    quote, escaped = "", False
-    for letter in value:
-        if quote:
-            quote = "" if letter == quote and not escaped else quote
-        elif letter in "'\"" and not escaped:
-            quote = letter
-        elif letter in BRACKETS:
-            open_ones.append(letter)
-        elif letter in BRACKETS.values() and (not open_ones or BRACKETS[open_ones.pop()] != letter):
-            raise ConfigError(f"{override.key}: '{letter}' without its opening bracket in '{value}'")
-        if len(open_ones) > DEEPEST:
-            raise ConfigError(f"{override.key}: nested more than {DEEPEST} levels deep")
-        escaped = letter == "\\" and not escaped
-    if quote or open_ones:
-        raise ConfigError(f"{override.key}: unclosed {quote or repr(open_ones[-1])} in '{value}'")
 
 
 def is_path(override: Override) -> bool:
@@ -173,6 +151,13 @@ def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> l
     return overrides
 
 
+def names_in(folder: Path, pattern: str) -> set[str]:
+    """The files of that pattern in the folder, without their suffix."""
+    return {
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob(pattern) if os.path.isfile(path)
+    }
+
+
 # --- Hydra -----------------------------------------------------------------------------------------------------------
 
 
@@ -186,14 +171,13 @@ class Composer:
         self.name = config_name and config_name.removesuffix(".yaml")
         self.paths = Paths()
         folders = [folder for folder in (conf_dir(), self.folder) if folder]
-        if self.name is not None and self.name not in {file.stem for one in folders for file in one.glob("*.yaml")}:
+        if self.name is not None and not any(self.name in names_in(one, "*.yaml") for one in folders):
             raise ConfigError(f"config '{config_name}' not found in {' or '.join(map(str, folders))}")
 
     def options(self, group: str) -> list[str]:
         """The options of a group, the user's own included."""
-        folder = self.folder / group if self.folder else Path()
-        own = folder.rglob("*.yaml") if self.folder else ()
-        return sorted({*options(group), *(path.relative_to(folder).with_suffix("").as_posix() for path in own)})
+        own = names_in(self.folder / group, "**/*.yaml") if self.folder else set()
+        return sorted({*options(group), *own})
 
     def expand(self, words: Sequence[str]) -> list[list[Override]]:
         """Each job of a sweep as its overrides, in Hydra's order (the last key varies fastest)."""

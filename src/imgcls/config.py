@@ -210,9 +210,13 @@ def _no_choice(value: Any, names: list[str], key: str) -> ConfigError:
 def _convert_float(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{key}: expected a number, got {show(value)}")
-    if not math.isfinite(value):
-        raise ConfigError(f"{key}: must be finite, got {show(value)}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"{key}: must be finite, got {brief(show(value))}")
+    return number
 
 
 def _convert_list(value: Any, kind: Any, origin: Any, arguments: tuple[Any, ...], key: str) -> Any:
