@@ -636,6 +636,12 @@ def test_train_refuses(words: list[str], needle: str, capsys: Capture) -> None:
     assert len(refused(capsys, ["train", *words], needle)) < 1100
 
 
+def test_own_code_that_ends_the_program_when_imported(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(".")
+    Path("quitting.py").write_text("raise SystemExit(0)\n")
+    refused(capsys, ["train", "model.name=quitting:Net"], "quitting:Net: cannot import it (SystemExit: 0)")
+
+
 @pytest.mark.parametrize(
     ("words", "needle"),
     [

@@ -392,7 +392,7 @@ def _import(name: str, group: str, trusted: bool) -> Callable[..., Any]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # importing runs the user's own code
+    except (Exception, SystemExit) as error:  # importing runs the user's own code
         raise ConfigError(f"{group}.name={name}: cannot import it ({type(error).__name__}: {error})") from error
     if not callable(found):
         raise ConfigError(f"{group}.name={name}: expected a class or a function, got {type(found).__name__}")
