@@ -237,7 +237,8 @@ def _decoded(
             spread(load, len(paths), helpers(len(paths), threads), size=16, ahead=4 * threads)
         ) as answers,
     ):
-        yield from zip(paths, itertools.chain.from_iterable(answers), strict=True)
+        found = (Decoded(*one) for one in itertools.chain.from_iterable(answers))  # through a pipe they come as tuples
+        yield from zip(paths, found, strict=True)
 
 
 def _attempt(preprocessing: Preprocessing, path: str) -> Decoded:

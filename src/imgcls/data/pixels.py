@@ -37,8 +37,6 @@ STRIP = 2**17  # pixels that are brought to 8 bits or laid on the background at 
 READ = 2**16  # bytes of a chunk at once
 BACKGROUND = 255  # transparent images are laid on white
 
-WIDTH, HEIGHT = 0x0100, 0x0101  # TIFF's tags
-
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
