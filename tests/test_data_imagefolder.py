@@ -58,6 +58,13 @@ def refusal(root: str | Path) -> str:
 # --- which folder is which part --------------------------------------------------------------------------------------
 
 
+def test_a_name_that_is_too_long_for_a_folder_is_one_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", f"dataset=./{'a' * 300}"]) == 3
+    assert capsys.readouterr().err == f"imgcls: error: no such folder: {tmp_path}/{'a' * 300}\n"
+
+
 def test_flat_class_folders_are_all_train() -> None:
     source = imagefolder(root=str(shapes("photos", 2)))
     assert source.classes == ("blue", "red")

@@ -37,8 +37,8 @@ def imagefolder(
             "missing required value 'dataset.root': the folder of the images (dataset=./photos says the same)"
         )
     base = Path(os.path.expanduser(root))
-    if not base.is_dir():
-        raise DataError(f"no such folder: {base}" if not base.exists() else f"not a folder: {base}")
+    if not os.path.isdir(base):  # Path.is_dir raises for a name that is too long
+        raise DataError(f"not a folder: {base}" if os.path.exists(base) else f"no such folder: {base}")
     scan = Scan(None if follow_links else base)
     folders, others = _part_folders(base, scan)
     names = scan.subfolders(folders["train"])
