@@ -7,14 +7,13 @@ import io
 import os
 import pickle
 import tarfile
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from imgcls.data import cifar
+from imgcls.data import cifar, download
 from imgcls.data.cifar import cifar10, cifar100
 from imgcls.data.download import Archive
 from imgcls.errors import DataError
@@ -157,7 +156,7 @@ def archive(folder: Path) -> bytes:
 
 
 def serve(content: bytes, monkeypatch: pytest.MonkeyPatch, *, md5: str) -> None:
-    monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(content))
+    monkeypatch.setattr(download, "_open", lambda request: io.BytesIO(content))
     monkeypatch.setattr(cifar, "Archive", lambda name, urls, _: Archive(name, urls, md5))
 
 

@@ -157,9 +157,9 @@ class Server:
         self.files = files
         self.asked: list[str] = []
 
-    def urlopen(self, url: str, timeout: float) -> io.BytesIO:
-        self.asked.append(url)
-        name = url.rpartition("/")[2]
+    def open(self, request: urllib.request.Request) -> io.BytesIO:
+        self.asked.append(request.full_url)
+        name = request.full_url.rpartition("/")[2]
         if name not in self.files:
             raise urllib.error.URLError("no route to host")
         return io.BytesIO(self.files[name])
@@ -172,7 +172,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     sums = {part: hashlib.md5(files[f"{name}.gz"]).hexdigest() for part, name in FILES.items()}
     monkeypatch.setattr(idx, "MNIST_MD5", sums)
     serving = Server(files)
-    monkeypatch.setattr(urllib.request, "urlopen", serving.urlopen)
+    monkeypatch.setattr(download, "_open", serving.open)
     return serving
 
 
@@ -228,10 +228,10 @@ def test_a_damaged_archive_is_fetched_again_or_named(tmp_path: Path, server: Ser
 def test_an_answer_that_breaks_off_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import http.client
 
-    def urlopen(url: str, timeout: float) -> io.BytesIO:
+    def refuse(request: urllib.request.Request) -> io.BytesIO:
         raise http.client.IncompleteRead(b"abc", 100)
 
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(download, "_open", refuse)
     with pytest.raises(DataError, match=r"could not be downloaded \(IncompleteRead"):
         mnist(root=str(tmp_path), download=True)
 

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http
 import http.client
 import os
+import stat
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from imgcls.errors import DataError
+from imgcls.errors import DataError, RunError
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 20
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to be had at each of the folders ``urls``; its MD5 is the one that torchvision pins."""
+    """A file to be had at each of the folders ``urls``; its MD5 is the one that torchvision pins.
+
+    size: in bytes; a server that sends more is not listened to.
+    """
 
     name: str
     urls: tuple[str, ...]
     md5: str
+    size: int = 1 << 30
 
 
 def data_root(root: str | None) -> Path:
@@ -34,38 +43,68 @@ def data_root(root: str | None) -> Path:
     return Path(os.path.expanduser(root or os.environ.get("IMGCLS_DATA") or "data"))
 
 
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One process at a time in there (where the file system has locks): runs that start together download once."""
+def file_size(path: Path) -> int:
+    """The size in bytes of what must be a regular file: opening a FIFO would wait forever. Raises DataError."""
     try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{path}: not a regular file")
+    return status.st_size
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something of that name that is no folder. A FIFO counts, and is refused when it is read."""
+    return os.path.exists(path) and not os.path.isdir(path)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, *, make: bool = True) -> Iterator[bool]:
+    """One process at a time in there: runs that start together download and unpack once.
+
+    Gives whether that is so: it is not where the file system has no locks, nor where there is no folder and none is
+    to be made.
+    """
+    descriptor = _open_folder(folder, make)
+    try:
+        yield descriptor is not None and _lock(descriptor, folder)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _open_folder(folder: Path, make: bool) -> int | None:
+    with contextlib.suppress(OSError):
+        if make:
+            folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder, os.O_RDONLY)
+    return None
+
+
+def _lock(descriptor: int, folder: Path) -> bool:
+    with contextlib.suppress(ImportError, OSError):
         import fcntl
 
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except (ImportError, OSError):
-        yield
-        return
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"waiting for another process that downloads into {folder}", file=sys.stderr)
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that downloads or unpacks into {folder}", file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return True
+    return False
 
 
 def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
-    """The archive in the folder, downloaded if missing or damaged. Raises DataError that says what to put where.
+    """The archive in the folder, downloaded if missing or damaged.
 
+    Raises DataError that says what to put where, RunError if the disk is full.
     Whoever may download at the same time is kept out by ``alone``.
     """
     path = folder / archive.name
     advice = f"put it into {folder}, or try dataset=digits, which needs no download"
     what = f"{path} is missing"
-    if path.is_file():
+    if os.path.exists(path):
         found = _md5(path)
         if found == archive.md5:
             return path
@@ -75,47 +114,78 @@ def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
     reason = "no mirror"
     for url in archive.urls:
         try:
-            return _download(url + archive.name, path, archive.md5)
+            return _download(url + archive.name, path, archive)
         except (OSError, http.client.HTTPException) as error:  # URLError, time-outs and disk errors are OSErrors
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise RunError(f"cannot download {path}: {error.strerror}; what has come is kept") from error
             reason = str(getattr(error, "reason", error))
     raise DataError(f"{dataset}: {what} and could not be downloaded ({reason}); {advice}")
 
 
+def is_intact(archive: Archive, folder: Path) -> bool:
+    """Whether the archive lies in the folder as its servers have it."""
+    path = folder / archive.name
+    return os.path.isfile(path) and _md5(path) == archive.md5
+
+
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    file_size(path)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def _mismatch(expected: str, found: str) -> str:
     return f"checksum mismatch: expected MD5 {expected}, got {found}"
 
 
-def _download(url: str, path: Path, md5: str) -> Path:
+def _open(request: urllib.request.Request) -> Any:
+    return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
+
+
+def _download(url: str, path: Path, archive: Archive) -> Path:
     """The file at that address. What a broken connection left in NAME.part is gone on with; a wrong sum removes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    there = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={there}-"}) if there else url
+    there = file_size(part) if os.path.exists(part) else 0
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+        answer = _open(urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {}))
     except urllib.error.HTTPError as error:
         if not there or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         part.unlink()  # it is as long as the file or longer, and was not it
-        return _download(url, path, md5)
+        return _download(url, path, archive)
     with answer:
         goes_on = there > 0 and getattr(answer, "status", None) == http.HTTPStatus.PARTIAL_CONTENT
         print(f"download {url}{f' (going on at {there:,} bytes)' if goes_on else ''}", file=sys.stderr)
+        room = archive.size - (there if goes_on else 0)
         with part.open("ab" if goes_on else "wb") as file:
-            while chunk := answer.read(CHUNK):
-                file.write(chunk)
-    if missing := getattr(answer, "length", None):  # the connection broke off: what has come is kept
+            while room >= 0 and (chunk := answer.read(CHUNK)):
+                file.write(chunk[:room])
+                room -= len(chunk)
+    if room < 0 and not goes_on:
+        part.unlink()
+        raise OSError(f"more than the expected {archive.size:,} bytes came")
+    if room >= 0 and (missing := getattr(answer, "length", None)):  # the connection broke off: what has come is kept
         raise http.client.IncompleteRead(b"", missing)
     found = _md5(part)
-    if found != md5:
+    if found != archive.md5:
         part.unlink()
         if goes_on:  # the part was of something else
-            return _download(url, path, md5)
-        raise OSError(_mismatch(md5, found))
+            return _download(url, path, archive)
+        raise OSError(_mismatch(archive.md5, found))
     part.replace(path)
     return path
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect, but never from https to anything less."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        scheme = urllib.parse.urlsplit(newurl).scheme
+        if req.type == "https" and scheme != "https":
+            fp.close()
+            raise urllib.error.URLError(f"refused: {req.host} redirects from https to {scheme[:10]}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
