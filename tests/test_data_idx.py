@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import io
+import os
 import struct
+import tracemalloc
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -118,6 +121,77 @@ def test_a_damaged_gz_is_named(tmp_path: Path, content: bytes) -> None:
         read_idx(path, 3)
 
 
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (GOOD[:-1], "expected 76 bytes for shape (5, 4, 3), got 75"),
+        (GOOD + bytes(100 << 20), "expected 76 bytes for shape (5, 4, 3), got more"),
+        (
+            GOOD[:4] + struct.pack(">3I", 100_000, 28, 28) + bytes(99),
+            "would be 78,400,016 unpacked, for shape (100000,",
+        ),
+        (bytes(100 << 20), "expected magic number 00000803"),
+    ],
+    ids=["short", "long", "announced", "zeros"],
+)
+def test_a_gz_is_unpacked_no_further_than_its_header_says(tmp_path: Path, content: bytes, expected: str) -> None:
+    (path := tmp_path / "images.gz").write_bytes(gzip.compress(content, 1))
+    tracemalloc.start()
+    with pytest.raises(DataError) as caught:
+        read_idx(path, 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert f"{path}: " in str(caught.value)
+    assert expected in str(caught.value)
+    assert peak < 10 << 20
+
+
+def test_a_plain_file_is_refused_by_its_header_before_it_is_read(tmp_path: Path) -> None:
+    (path := tmp_path / "images").write_bytes(GOOD)
+    os.truncate(path, 1 << 40)
+    with pytest.raises(DataError, match=r"expected 76 bytes for shape \(5, 4, 3\), got 1,099,511,627,776"):
+        read_idx(path, 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="FIFOs")
+@pytest.mark.parametrize("place", [".", "MNIST/raw"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("download", [True, False])
+def test_a_fifo_is_refused_instead_of_waited_for(tmp_path: Path, place: str, suffix: str, download: bool) -> None:
+    folder = write(tmp_path / place, arrays(), suffix)
+    path = folder / f"{FILES['test images']}{suffix}"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=f"{path.name}: not a regular file"):
+        mnist(root=str(tmp_path), download=download)
+
+
+def test_folders_of_the_files_names_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, arrays(), ".gz")
+    (tmp_path / FILES["train images"]).mkdir()
+    assert len(mnist(root=str(tmp_path), download=False).train) == 40
+
+
+def test_a_file_that_may_not_be_read_is_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, arrays())
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: cannot be read \(Permission denied\)"):
+        mnist(root=str(tmp_path), download=False)
+
+
+def test_a_root_whose_name_is_too_long_is_missing_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for choice in ("true", "false"):
+        words = ["dataset=mnist", f"dataset.root={tmp_path}/{'a' * 300}", f"dataset.download={choice}"]
+        assert main(["train", *words]) == 3
+        message = capsys.readouterr().err
+        assert "train-images-idx3-ubyte.gz is missing" in message
+        assert message.count("\n") == 1
+
+
 def test_one_label_an_image_is_demanded(tmp_path: Path) -> None:
     parts = arrays()
     write(tmp_path, parts | {"test labels": parts["test labels"][:-1]})
@@ -225,9 +299,73 @@ def test_a_damaged_archive_is_fetched_again_or_named(tmp_path: Path, server: Ser
     assert path.read_bytes() == server.files[name]
 
 
-def test_an_answer_that_breaks_off_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import http.client
+TORN = {
+    "cut": lambda content: content[:-20],
+    "short": lambda content: content[:9],
+    "empty": lambda _: b"",
+    "a page": lambda _: b"<html>",
+    "overwritten": lambda content: content[:20] + bytes(len(content) - 20),
+}
 
+
+@pytest.mark.parametrize("tear", TORN.values(), ids=TORN.keys())
+@pytest.mark.parametrize("others", ["whole", "torn", "missing", "plain too"])
+def test_what_an_aborted_download_left_is_downloaded_again(
+    tmp_path: Path, server: Server, tear: Any, others: str
+) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    name = f"{FILES['train images']}.gz"
+    for other, content in server.files.items():
+        if others != "missing" or other == name:
+            (raw / other).write_bytes(tear(content) if other == name or others == "torn" else content)
+        if others == "plain too" and other != name:
+            (raw / other).with_suffix("").write_bytes(gzip.decompress(content))
+    source = mnist(root=str(tmp_path), download=True)
+    assert np.array_equal(source.train.pixels[..., 0], arrays()["train images"])  # type: ignore[index]
+    assert {other: (raw / other).read_bytes() for other in server.files} == server.files
+    assert len(server.asked) == (1 if others in ("whole", "plain too") else 4)
+
+
+def test_what_an_aborted_download_left_is_named_where_there_is_no_network(
+    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mnist(root=str(tmp_path), download=True)
+    path = tmp_path / "MNIST" / "raw" / f"{FILES['test labels']}.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    server.files.clear()
+    assert main(["train", "dataset=mnist", f"dataset.root={tmp_path}"]) == 3
+    message = capsys.readouterr().err.splitlines()[-1]
+    for part in (f"{path} is damaged (checksum mismatch", "could not be downloaded (no route to host)"):
+        assert part in message
+    assert main(["train", "dataset=mnist", f"dataset.root={tmp_path}", "dataset.download=false"]) == 3
+    assert f"{path}: cannot be read (Compressed file ended" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [".", "raw", "MNIST/raw"])
+def test_a_torn_file_of_the_users_own_set_is_never_replaced(tmp_path: Path, server: Server, place: str) -> None:
+    folder = write(tmp_path / place, arrays(classes=2), ".gz")
+    path = folder / f"{FILES['train images']}.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    before = {one.name: one.read_bytes() for one in folder.iterdir()}
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz: cannot be read"):
+        mnist(root=str(tmp_path), download=True)
+    assert {one.name: one.read_bytes() for one in folder.iterdir()} == before
+    assert server.asked == []
+
+
+def test_files_of_another_kind_under_mnists_names_are_never_replaced(tmp_path: Path, server: Server) -> None:
+    floats = {part: array.astype(np.float32) for part, array in arrays().items()}
+    folder = write(tmp_path / "MNIST" / "raw", floats, ".gz")
+    for path in folder.iterdir():
+        content = gzip.decompress(path.read_bytes())
+        path.write_bytes(gzip.compress(content[:2] + b"\x0d" + content[3:]))
+    with pytest.raises(DataError, match="expected magic number 00000803"):
+        mnist(root=str(tmp_path), download=True)
+    assert server.asked == []
+
+
+def test_an_answer_that_breaks_off_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(request: urllib.request.Request) -> io.BytesIO:
         raise http.client.IncompleteRead(b"abc", 100)
 
