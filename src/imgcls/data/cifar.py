@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
-import io
-import pickle
+import os
+import shutil
+import struct
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.download import Archive, alone, data_root, fetch
+from imgcls.data.download import DISK_FULL, Archive, alone, data_root, fetch, file_size, is_there
 from imgcls.data.source import Images, Source
-from imgcls.errors import DataError
+from imgcls.errors import DataError, RunError
 
 URLS = ("https://www.cs.toronto.edu/~kriz/",)
 FILES = {"cifar10": ("data_batch_1", "test_batch", "batches.meta"), "cifar100": ("train", "test", "meta")}
 SIDE = 32
-LARGEST = 1 << 30  # bytes: no file of the two data sets comes near
+LARGEST = 1 << 28  # bytes of a file, and of all files in an archive: CIFAR-100's train takes 155 MB, or 230 as text
 
 
 def cifar10(*, root: str | None, download: bool) -> Source:
     """Ten kinds of things, 32x32 RGB, 50,000 + 10,000."""
-    archive = Archive("cifar-10-python.tar.gz", URLS, "c58f30108f718f92721af3b95e74349a")
+    archive = Archive("cifar-10-python.tar.gz", URLS, "c58f30108f718f92721af3b95e74349a", 170_498_071)
     folder = _folder(root, "cifar-10-batches-py", archive, "cifar10", download)
     train = [folder / f"data_batch_{i}" for i in range(1, 6)]
     return _source(train, folder / "test_batch", folder / "batches.meta", "labels", "label_names")
@@ -35,7 +36,7 @@ def cifar10(*, root: str | None, download: bool) -> Source:
 
 def cifar100(*, root: str | None, download: bool) -> Source:
     """A hundred kinds of things, 32x32 RGB, 50,000 + 10,000."""
-    archive = Archive("cifar-100-python.tar.gz", URLS, "eb9058c3a382ffc7106e4002c42a8d85")
+    archive = Archive("cifar-100-python.tar.gz", URLS, "eb9058c3a382ffc7106e4002c42a8d85", 169_001_437)
     folder = _folder(root, "cifar-100-python", archive, "cifar100", download)
     return _source([folder / "train"], folder / "test", folder / "meta", "fine_labels", "fine_label_names")
 
@@ -43,25 +44,37 @@ def cifar100(*, root: str | None, download: bool) -> Source:
 def _folder(root: str | None, name: str, archive: Archive, dataset: str, download: bool) -> Path:
     """The folder of batch files under root, unpacked from the archive if need be."""
     base = data_root(root)
-    if (base / name).is_dir():
+    if os.path.isdir(base / name):
         return base / name
-    if base.name == name or any((base / file).is_file() for file in FILES[dataset]):
+    if base.name == name or any(is_there(base / file) for file in FILES[dataset]):
         return base
-    with alone(base) if download else contextlib.nullcontext():
-        if not (base / name).is_dir():  # another process may just have been at it
-            _unpack(fetch(archive, base, f"dataset={dataset}", download), base, name)
+    with alone(base, make=download) as is_alone:
+        if not os.path.isdir(base / name):  # another process may just have been at it
+            path = fetch(archive, base, f"dataset={dataset}", download)
+            if is_alone:
+                _tidy(base, name)
+            _unpack(path, base, name)
     return base / name
+
+
+def _tidy(base: Path, name: str) -> None:
+    """Remove what a process that was killed while it unpacked has left."""
+    for left in base.glob(f".{name}-????????"):  # tempfile's names
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _unpack(path: Path, base: Path, name: str) -> None:
     """The archive's folder ``name`` into base, as a whole or not at all."""
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=base) as scratch:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=base) as scratch:
             with tarfile.open(path) as tar:
                 tar.extractall(scratch, members=_plain(tar, path), filter="data")
             Path(scratch, name).rename(base / name)
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
-            raise DataError(f"{path}: cannot be unpacked ({error}); remove it to download it again") from error
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, FileNotFoundError) as error:
+        raise DataError(f"{path}: cannot be unpacked ({error}); remove it to download it again") from error
+    except OSError as error:
+        kind = RunError if error.errno in DISK_FULL else DataError
+        raise kind(f"{path}: cannot be unpacked into {base} ({error.strerror or error})") from error
 
 
 def _plain(tar: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
@@ -91,63 +104,274 @@ def _images(paths: list[Path], label_key: str, num_classes: int) -> Images:
     pixels, labels = np.empty((0, SIDE, SIDE, 3), dtype=np.uint8), []
     for path in paths:
         batch = _read(path, "data", label_key)
-        data, own = batch["data"], _labels(batch[label_key], num_classes, path)
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(own), 3 * SIDE**2):
+        data, count = batch["data"], _count(batch[label_key], num_classes, path)
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (count, 3 * SIDE**2):
             raise DataError(
-                f"{path}: expected uint8 data of shape ({len(own)}, {3 * SIDE**2}), one row for each label, "
+                f"{path}: expected uint8 data of shape ({count}, {3 * SIDE**2}), one row for each label, "
                 f"got {getattr(data, 'dtype', type(data).__name__)} {getattr(data, 'shape', '')}"
             )
+        labels.append(_labels(batch[label_key], num_classes, path))
         before = len(pixels)
-        pixels.resize((before + len(own), SIDE, SIDE, 3), refcheck=False)  # pages are moved, not copied
+        pixels.resize((before + count, SIDE, SIDE, 3), refcheck=False)  # pages are moved, not copied
         for channel in range(3):  # three times as fast as a transposed copy
             pixels[before:, :, :, channel] = data.reshape(-1, 3, SIDE, SIDE)[:, channel]
-        labels.append(own)
     return Images(np.concatenate(labels), pixels=pixels)
 
 
-def _labels(given: Any, num_classes: int, path: Path) -> NDArray[np.int64]:
-    expected = f"{path}: expected a list of labels from 0 to {num_classes - 1}"
+def _expected(num_classes: int, path: Path) -> str:
+    return f"{path}: expected a list of labels from 0 to {num_classes - 1}"
+
+
+def _count(given: Any, num_classes: int, path: Path) -> int:
+    """How many labels there are, checked against the pixels before they are unfolded to eight bytes each."""
+    if isinstance(given, list) or (isinstance(given, np.ndarray) and given.ndim == 1):
+        return len(given)
+    raise DataError(f"{_expected(num_classes, path)}, got {type(given).__name__}")
+
+
+def _labels(given: list[Any] | NDArray[Any], num_classes: int, path: Path) -> NDArray[np.int64]:
     labels = given.tolist() if isinstance(given, np.ndarray) else given
-    if not isinstance(labels, list):
-        raise DataError(f"{expected}, got {type(given).__name__}")
     for label in labels:
         if type(label) is not int or not 0 <= label < num_classes:
-            raise DataError(f"{expected}, got {str(label)[:40]}")
+            shown = str(label) if isinstance(label, int) else ascii(label[:40]) if isinstance(label, str) else ""
+            raise DataError(f"{_expected(num_classes, path)}, got {shown[:42] or type(label).__name__}")
     return np.array(labels, dtype=np.int64)
 
 
-class _Reader(pickle.Unpickler):
-    """CIFAR's batches are pickles: this one can rebuild arrays and nothing else."""
+def _read(path: Path, *keys: str) -> dict[str, Any]:
+    """What the dictionary in a batch file holds under these keys, which it must have."""
+    if not os.path.exists(path):
+        raise DataError(f"{path} is missing; put it there, or rename the folder to download all of it again")
+    size = file_size(path)
+    if size > LARGEST:
+        raise DataError(f"{path}: larger than any CIFAR file")
+    try:
+        with path.open("rb") as file:
+            content = _Reader(file, size).load()
+        if not isinstance(content, dict) or any(key not in content for key in keys):
+            raise DataError(f"{path}: expected a dictionary with {', '.join(keys)}")
+        return {key: _array(content[key]) if isinstance(content[key], _Array) else content[key] for key in keys}
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except LookupError as error:
+        raise DataError(f"{path}: not a CIFAR file (its parts do not fit together)") from error
+    except (ValueError, TypeError, AttributeError, struct.error) as error:  # what a damaged pickle can raise
+        raise DataError(f"{path}: not a CIFAR file ({error})") from error
 
-    ALLOWED = frozenset(
-        (module, name)
-        for module, name in (
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("_codecs", "encode"),
-        )
+
+# --- the pickles ------------------------------------------------------------------------------------------------------
+
+
+class _Dtype:
+    """What a pickle says of an array's type: a code like u1 and, in its state, the order of the bytes."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code = code
+        self.state: Any = None
+
+
+class _Array:
+    """What a pickle says of an array: (version, shape, type, is_fortran, content)."""
+
+    def __init__(self, *_: Any) -> None:
+        self.state: Any = None
+
+
+def _array(stored: _Array) -> NDArray[Any]:
+    """The array of whole numbers; its content is not copied."""
+    _, shape, dtype, is_fortran, content = stored.state
+    if dtype.code not in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8") or dtype.state[1] not in ("<", ">", "|"):
+        raise ValueError("an array of something else than whole numbers")
+    flat = np.frombuffer(_encode(content) if isinstance(content, str) else content, dtype.state[1] + dtype.code)
+    return flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """How Python 3 stores bytes for Python 2: as the text that they are in Latin-1."""
+    if type(text) is not str or encoding not in ("latin1", "latin-1"):
+        raise ValueError("_codecs.encode of something else than Latin-1 text is not allowed in a data file")
+    return text.encode("latin1")
+
+
+class _Reader:
+    """CIFAR's batches are pickles: this reads them, and can build lists, dictionaries, texts, numbers and arrays.
+
+    Python's own would run what it is told to (which find_class can forbid), and takes gigabytes for some files of a
+    few bytes (which it cannot): here the memory taken is counted, in ``left``, and what is not in CIFAR is not known.
+    """
+
+    SPARE = 64 << 20  # bytes that may be taken beside twice the file's size; CIFAR-100 needs 30 MB
+    STEP = 128  # bytes, more than any step takes but for texts
+    LONG = 1 << 16  # bytes of a text that can only be pixels
+    GLOBALS = (
+        ("numpy", "ndarray", _Array),
+        ("numpy", "dtype", _Dtype),
+        ("numpy.core.multiarray", "_reconstruct", _Array),
+        ("numpy._core.multiarray", "_reconstruct", _Array),
+        ("_codecs", "encode", _encode),
     )
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a data file")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file = file
+        self.size = size
+        self.left = 2 * size + self.SPARE
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def load(self) -> Any:
+        """What the pickle holds. Raises ValueError, LookupError, TypeError or AttributeError where it is damaged."""
+        read, stack = self.file.read, self.stack
+        while (code := read(1)) != b".":
+            self.take(self.STEP)
+            if code in VALUES:
+                stack.append(VALUES[code](self))
+            elif code in STEPS:
+                STEPS[code](self)
+            else:
+                raise ValueError(f"the step {code!r} is not allowed in a data file" if code else "it ends too early")
+        return stack[-1]
+
+    def take(self, count: int) -> None:
+        """Count these bytes of memory."""
+        self.left -= count
+        if self.left < 0:
+            raise ValueError("it would take far more memory than its size")
+
+    def read(self, count: int) -> bytes:
+        """So many bytes of the file."""
+        if count > self.size or len(content := self.file.read(count)) < count:
+            raise ValueError("it ends too early")
+        return content
+
+    def number(self, count: int) -> int:
+        """An unsigned number of so many bytes."""
+        return int.from_bytes(self.read(count), "little")
+
+    def content(self, digits: int) -> bytes:
+        """Bytes, after their number, which has that many digits."""
+        count = self.number(digits)
+        self.take(count)
+        return self.read(count)
+
+    def text(self, digits: int) -> str:
+        """UTF-8 as a text: four bytes a letter if there is but one emoji in it, hence only Latin-1 if it is long."""
+        content = self.content(digits)
+        if len(content) <= self.LONG:
+            self.take(3 * len(content))
+        elif int(np.frombuffer(content, np.uint8).max()) > 0xC3:
+            raise ValueError("a long text that is not Latin-1")
+        return content.decode()
+
+    def old_text(self, digits: int) -> str | bytes:
+        """A text of Python 2, which may hold pixels."""
+        content = self.content(digits)
+        return content if len(content) > self.LONG else content.decode("latin1")
+
+    def named(self, module: Any, name: Any) -> Any:
+        """What stands here for a class or a function of that name."""
+        if type(module) is not str or type(name) is not str:
+            raise ValueError("a name that is no text")
+        for own_module, own_name, meant in self.GLOBALS:
+            if (module, name) == (own_module, own_name):
+                return meant
+        raise ValueError(f"{ascii(f'{module}.{name}'[:80])[1:-1]} is not allowed in a data file")
+
+    def line(self) -> str:
+        """The next line of the file, without its end."""
+        return self.file.readline(self.LONG).decode("latin1").rstrip("\n")
+
+    def call(self) -> Any:
+        """What the function below its arguments returns."""
+        arguments = self.of(tuple)
+        function = self.stack.pop()
+        if not any(function is meant for _, _, meant in self.GLOBALS):
+            raise ValueError("a call of something else than a function")
+        returned = function(*arguments)
+        if isinstance(returned, bytes):
+            self.take(len(returned))
+        return returned
+
+    def note(self, key: int) -> None:
+        """Keep what is on top under that number, to be taken again."""
+        self.memo[key] = self.stack[-1]
+
+    def build(self) -> None:
+        """Give an array or its type the state on top of it."""
+        state = self.stack.pop()
+        self.of(_Array, _Dtype, keep=True).state = state
+
+    def of(self, *kinds: type, keep: bool = False) -> Any:
+        """The topmost thing, which must be of one of these types."""
+        if type(self.stack[-1]) not in kinds:
+            raise ValueError(f"{type(self.stack[-1]).__name__} where {kinds[0].__name__} is needed")
+        return self.stack[-1] if keep else self.stack.pop()
+
+    def since_mark(self) -> list[Any]:
+        """All that was pushed since the last mark."""
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def last(self, count: int) -> list[Any]:
+        """The topmost things."""
+        items = self.stack[-count:]
+        del self.stack[-count:]
+        return items
+
+    def extend(self, items: list[Any]) -> None:
+        """Put these at the end of the list on top."""
+        self.of(list, keep=True).extend(items)
+
+    def update(self, items: list[Any]) -> None:
+        """Put these, each after its key, into the dictionary on top."""
+        keys = items[::2]
+        if any(type(key) not in (str, bytes) for key in keys):  # tuples of tuples can be hashed for years
+            raise ValueError("a key that is no text")
+        self.of(dict, keep=True).update(zip(keys, items[1::2], strict=True))
 
 
-def _read(path: Path, *keys: str) -> dict[str, Any]:
-    """The dictionary in a batch file, which must hold these keys."""
-    try:
-        if path.stat().st_size > LARGEST:
-            raise DataError(f"{path}: larger than any CIFAR file")
-        content = _Reader(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing; put it there, or rename the folder to download all of it again") from error
-    except (DataError, PermissionError):
-        raise
-    except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(f"{path}: not a CIFAR file ({error})") from error
-    if not isinstance(content, dict) or any(key not in content for key in keys):
-        raise DataError(f"{path}: expected a dictionary with {', '.join(keys)}")
-    return content
+VALUES: dict[bytes, Callable[[_Reader], Any]] = {  # what is pushed, by the codes of pickle
+    b"K": lambda reader: reader.file.read(1)[0],  # by far the commonest
+    b"M": lambda reader: reader.number(2),
+    b"J": lambda reader: int.from_bytes(reader.read(4), "little", signed=True),
+    b"\x8a": lambda reader: int.from_bytes(reader.content(1), "little", signed=True),
+    b"G": lambda reader: struct.unpack(">d", reader.read(8))[0],
+    b"N": lambda _: None,
+    b"\x88": lambda _: True,
+    b"\x89": lambda _: False,
+    b"U": lambda reader: reader.old_text(1),
+    b"T": lambda reader: reader.old_text(4),
+    b"\x8c": lambda reader: reader.text(1),
+    b"X": lambda reader: reader.text(4),
+    b"\x8d": lambda reader: reader.text(8),
+    b"C": lambda reader: reader.content(1),
+    b"B": lambda reader: reader.content(4),
+    b"\x8e": lambda reader: reader.content(8),
+    b"]": lambda _: [],
+    b"}": lambda _: {},
+    b")": lambda _: (),
+    b"t": lambda reader: tuple(reader.since_mark()),
+    b"\x85": lambda reader: tuple(reader.last(1)),
+    b"\x86": lambda reader: tuple(reader.last(2)),
+    b"\x87": lambda reader: tuple(reader.last(3)),
+    b"h": lambda reader: reader.memo[reader.number(1)],
+    b"j": lambda reader: reader.memo[reader.number(4)],
+    b"c": lambda reader: reader.named(reader.line(), reader.line()),
+    b"\x93": lambda reader: reader.named(*reader.last(2)),
+    b"R": _Reader.call,
+}
+STEPS: dict[bytes, Callable[[_Reader], Any]] = {  # and what pushes nothing
+    b"\x80": lambda reader: reader.read(1),  # the protocol's number
+    b"\x95": lambda reader: reader.read(8),  # how much follows, for those who read ahead
+    b"(": lambda reader: reader.marks.append(len(reader.stack)),
+    b"q": lambda reader: reader.note(reader.number(1)),
+    b"r": lambda reader: reader.note(reader.number(4)),
+    b"\x94": lambda reader: reader.note(len(reader.memo)),
+    b"a": lambda reader: reader.extend(reader.last(1)),
+    b"e": lambda reader: reader.extend(reader.since_mark()),
+    b"s": lambda reader: reader.update(reader.last(2)),
+    b"u": lambda reader: reader.update(reader.since_mark()),
+    b"b": _Reader.build,
+}
