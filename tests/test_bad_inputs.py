@@ -590,9 +590,7 @@ ODD: list[tuple[list[str], str]] = [
     (["dataset=./a", "dataset.root=./b"], "dataset.root is given twice"),
     (["dataset.root=/x"], "unknown key 'dataset.root'; dataset=digits has no keys of its own"),
     (["sweep_dir=x"], "sweep_dir: only a sweep has one; add --multirun"),
-    *[([f"{key}=a/{'b' * 300}"], f"{key}: a name of 300 bytes is too long") for key in PATHS],
     *[([f"{key}=a/\x00"], f"{key}: a path cannot contain a NUL") for key in PATHS],
-    *[([f"{key}=./\udcff"], f"{key}: './\\udcff' is not UTF-8") for key in ("run_dir", "sweep_dir", "dataset")],
     (["-m", "sweep_dir=\x00", "seed=1,2"], "sweep_dir: a path cannot contain a NUL"),
     (["optimizer.lr=" + "9" * 400], "optimizer.lr: must be finite, got 999"),
     # the user's own code

@@ -45,8 +45,6 @@ UNSUPPORTED = (
     "-sc",
 )
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
-STORED = ("run_dir", "sweep_dir", "dataset", "dataset.root")  # paths that config.yaml, which is UTF-8, repeats
-LONGEST_NAME = 255  # bytes of a file's name, on all systems that we know
 
 
 @dataclass
@@ -156,12 +154,6 @@ def check_value(key: str, value: str) -> None:
 
 
 def check_path(key: str, path: str) -> None:
-    """Raises ConfigError for what no file can be called, or no configuration can repeat."""
-    try:
-        raw = path.encode() if key in STORED else os.fsencode(path)
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{key}: '{path}' is not UTF-8; give the file or folder another name") from error
-    if b"\0" in raw:
+    """Raises ConfigError for what no file can be called."""
+    if "\0" in path:
         raise ConfigError(f"{key}: a path cannot contain a NUL character")
-    if longest := next((name for name in re.split(b"[/,]", raw) if len(name) > LONGEST_NAME), None):
-        raise ConfigError(f"{key}: a name of {len(longest):,} bytes is too long (limit {LONGEST_NAME}) in '{path}'")
