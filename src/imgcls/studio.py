@@ -80,6 +80,7 @@ def _serve(pipe: Connection, others: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both: the run decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with contextlib.suppress(EOFError, OSError):
         import matplotlib.backends.backend_agg
         import matplotlib.figure  # noqa: F401

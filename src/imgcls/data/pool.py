@@ -145,6 +145,7 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole group: the main process decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(feed)
     gc.freeze()  # the collector would copy the parent's pages by looking at them
