@@ -363,6 +363,8 @@ class Failing(nn.Module):
             os._exit(3)
         if self.fails == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.fails == "hangs":
+            time.sleep(3600)
         if self.fails == "memory":
             raise MemoryError
         if self.fails == "not_finite":
@@ -371,11 +373,13 @@ class Failing(nn.Module):
 
 
 def sweep_with_failures(*, is_full: bool) -> Counts:
-    """Jobs that raise, exit, are killed, run out of memory or of numbers, among good ones: the good ones finish, the
-    table tells, the same command goes on with the others alone."""
-    kinds = ["raises", "not", "exits", "killed", "memory", "not_finite"] if is_full else ["killed", "not", "raises"]
+    """Jobs that raise, exit, are killed, hang, run out of memory or of numbers, among good ones: the good ones finish,
+    the table tells, the same command goes on with the others alone."""
+    kinds = ["killed", "not", "raises"]
+    kinds += ["exits", "memory", "not_finite", "hangs"] if is_full else []
     words = ["model.name=tests.run_faults:Failing", f"model.fails={','.join(kinds)}", f"seed=0{',1' * is_full}"]
     words += ["dataset.limit=100", "dataset.test_limit=20", "epochs=2", "batch_size=16", "threads=1", "sweep_dir=sweep"]
+    words += ["job_timeout=25"] if is_full else []
     found: Counts = {"jobs": 0, "wrong": 0, "which": []}
     command = [sys.executable, "-m", "imgcls", "train", "-m", *words]
     for is_mended in (False, True):

@@ -314,7 +314,7 @@ def test_whole_numbers_may_be_keys_within_a_knob() -> None:
     assert table["more"] == {"a": 1}
 
 
-@pytest.mark.parametrize("key", ["resume", "sweep_dir"])
+@pytest.mark.parametrize("key", ["resume", "sweep_dir", "job_timeout"])
 def test_a_key_of_the_command_line_in_a_file(key: str, capsys: Capture) -> None:
     Path("own/experiment").mkdir(parents=True)
     Path("own/experiment/mine.yaml").write_text(f"# @package _global_\n{key}: latest\n")
@@ -590,6 +590,10 @@ ODD: list[tuple[list[str], str]] = [
     (["dataset=./a", "dataset.root=./b"], "dataset.root is given twice"),
     (["dataset.root=/x"], "unknown key 'dataset.root'; dataset=digits has no keys of its own"),
     (["sweep_dir=x"], "sweep_dir: only a sweep has one; add --multirun"),
+    (["job_timeout=5"], "job_timeout: only a sweep has jobs; add --multirun"),
+    (["-m", "seed=1,2", "job_timeout=0"], "job_timeout: must be above 0, got 0"),
+    (["-m", "seed=1,2", "job_timeout=5s"], "job_timeout: expected a number, got '5s'"),
+    (["-m", "seed=1,2", "job_timeout=5,6"], "job_timeout: one value for the whole sweep, got several"),
     *[([f"{key}=a/\x00"], f"{key}: a path cannot contain a NUL") for key in PATHS],
     (["-m", "sweep_dir=\x00", "seed=1,2"], "sweep_dir: a path cannot contain a NUL"),
     (["optimizer.lr=" + "9" * 400], "optimizer.lr: must be finite, got 999"),
@@ -600,6 +604,8 @@ ODD: list[tuple[list[str], str]] = [
     (["model.name=:"], "model.name=:: cannot import it"),
     (["loss.name=os:system"], "which only model, dataset, optimizer can be"),
     (["dataset.name=os:getcwd"], "expected an imgcls.data.Source, got str"),
+    (["dataset.name=sys:exit"], "dataset.name=sys:exit: it ends the program"),
+    (["model.name=sys:exit"], "model.name=sys:exit: it ends the program"),
     # sweeps
     (["-m", "resume=latest", "seed=1,2"], "resume cannot be used with --multirun"),
     (["-m", "run_dir=x", "seed=1,2"], "run_dir cannot be used with --multirun"),

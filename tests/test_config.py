@@ -358,6 +358,7 @@ checkpoint_every: null
 run_dir: null
 resume: null
 sweep_dir: null
+job_timeout: null
 """  # a config.yaml of version 0.1.0
 
 

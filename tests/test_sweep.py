@@ -262,6 +262,8 @@ def test_json_of_a_sweep_is_json(jobs: list[list[str]], capsys: Capture) -> None
     assert main(["train", "-m", "seed=0,1", "--json"]) == 1
     rows = json.loads(capsys.readouterr().out)["jobs"]
     assert [row["exit_code"] for row in rows] == [0, 1]
+    assert [row["status"] for row in rows] == ["finished", "failed"]
+    assert [row["error"] for row in rows] == [None, "failed (exit 1)"]
     assert [row["run_dir"] for row in rows] == ["outputs/sweep-1/0", "outputs/sweep-1/1"]
     assert [row["overrides"] for row in rows] == [["seed=0"], ["seed=1"]]
     assert (rows[0]["accuracy"], rows[1]["accuracy"]) == (0.6, None)
@@ -292,6 +294,27 @@ def test_a_failing_job_does_not_stop_the_rest(capfd: Capture, monkeypatch: pytes
     assert not Path("here/0/report.json").exists()
     assert "broken on purpose" in err
     assert err.splitlines()[-1] == "imgcls: error: 1 of 2 jobs did not finish: 0"
+
+
+def test_a_job_that_takes_too_long_is_stopped(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    hanging = MODEL.replace('raise RuntimeError("broken on purpose")', "__import__('time').sleep(99)")
+    Path("sweep_net.py").write_text(hanging)
+    monkeypatch.setattr(sweep, "GRACE", 0.1)
+    words = ["model.name=sweep_net:Net", "model.breaks=true", *SMALL, "sweep_dir=here", "job_timeout=3"]
+    assert main(["train", "-m", *words]) == 1
+    assert capfd.readouterr().out.rstrip().endswith("stopped by job_timeout")
+    words[1] = "model.breaks=false"
+    assert main(["train", "-m", *words[:-2], "sweep_dir=there", "job_timeout=500"]) == 0
+
+
+def test_a_job_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "GRACE", 0.2)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(99)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert sweep._stopped(process) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from imgcls import __version__
 from imgcls.argv import Line, joined, sort_out
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imgcls.compose import Composer, Override
     from imgcls.studio import Studio
 
+SWEEPS_OWN = ("sweep_dir", "job_timeout")
 RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
 HEAD_START = 5  # seconds
 LONGEST_MESSAGE = 1000
@@ -171,6 +172,8 @@ def _train(line: Line, composer: Composer) -> int:
     config = parse(TrainConfig, table)
     if config.sweep_dir is not None:
         raise ConfigError("sweep_dir: only a sweep has one; add --multirun, or name this run's folder by run_dir=")
+    if config.job_timeout is not None:
+        raise ConfigError("job_timeout: only a sweep has jobs; add --multirun, or leave it out")
     if "cfg" in line.flags:
         print(as_yaml(table), end="")
         return 0
@@ -218,7 +221,7 @@ def _sweep(line: Line, words: list[str], composer: Composer) -> int:
         raise ConfigError("sweep_dir: one folder for the whole sweep, got several")
     if key := next((one.key for one in jobs[0] if one.key in ("run_dir", "resume")), None):
         raise ConfigError(f"{key} cannot be used with --multirun; sweep_dir= names the folder of all its runs")
-    jobs = [[one for one in job if one.key != "sweep_dir"] for job in jobs]
+    timeout, jobs = _job_timeout(jobs, composer), [[one for one in job if one.key not in SWEEPS_OWN] for job in jobs]
     planned = []
     for i, job in enumerate(jobs):
         try:
@@ -237,7 +240,20 @@ def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     if line.flags.get("debug"):
         flags.append("--debug")
     sweep_dir = next(iter(sweep_dirs), None)
-    return sweep.run(planned, flags, sweep_dir, is_quiet=bool(line.flags.get("json")))
+    return sweep.run(planned, flags, sweep_dir, timeout, is_quiet=bool(line.flags.get("json")))
+
+
+def _job_timeout(jobs: list[list[Override]], composer: Composer) -> float | None:
+    """Seconds that a job may take, None for any."""
+    from imgcls.config import TrainConfig, convert
+
+    key = "job_timeout"
+    given = [composer.values([one])[key] for job in jobs for one in job if one.key == key]
+    if any(value != given[0] for value in given):
+        raise ConfigError(f"{key}: one value for the whole sweep, got several")
+    kind = get_type_hints(TrainConfig, include_extras=True)[key]
+    seconds: float | None = convert(given[0] if given else None, kind, key)
+    return seconds
 
 
 def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Composer) -> int:

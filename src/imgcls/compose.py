@@ -34,6 +34,7 @@ from imgcls.config import (
 )
 from imgcls.errors import ConfigError
 
+OF_THE_COMMAND = frozenset({"resume", "sweep_dir", "job_timeout"})  # keys that no file can set
 PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
 LONGEST = 20_000  # letters of a word
@@ -234,7 +235,7 @@ class Composer:
             if one.value is None and one.key != "experiment":
                 _remove(table, one.key)
         plain = {str(key): self.paths.restore(value) for key, value in table.items()}
-        for key in {"resume", "sweep_dir"} - {one.key for one in overrides}:
+        for key in OF_THE_COMMAND - {one.key for one in overrides}:
             if plain.get(key) is not None:
                 raise ConfigError(f"{key}: given on the command line ({key}=...), not in a file")
         if name is not None:

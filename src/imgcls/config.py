@@ -63,6 +63,7 @@ class TrainConfig:
     run_dir: str | None
     resume: str | None  # taken by the command line, null by the time a run starts
     sweep_dir: str | None  # likewise
+    job_timeout: Positive | None  # likewise
 
     def __post_init__(self) -> None:
         every_of(self.checkpoint_every)
@@ -349,10 +350,10 @@ class Component:
             return self.function(*args, **facts, **self.knobs)
         except ValueError as error:
             raise ConfigError(f"{self.group}: {error}") from error
-        except TypeError as error:
+        except (TypeError, SystemExit) as error:  # a user's own part may be anything that can be called: sys:exit
             if ":" not in self.name:
                 raise
-            raise ConfigError(f"{self.group}.name={self.name}: {error}") from error
+            raise ConfigError(f"{self.group}.name={self.name}: {error or 'it ends the program'}") from error
 
 
 def select(

@@ -31,6 +31,7 @@ from imgcls.signals import SWEEP_JOB
 OUTPUTS = Path("outputs")
 SUMMARY = "sweep.json"
 STDERR = 2  # the jobs' own results are progress here
+GRACE = 30.0  # seconds that a job has to save in, once it is told to stop
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Job:
     folder: Path
     code: int | None = None
     seconds: float = 0.0
+    is_running: bool = False
+    is_late: bool = False  # stopped because it took longer than job_timeout
 
     def result(self) -> dict[str, Any]:
         """Its report and its best validation accuracy, as far as it got."""
@@ -77,10 +80,19 @@ class Job:
         return [*self.plan.words, f"run_dir={self.folder}"]
 
     @property
+    def status(self) -> str:
+        """finished, failed, running or pending."""
+        if self.is_running:
+            return "running"
+        return "pending" if self.code is None else "failed" if self.code else "finished"
+
+    @property
     def state(self) -> str:
         """How it ended, where that was not well."""
         if self.code is None:
             return "not run"
+        if self.is_late and self.code:
+            return "stopped by job_timeout"
         if self.code < 0:
             known = {int(one): one.name for one in signal.Signals}
             return f"killed by {known.get(-self.code, f'signal {-self.code}')}"
@@ -164,17 +176,21 @@ def _passing_on(received: list[int], running: list[subprocess.Popen[bytes]]) -> 
             signal.signal(number, handler)
 
 
-def run(plans: Sequence[Plan], flags: Sequence[str], sweep_dir: str | None, *, is_quiet: bool) -> int:
-    """Run the jobs in order; returns the exit code of the whole sweep."""
+def run(
+    plans: Sequence[Plan], flags: Sequence[str], sweep_dir: str | None, timeout: float | None, *, is_quiet: bool
+) -> int:
+    """Run the jobs in order, each for so many seconds at most; returns the exit code of the whole sweep."""
     folder = make_folder(sweep_dir, plans)
     with contextlib.closing(RunFolder(folder)):  # another sweep may have been told the same folder
         more = "" if sweep_dir is not None else f" and sweep_dir={shlex.quote(str(folder))}"
-        return _run_all(folder, plans, flags, f"go on with: the same command{more}", is_quiet=is_quiet)
+        names = differing([plan.words for plan in plans])
+        jobs = [Job(plan, name, folder / str(i)) for i, (plan, name) in enumerate(zip(plans, names, strict=True))]
+        return _run_all(folder, jobs, flags, timeout, f"go on with: the same command{more}", is_quiet=is_quiet)
 
 
-def _run_all(folder: Path, plans: Sequence[Plan], flags: Sequence[str], advice: str, *, is_quiet: bool) -> int:
-    jobs = differing([plan.words for plan in plans])
-    todo = [Job(plan, differs, folder / str(i)) for i, (plan, differs) in enumerate(zip(plans, jobs, strict=True))]
+def _run_all(
+    folder: Path, todo: list[Job], flags: Sequence[str], timeout: float | None, advice: str, *, is_quiet: bool
+) -> int:
     print(f"sweep    {folder}, {len(todo)} job{'s' if len(todo) > 1 else ''}", file=sys.stderr)
     for job, before in zip(todo, _summary(folder), strict=False):
         job.code, job.seconds = before["exit_code"], before["seconds"]
@@ -191,16 +207,30 @@ def _run_all(folder: Path, plans: Sequence[Plan], flags: Sequence[str], advice: 
             if is_done:
                 job.code = 0
                 continue
-            _run(job, flags, received, running)
-            with contextlib.suppress(RunError):  # a full disk: the table still tells
-                checkpoints.write_whole(folder / SUMMARY, _as_json(todo))
+            job.is_running = True
+            _write(folder, todo)
+            _run(job, flags, timeout, received, running)
+            job.is_running = False
+            _write(folder, todo)
     _tell(todo, advice, is_quiet=is_quiet)
     if received:
         return 128 + received[0]
     return 1 if any(job.code != 0 for job in todo) else 0
 
 
-def _run(job: Job, flags: Sequence[str], received: list[int], running: list[subprocess.Popen[bytes]]) -> None:
+def _write(folder: Path, jobs: Sequence[Job]) -> None:
+    """sweep.json as it stands; a full disk does not stop the sweep, whose table still tells."""
+    with contextlib.suppress(RunError):
+        checkpoints.write_whole(folder / SUMMARY, _as_json(jobs))
+
+
+def _run(
+    job: Job,
+    flags: Sequence[str],
+    timeout: float | None,
+    received: list[int],
+    running: list[subprocess.Popen[bytes]],
+) -> None:
     """Run one job to its end, in a process group of its own: the terminal's Ctrl-C reaches it through us alone."""
     started = time.monotonic()
     command = [sys.executable, "-m", "imgcls", "train", *job.command(), *flags]
@@ -209,9 +239,22 @@ def _run(job: Job, flags: Sequence[str], received: list[int], running: list[subp
         running[:] = [subprocess.Popen(command, stdout=STDERR, env=env, process_group=0)]
     for number in received:  # while it was being started
         running[0].send_signal(number)
-    job.code = running[0].wait()
+    try:
+        job.code = running[0].wait(timeout)
+    except subprocess.TimeoutExpired:
+        job.code, job.is_late = _stopped(running[0]), True
     running.clear()
     job.seconds += time.monotonic() - started
+
+
+def _stopped(process: subprocess.Popen[bytes]) -> int:
+    """Tell the job to save and stop, and kill it if it does not; returns its exit code."""
+    process.terminate()
+    try:
+        return process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _as_json(jobs: Sequence[Job]) -> bytes:
@@ -219,6 +262,8 @@ def _as_json(jobs: Sequence[Job]) -> bytes:
         {
             "id": i,
             "overrides": job.plan.words,
+            "status": job.status,
+            "error": job.state or None if job.status == "failed" else None,
             "run_dir": str(job.folder),
             "exit_code": job.code,
             "seconds": round(job.seconds, 1),

@@ -45,7 +45,7 @@ __all__ = ["check", "resume", "train"]
 
 MAY_CHANGE = {  # in config.yaml between the parts of a run
     *("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every"),
-    *("run_dir", "resume", "sweep_dir"),
+    *("run_dir", "resume", "sweep_dir", "job_timeout"),
 }
 MISTAKES = 24  # in the picture of the most confident ones
 TILES = 32  # of the training batch in its picture
