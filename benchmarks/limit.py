@@ -118,16 +118,18 @@ def parts_epoch(run: Any) -> dict[str, float]:
     """Seconds of each part of an epoch, by a copy of the loop."""
     from imgcls import seeding
     from imgcls.loop import set_lr, update
+    from imgcls.models import is_random
 
     state, recipe, clock = run.state, run.recipe, time.perf_counter
     spent = dict.fromkeys(PARTS, 0.0)
-    batches, count = run.loader.epoch(state.epochs), len(run.loader)
+    batches, count, draws = run.loader.epoch(state.epochs), len(run.loader), is_random(state.module)
     for position in range(count):
         start = clock()
         images, labels = next(batches)
         fetched = clock()
         set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
-        seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
+        if draws:
+            seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
         size = run.loader.global_size(position)
         prepared = clock()
         total = update(state, run.forward, images, labels, size, recipe)

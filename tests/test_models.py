@@ -13,7 +13,7 @@ from torch import nn
 from imgcls.config import Component, option_node, select
 from imgcls.errors import ConfigError
 from imgcls.inference import MODEL_FACTS
-from imgcls.models import MODELS, automatic
+from imgcls.models import MODELS, automatic, is_random
 from imgcls.models.lenet import lenet
 
 
@@ -167,3 +167,17 @@ def test_the_resnets_begin_as_torchvisions() -> None:
 @pytest.mark.parametrize(("size", "name"), [((64, 64), "lenet"), ((64, 65), "resnet18"), ((8, 8), "lenet")])
 def test_auto_is_lenet_up_to_64_pixels(size: tuple[int, int], name: str) -> None:
     assert automatic(size) == name
+
+
+@pytest.mark.parametrize("name", ["linear", "mlp", "lenet", "convnet", "resnet18", "resnet50"])
+def test_what_needs_no_random_numbers_draws_none(name: str) -> None:
+    module = build(name, 1, (16, 16))
+    assert not is_random(module)
+    before = torch.default_generator.get_state()
+    logits_of(module, 1, (16, 16)).sum().backward()
+    assert torch.equal(torch.default_generator.get_state(), before)
+
+
+def test_what_may_draw_is_known_as_such() -> None:
+    assert is_random(build("mlp", 1, (4, 4), dropout=0.5))
+    assert is_random(nn.Sequential(nn.Linear(2, 2), type("Own", (nn.Linear,), {})(2, 2)))

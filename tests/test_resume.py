@@ -502,7 +502,7 @@ OWN_OPTIMIZER = """
 import torch
 
 class Counting(torch.optim.SGD):
-    \"\"\"Keeps a counter in its groups and a double-precision sum in its state, and uses both.\"\"\"
+    \"\"\"Keeps a counter in its groups and a double-precision sum in its state, uses both, and adds noise.\"\"\"
 
     def __init__(self, groups, lr=0.01):
         super().__init__(groups, lr=lr)
@@ -516,6 +516,7 @@ class Counting(torch.optim.SGD):
                 total = self.state[parameter].setdefault("total", torch.zeros_like(parameter, dtype=torch.float64))
                 total += parameter.grad
                 parameter.data -= (group["lr"] / group["count"] * total).float()
+                parameter.data += 1e-4 * torch.randn_like(parameter)
 """
 
 

@@ -17,6 +17,7 @@ from imgcls.checkpoint import State
 from imgcls.data.loaders import Loader
 from imgcls.logbook import Logbook
 from imgcls.losses import Loss
+from imgcls.models import is_random
 from imgcls.schedules import Schedule
 
 
@@ -61,6 +62,8 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
     forward: the state's module, as it is wrapped to compute.
     """
     forward.train()
+    # seeding takes as long as all else between two updates: only where something draws, as another's optimizer may
+    draws = is_random(state.module) or not type(state.optimizer).__module__.startswith("torch.optim.")
     while state.epochs < recipe.epochs and not watch.is_enough(state):
         done = state.step - state.epochs * len(loader)
         if done == 0:
@@ -68,7 +71,8 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
         images_done, started = 0, time.perf_counter()
         for position, (images, labels) in enumerate(loader.epoch(state.epochs, start=done), start=done):
             lr = set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
-            seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
+            if draws:
+                seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
             size = loader.global_size(position)
             total = update(state, forward, images, labels, size, recipe)
             state.step += 1

@@ -9,14 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from imgcls.models.convnet import convnet
 from imgcls.models.lenet import lenet
 from imgcls.models.mlp import linear, mlp
-from imgcls.models.resnet import RESNETS
+from imgcls.models.resnet import RESNETS, BasicBlock, Bottleneck, ResNet
 
 MODELS: dict[str, Callable[..., Any]] = {"linear": linear, "mlp": mlp, "lenet": lenet, "convnet": convnet, **RESNETS}
 
+DRAW_NOTHING = (
+    *(nn.Sequential, nn.Flatten, nn.Identity, nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
+    *(nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.ReLU, ResNet, BasicBlock, Bottleneck),
+)  # layers that need no random numbers to compute
+
 AUTO_SMALL = 64  # pixels: model=auto is lenet up to here, resnet18 above
+
+
+def is_random(module: nn.Module) -> bool:
+    """Whether a forward pass may draw random numbers: any layer that is not known to draw none, such as dropout."""
+    return any(type(one) not in DRAW_NOTHING for one in module.modules())
 
 
 def automatic(image_size: tuple[int, int]) -> str:
