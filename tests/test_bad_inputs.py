@@ -591,7 +591,7 @@ ODD: list[tuple[list[str], str]] = [
     (["dataset.root=/x"], "unknown key 'dataset.root'; dataset=digits has no keys of its own"),
     (["sweep_dir=x"], "sweep_dir: only a sweep has one; add --multirun"),
     (["job_timeout=5"], "job_timeout: only a sweep has jobs; add --multirun"),
-    (["-m", "seed=1,2", "job_timeout=0"], "job_timeout: must be above 0, got 0"),
+    (["-m", "seed=1,2", "job_timeout=0"], "job_timeout: must be above 0 and at most 1,000,000, got 0"),
     (["-m", "seed=1,2", "job_timeout=5s"], "job_timeout: expected a number, got '5s'"),
     (["-m", "seed=1,2", "job_timeout=5,6"], "job_timeout: one value for the whole sweep, got several"),
     *[([f"{key}=a/\x00"], f"{key}: a path cannot contain a NUL") for key in PATHS],

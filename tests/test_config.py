@@ -358,7 +358,6 @@ checkpoint_every: null
 run_dir: null
 resume: null
 sweep_dir: null
-job_timeout: null
 """  # a config.yaml of version 0.1.0
 
 

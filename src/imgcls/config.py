@@ -353,7 +353,8 @@ class Component:
         except (TypeError, SystemExit) as error:  # a user's own part may be anything that can be called: sys:exit
             if ":" not in self.name:
                 raise
-            raise ConfigError(f"{self.group}.name={self.name}: {error or 'it ends the program'}") from error
+            reason = "it ends the program" if isinstance(error, SystemExit) else error
+            raise ConfigError(f"{self.group}.name={self.name}: {reason}") from error
 
 
 def select(
