@@ -24,6 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from imgcls import lean
 from imgcls.errors import CheckpointError, RunError
 
 FORMAT = 1
@@ -47,8 +48,13 @@ TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }  # as the format calls them
-LARGEST_SIDE, MOST_THREADS = 4096, 256
+LARGEST_SIDE, MOST_THREADS = 4096, 1024
 LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
+KNOWN = ("torch.optim.", "imgcls.")  # modules of optimizers whose state is checked to the last slot
+NEVER_NEGATIVE = (
+    *("step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta", "exp_inf"),
+    *("row_var", "col_var", "variance"),
+)
 READ_AT_ONCE = 1 << 28  # bytes: what is larger is verified in parts before it is read
 MOST_CHANNELS, LARGEST_NUMBER = 64, 1e9  # in what a checkpoint says of its images
 MODEL, AVERAGE = "model.", "ema."  # before the names of the weights, and of their moving average
@@ -154,7 +160,9 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
     statistics: list[Any] = [shape.get(key) for key in ("mean", "std")] if isinstance(shape, dict) else []
     sound = {
         "step": _is_count(meta.get("step")),
-        "epochs_done": _is_count(meta.get("epochs_done")),
+        "epochs_done": _is_count(meta.get("epochs_done"))
+        and _is_count(meta.get("step"))
+        and meta["epochs_done"] <= meta["step"],
         "model": isinstance(meta.get("model"), dict) and isinstance(meta["model"].get("name"), str),
         "classes": isinstance(meta.get("classes"), list) and all(isinstance(name, str) for name in meta["classes"]),
         "preprocessing": all(_is_count(side) and 1 <= side <= LARGEST_SIDE for side in sides)
@@ -355,6 +363,7 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds numbers that are not finite")
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    is_known = type(state.optimizer).__module__.startswith(KNOWN)
     for index, parameter in enumerate(parameters):
         prefix = f"{names[id(parameter)]}."
         slots: dict[str, Any] = {
@@ -367,6 +376,8 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
             for name, value in numbers.items()
             if name.startswith(prefix) and "." not in name[len(prefix) :]
         }
+        if slots and is_known:
+            _check_slots(state.optimizer, parameter, slots, names[id(parameter)])
         if slots:
             packed["state"][index] = slots
     state.optimizer.load_state_dict(packed)
@@ -374,9 +385,37 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
         for slot, value in packed["state"].get(index, {}).items():
             if isinstance(value, Tensor) and state.optimizer.state[parameter][slot].dtype != value.dtype:
                 state.optimizer.state[parameter][slot] = value.to(state.optimizer.state[parameter][slot].device)
-    for i, group in enumerate(state.optimizer.param_groups):
+    for i, group in enumerate([] if is_known else state.optimizer.param_groups):  # known ones count nothing there
         prefix = f"{GROUP}{i}."
         group |= {name[len(prefix) :]: value for name, value in numbers.items() if name.startswith(prefix)}
+
+
+def _check_slots(optimizer: torch.optim.Optimizer, parameter: Tensor, slots: Mapping[str, Any], name: str) -> None:
+    """Raises ValueError unless these are the slots that the optimizer keeps for such a parameter.
+
+    What they are, a step on a small one of as many dimensions shows: kernels trust their sizes and types blindly.
+    """
+    group = next(one for one in optimizer.param_groups if any(other is parameter for other in one["params"]))
+    small = torch.zeros((2,) * parameter.ndim, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
+    small.grad = torch.zeros_like(small)
+    like = type(optimizer)([{**group, "params": [small]}])  # type: ignore[call-arg]
+    lean.step(like)
+    wanted = like.state[small]
+    if slots.keys() != wanted.keys():
+        raise ValueError(f"{name} with {', '.join(sorted(slots))}")
+    for slot, value in slots.items():
+        model = wanted[slot]
+        if not isinstance(model, Tensor) or not isinstance(value, Tensor):
+            fits = type(model) is type(value)
+        elif model.ndim != small.ndim:
+            fits = value.shape == model.shape
+        else:  # the parameter's own shape, or (Adafactor's rows and columns) one with sides of 1
+            sides = tuple(1 if one == 1 else side for one, side in zip(model.shape, parameter.shape, strict=True))
+            fits = tuple(value.shape) == sides
+        if not fits or (isinstance(value, Tensor) and value.dtype != model.dtype):
+            raise ValueError(f"{name}.{slot} of shape {tuple(getattr(value, 'shape', ()))}")
+        if slot in NEVER_NEGATIVE and bool((torch.as_tensor(value) < 0).any()):
+            raise ValueError(f"{name}.{slot} is negative")
 
 
 def _in_format_of(parameter: Tensor, stored: Tensor) -> Tensor:

@@ -58,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.getcwd()
     except FileNotFoundError:
         return _fail("the working folder no longer exists; cd to another", 2, is_debug)
-    if sys.stderr is None:  # closed: 2>&-
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    _fill_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -88,6 +87,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "another of the processes has ended; imgcls train resume=RUN goes on from the last save", 1, is_debug
             )
         return _fail(_unexpected(error), 1, is_debug)
+
+
+def _fill_streams() -> None:
+    """Where stdin, stdout or stderr is closed (2>&-), /dev/null takes its place: no later file may get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue
+            if os.open(os.devnull, os.O_RDWR) == number:  # the lowest that is free
+                setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _unexpected(error: Exception) -> str:

@@ -106,9 +106,13 @@ class Logbook:
             self.say(text)
         if self.board is not None:
             self.board.close()
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._drop_log()
+
+    def _drop_log(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            with contextlib.suppress(OSError):  # what could not be written cannot be written now
+                log.close()
 
     # --- text ---
 
@@ -131,13 +135,23 @@ class Logbook:
             self._held.append(text)
             return
         if self._log is not None:
-            self._log.write(text + "\n")
-            self._log.flush()
+            try:
+                self._log.write(text + "\n")
+                self._log.flush()
+            except OSError as error:  # a full disk, say: what must be saved will say so
+                self._drop_log()
+                self.warn(f"train.log cannot be written ({error.strerror}); going on without it")
         if stream is not None:
             if self._live is not None:
                 self._live.clear()
-            with contextlib.suppress(OSError) if stream is sys.stderr else contextlib.nullcontext():
-                print(text, file=stream, flush=True)  # nobody may be reading the progress any more
+            try:
+                print(text, file=stream, flush=True)
+            except BrokenPipeError:
+                if stream is not sys.stderr:
+                    raise
+            except OSError as error:
+                if stream is not sys.stderr:  # nobody may be reading the progress any more
+                    raise RunError(f"cannot write the result to stdout: {error.strerror}") from error
 
     # --- numbers ---
 

@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imgcls import metrics, rundir
+from imgcls.checkpoint import write_whole
 from imgcls.config import PredictConfig
 from imgcls.data.imagefolder import Scan, is_image_name, printable
 from imgcls.data.loaders import Resident, evaluation_batch
@@ -308,7 +309,9 @@ def _cell(text: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():  # a pipe, a device
+            path.write_text(text, encoding="utf-8")
+        else:
+            write_whole(Path(os.path.realpath(path)), text.encode("utf-8", "surrogatepass"))
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error

@@ -230,5 +230,10 @@ def last_checkpoint(folder: Path) -> tuple[checkpoint.Checkpoint | None, list[st
                 warnings.append(str(error))
     if not found and warnings:
         raise CheckpointError(warnings[0])
+    if not found and (folder / "report.json").is_file():
+        raise CheckpointError(
+            f"{folder / 'checkpoints' / checkpoint.LAST} is missing, so this finished run cannot be gone on with; "
+            "evaluate and predict use its best"
+        )
     newest = max(found, key=lambda one: int(one.meta["step"]), default=None)
     return newest, [f"{warning}; going on from {newest.path.name}" for warning in warnings] if newest else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -147,6 +148,11 @@ def _resume(
             for warning in warnings:
                 log.warn(warning)
             report, done, best = _finished_report(folder), meta["epochs_done"], _best(meta)
+            if best is not None and (lost := _lost_best(folder)):
+                if done >= config.epochs:
+                    raise CheckpointError(f"{lost}; more epochs would bring another best: add epochs={done + 1}")
+                log.warn(f"{lost}; the best of the epochs from here on counts")
+                best = None
             is_through, is_early = done >= config.epochs, is_exhausted(best, done, config.patience)
             if report is not None and (is_through or is_early):
                 more = "; patience stopped it early" if is_early else f"; epochs={2 * done} would go on"
@@ -203,9 +209,21 @@ def _best(meta: dict[str, Any]) -> Best | None:
     try:
         # version 0.1.0 did not keep the epoch
         (first, second, third), epoch = stored if len(stored) == 2 else (stored, meta["epochs_done"])
-        return (float(first), float(second), int(third)), int(epoch)
-    except (TypeError, ValueError) as error:
+        best = (float(first), float(second), int(third)), int(epoch)
+        if not (math.isfinite(best[0][0]) and math.isfinite(best[0][1]) and 0 <= best[1] <= meta["epochs_done"]):
+            raise ValueError(f"{stored}")
+        return best
+    except (TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"the checkpoint's best epoch is not described as imgcls does it ({error})") from error
+
+
+def _lost_best(folder: Path) -> str:
+    """Why the best checkpoint cannot be used, if so."""
+    try:
+        checkpoints.read(folder / "checkpoints" / checkpoints.BEST)
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def _finished_report(folder: Path) -> Report | None:
