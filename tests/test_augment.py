@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from imgcls.data.augment import crop, mirror, none, standard
+from imgcls.cli import main
+from imgcls.confdir import option_node
+from imgcls.config import select
+from imgcls.data.augment import AUGMENTS, Augment, Mix, crop, mirror, none
 from imgcls.data.digits import digits
 
 
@@ -18,6 +25,17 @@ def batch(count: int, height: int, width: int, channels: int) -> Tensor:
 
 def draws(count: int, columns: int) -> Tensor:
     return torch.rand(count, columns, generator=torch.Generator().manual_seed(1))
+
+
+def chosen(name: str, image_size: tuple[int, int], can_mirror: bool, **knobs: object) -> Augment:
+    """The augmentation as the command line builds it from conf/augment/NAME.yaml."""
+    component = select(AUGMENTS, option_node("augment", name) | knobs, "augment")
+    augment: Augment = component(image_size, can_mirror)
+    return augment
+
+
+def standard(image_size: tuple[int, int], can_mirror: bool, **knobs: object) -> Augment:
+    return chosen("standard", image_size, can_mirror, **knobs)
 
 
 def slow_crop(images: Tensor, numbers: Tensor, padding: int) -> Tensor:
@@ -127,3 +145,74 @@ def test_none_draws_nothing_and_changes_nothing() -> None:
     augment, images = none((8, 8), True), batch(2, 8, 8, 1)
     assert augment.draws == 0
     assert augment(images, draws(2, 0)) is images
+
+
+# --- the options and their knobs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (9, 40, 3), (2, 2, 1)])
+def test_every_option_gives_images_and_goes_with_the_sample(name: str, shape: tuple[int, int, int]) -> None:
+    augment = chosen(name, shape[:2], True)
+    images, numbers = batch(40, *shape), draws(40, augment.draws)
+    whole = augment(images.clone(), numbers)
+    assert (whole.shape, whole.dtype) == (images.shape, torch.uint8)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(2))
+    parts = [augment(images[rows], numbers[rows]) for rows in order.split([3, 1, 29, 7])]
+    assert torch.equal(torch.cat(parts), whole[order])
+
+
+KNOBS = {
+    "degrees": 20.0, "shift": 0.2, "scale": 0.3, "brightness": 0.5, "contrast": 0.5, "saturation": 0.5,
+    "policy": "trivialaugment", "erasing": 0.9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_every_knob_changes_images(knob: str) -> None:
+    plain = standard((32, 32), False, padding=0)
+    assert plain.words == "none"
+    augment = standard((32, 32), False, padding=0, **{knob: KNOBS[knob]})
+    assert augment.words != "none"
+    images = batch(30, 32, 32, 3)
+    numbers = draws(30, augment.draws)
+    assert int((augment(images.clone(), numbers) != images).flatten(1).any(1).sum()) > 15
+    assert torch.equal(augment(images.clone(), numbers), augment(images.clone(), numbers))
+
+
+def test_the_standard_draws_what_it_always_drew() -> None:
+    assert standard((32, 32), True).draws == 3
+    assert chosen("strong", (32, 32), True).words == "crop 4 px + flip + randaugment 2 x 9 + erasing"
+
+
+# --- mixing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.8, 1.0)])
+def test_mixed_images_have_the_labels_of_their_parts(mixup: float, cutmix: float) -> None:
+    """Image i holds the number i of classes everywhere, so its mean tells what it is made of."""
+    mix = Mix(mixup, cutmix, 6)
+    labels = torch.arange(6)
+    images = (
+        F.one_hot(labels, 6)
+        .float()[:, :, None, None]
+        .expand(6, 6, 16, 16)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    kinds = set()
+    for seed in range(30):
+        mixed, shares = mix(images, labels, np.random.default_rng(seed))
+        assert torch.allclose(mixed.mean((2, 3)), shares, atol=1e-5)
+        assert torch.allclose(shares.sum(1), torch.ones(6))
+        kinds.add(bool(((mixed == 0) | (mixed == 1)).all()))
+    assert kinds == ({False, True} if mixup and cutmix else {cutmix > 0})
+
+
+@pytest.mark.parametrize(
+    "words", [["augment.mixup=0.4"], ["augment.cutmix=1.0"], ["loader=stream", "augment.mixup=0.4"]]
+)
+def test_a_run_with_mixed_images_learns(words: list[str]) -> None:
+    words = ["model=mlp", "augment=standard", *words, "dataset.limit=400", "epochs=2", "threads=1"]
+    assert main(["train", *words, "run_dir=a"]) == 0
+    a = json.loads(Path("a/metrics.jsonl").read_text().splitlines()[-1])
+    assert a["train_loss"] > a["val_loss"]  # its targets are spread over two classes

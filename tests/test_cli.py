@@ -19,7 +19,8 @@ from imgcls import cli, evaluate, predict, train
 from imgcls.argv import sort_out
 from imgcls.cli import main
 from imgcls.compose import Composer, read_all
-from imgcls.config import GROUPS, EvaluateConfig, PredictConfig, TrainConfig, conf_dir, options, parse
+from imgcls.confdir import conf_dir, option_node, options
+from imgcls.config import GROUPS, EvaluateConfig, PredictConfig, TrainConfig, parse
 from imgcls.errors import ConfigError, RunError
 from imgcls.stored import FIRST_KEYS, completed
 from tests.conftest import SMALL
@@ -91,7 +92,7 @@ def test_help_of_train_lists_every_option_and_every_key(capsys: Capture) -> None
     out = capsys.readouterr().out
     for group in GROUPS:
         start = out.index(f"  {group:<10} ")
-        listed = out[start : start + 300].replace("*", "").replace("\n", " ").replace(",", " ").split()
+        listed = out[start : start + 2500].replace("*", "").replace("\n", " ").replace(",", " ").split()
         assert set(options(group)) <= set(listed)
     table = yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8"))
     for key, value in table.items():
@@ -135,9 +136,10 @@ def test_help_lists_each_experiment_with_what_its_header_says(capsys: Capture) -
     Path("own/experiment/mute.yaml").write_text("# @package _global_\nseed: 3\n")
     assert main(["train", "--config-dir=own", "--help"]) == 0
     out = capsys.readouterr().out
-    assert "  experiment deep/mine, mnist_99, mute\n" in out
+    assert "  experiment cifar100, cifar10_resnet, deep/mine, " in out
+    assert ", mnist_99, mute, " in out.replace("\n             ", " ")
     assert "\nexperiments (experiment=NAME: options and keys at once; words beside it win)\n" in out
-    assert "\n  deep/mine               Quick and rough.\n  mnist_99                MNIST to 99 %" in out
+    assert "\n  deep/mine               Quick and rough.\n  fashion_mnist           Fashion-MNIST with" in out
     assert "\n  mute\n" in out
     assert "more" not in out.partition("keys (")[0]
 
@@ -149,7 +151,7 @@ def test_help_of_an_experiment_shows_its_values_and_the_keys_of_its_options(caps
     out = capsys.readouterr().out
     for needle in ("epochs                  1 ", "model.hidden            [7] ", "dataset.limit           200 "):
         assert f"\n  {needle}" in out
-    assert main(["train", "--config-dir=own", "experiment=mine", "model=lenet", "--help"]) == 0
+    assert main(["train", "--config-dir=own", "experiment=mine", "model=linear", "--help"]) == 0
     assert "model.hidden" not in capsys.readouterr().out
 
 
@@ -209,7 +211,8 @@ def test_the_printed_configuration_is_the_one_that_would_run(capsys: Capture) ->
     expected = composed(*words)
     expected["dataset"]["root"] = str(Path.cwd() / "ph otos")
     assert table == expected
-    assert parse(TrainConfig, table).model == {"num_classes": None, "name": "mlp", "hidden": [7], "dropout": 0.0}
+    own = option_node("model", "mlp") | option_node("", "train")["model"] | {"hidden": [7]}
+    assert parse(TrainConfig, table).model == own
     assert list(Path.cwd().iterdir()) == []
 
 
@@ -360,10 +363,10 @@ def test_words_win_over_the_experiment_wherever_they_stand() -> None:
 def test_a_typed_group_wins_and_what_the_experiment_says_of_the_other_option_can_be_left_out(capsys: Capture) -> None:
     assert main(["train", "--config-dir=own", "experiment=mine", "model=linear", "--cfg=job"]) == 2
     err = capsys.readouterr().err
-    assert "own/experiment/mine.yaml: unknown key 'model.hidden'; model=linear has model.num_classes; " in err
+    assert "own/experiment/mine.yaml: unknown key 'model.hidden'; model=linear has model.num_classes, " in err
     assert err.endswith("; ~model.hidden leaves it out\n")
     table = composed("experiment=mine", "model=linear", "~model.hidden", config_dir="own")
-    assert table["model"] == {"num_classes": None, "name": "linear"}
+    assert table["model"] == option_node("", "train")["model"] | {"name": "linear"}
     assert composed("experiment=mnist_99", "model=mlp")["model"] == composed("model=mlp")["model"]
 
 
@@ -480,7 +483,8 @@ def _own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("_own")
 def test_a_model_of_ones_own_is_checked_against_its_signature(capsys: Capture, trained: list[TrainConfig]) -> None:
     assert main(["train", "model.name=cli_parts:Net", "model.width=6", "model.num_classes=10"]) == 0
-    assert trained[0].model == {"name": "cli_parts:Net", "num_classes": 10, "width": 6}
+    own = option_node("", "train")["model"] | {"name": "cli_parts:Net", "num_classes": 10, "width": 6}
+    assert trained[0].model == own
     for word, needle in {
         "model.widht=6": "unknown key 'model.widht'; did you mean 'model.width' (now 4)?",
         "model.channels=6": "unknown key 'model.channels'",
@@ -617,7 +621,10 @@ def test_resume_refuses_what_changes_the_result(word: str, own_run: str, capsys:
     key, _, value = word.partition("=")
     assert err.startswith(f"imgcls: error: {key} is ")
     assert value in err
-    assert "only epochs, device, workers, threads, loader, dataset.root, checkpoint_every may be given" in err
+    assert (
+        "only epochs, device, workers, threads, loader, dataset.root, dataset.images, checkpoint_every may be given"
+        in err
+    )
     assert err.count("\n") == 1
 
 

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from imgcls import experiment
+from imgcls.attacks import ATTACKS
+from imgcls.confdir import conf_dir, option_node, options
 from imgcls.config import (
     GROUPS,
     Component,
@@ -22,11 +24,8 @@ from imgcls.config import (
     PredictConfig,
     TrainConfig,
     closest,
-    conf_dir,
     convert,
     every_of,
-    option_node,
-    options,
     parse,
     reject_forbidden,
     select,
@@ -40,9 +39,10 @@ from imgcls.inference import MODEL_FACTS
 from imgcls.knobs import Count, Fraction, LearningRate, Range, Seed
 from imgcls.losses import LOSSES
 from imgcls.models import MODELS
+from imgcls.models.finetune import ModelOptions
 from imgcls.optim import OPTIMIZERS
 from imgcls.schedules import SCHEDULERS
-from imgcls.stored import FIRST_KEYS, completed, completed_dataset
+from imgcls.stored import FIRST_KEYS, completed, completed_node
 from imgcls.yamlcheck import read_yaml
 
 TABLES: dict[str, dict[str, Callable[..., Any]]] = {
@@ -52,6 +52,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "scheduler": SCHEDULERS,
     "loss": LOSSES,
     "augment": AUGMENTS,
+    "attack": ATTACKS,
 }
 CHOSEN_LATER = {"model": "auto", "augment": "default"}  # what the data decides
 FACTS = {"model": MODEL_FACTS}
@@ -131,7 +132,7 @@ def test_every_command_has_a_default_for_each_field_and_no_other(command: str, c
     assert chosen <= set(GROUPS)
     if command == "train":
         assert set(table["dataset"]) == set(SplitOptions.__dataclass_fields__)
-        assert set(table["model"]) == {"num_classes"}
+        assert set(table["model"]) == set(ModelOptions.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("cls", [TrainConfig, EvaluateConfig, PredictConfig, SplitOptions])
@@ -366,7 +367,10 @@ def test_a_configuration_of_the_first_version_gets_the_keys_that_came_later() ->
     assert set(table) == FIRST_KEYS
     whole = completed(table)
     assert set(whole) == set(TrainConfig.__dataclass_fields__)
-    assert {key: whole[key] for key in table} == table
+    for key, value in table.items():
+        assert whole[key] == ({**whole[key], **value} if isinstance(value, dict) else value)
+    assert whole["attack"] == {"name": "none"}
+    assert (whole["model"]["pretrained"], whole["dataset"]["classes"]) == (False, None)
     assert (whole["experiment"], whole["compile"]) == (None, option_node("", "train")["compile"])
     parse(TrainConfig, whole)
 
@@ -374,9 +378,9 @@ def test_a_configuration_of_the_first_version_gets_the_keys_that_came_later() ->
 def test_what_is_stored_is_not_completed_over() -> None:
     newer = {"experiment": "mnist_99", "compile": "auto", "ema": 0.5}
     given = yaml.safe_load(FIRST) | newer
-    assert completed(given) | given == completed(given)
+    assert {key: completed(given)[key] for key in newer} == newer
     of_old = {"name": "imagefolder", "root": "photos"}
-    assert completed_dataset(of_old | {"verify": True}) == of_old | {
+    assert completed_node("dataset", of_old | {"verify": True}, with_keys=False) == of_old | {
         "follow_links": True,
         "verify": True,
         "on_error": "error",

@@ -262,7 +262,14 @@ def test_a_root_that_is_no_folder_is_named() -> None:
 # --- size and channels -----------------------------------------------------------------------------------------------
 
 OPTIONS = SplitOptions(
-    image_size=None, channels=None, val_fraction=0.1, test_fraction=0.2, split_seed=0, limit=None, test_limit=None
+    image_size=None,
+    channels=None,
+    val_fraction=0.1,
+    test_fraction=0.2,
+    split_seed=0,
+    classes=None,
+    limit=None,
+    test_limit=None,
 )
 
 

@@ -19,20 +19,23 @@ LEAVES = {
     "schedules",
     "yamlcheck",
     "lean",
+    "torchvision_names",
+    "attacks",
+    "muon",
     "models",
     "data",
     "signals",
     "wire",
 }
-PARTS = {"config", "optim", "runtime", "checkpoint", "logbook", "rundir", "stored"}
+PARTS = {"config", "confdir", "optim", "runtime", "checkpoint", "logbook", "rundir", "stored"}
 STAGES = {"assembly", "prepare", "inference", "loop", "keeper", "header"}  # what several commands are made of
-COMMANDS = {"train", "evaluate", "predict"}
+COMMANDS = {"train", "evaluate", "predict", "examine"}
 SHELL = {"cli", "argv", "compose", "experiment", "help", "sweep", "__main__", "__init__"}
 ASIDE = {"report", "studio"}
 
 MAY = {
     "leaves": LEAVES,
-    "parts": LEAVES | {"config", "checkpoint"},  # rundir finds checkpoints
+    "parts": LEAVES | {"config", "confdir", "checkpoint"},  # rundir finds checkpoints
     "stages": LEAVES | PARTS | STAGES,
     "commands": LEAVES | PARTS | STAGES | ASIDE | {"evaluate"},  # train tests with what evaluate computes with
     "shell": LEAVES | PARTS | STAGES | COMMANDS | SHELL | ASIDE,

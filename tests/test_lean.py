@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from imgcls import lean
-from imgcls.config import option_node, select
+from imgcls.confdir import option_node
+from imgcls.config import select
 from imgcls.optim import OPTIMIZERS, parameter_groups
 
 

@@ -19,6 +19,7 @@ from imgcls.data.loaders import (
     Loader,
     Resident,
     Streamed,
+    balanced,
     decode_all,
     draw_table,
     fits,
@@ -75,6 +76,49 @@ def test_draws_are_keyed_by_the_sample() -> None:
     assert not torch.equal(table, draw_table(40, 3, seed=1, epoch=5))
     assert float(table.min()) >= 0
     assert float(table.max()) < 1
+
+
+@pytest.mark.parametrize("count", [10, 99, 100, 1000])
+def test_balanced_rows_show_each_class_as_often(count: int) -> None:
+    labels = np.random.default_rng(0).choice(4, size=count, p=[0.7, 0.2, 0.08, 0.02])
+    present = len(np.unique(labels))
+    epochs = [balanced(labels, seed=3, epoch=epoch) for epoch in range(4)]
+    for rows in epochs:
+        assert len(rows) == count
+        sizes = np.bincount(labels[rows], minlength=4)
+        assert sorted(sizes[sizes > 0]) == sorted(map(len, np.array_split(np.empty(count), present)))
+        own, times = np.unique(rows, return_counts=True)
+        for name in np.unique(labels):  # none of a class a third time before all have come twice
+            mine = times[labels[own] == name]
+            assert mine.max() - mine.min() <= 1
+    assert np.array_equal(epochs[1], balanced(labels, seed=3, epoch=1))
+    if count == 1000:
+        assert not np.array_equal(np.sort(epochs[0]), np.sort(epochs[1]))  # another part of the large classes
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_balanced_loader_repeats_small_classes_with_other_numbers(resident: bool) -> None:
+    labels = np.array([0] * 30 + [1] * 2)
+    pixels = np.arange(32, dtype=np.uint8)[:, None, None, None].repeat(6, 1).repeat(5, 2).repeat(3, 3)
+    images = Images(labels, pixels=pixels)
+    seen: list[list[float]] = []
+
+    def note(batch: Tensor, draws: Tensor) -> Tensor:
+        seen.extend(zip(batch[:, 0, 0, 0].tolist(), draws[:, 0].tolist(), strict=True))
+        return batch
+
+    fetcher = make_fetcher(images, SHAPE, CPU, is_resident=resident, workers=0, threads=1)
+    loader = Loader(
+        fetcher, labels, Augment(1, "", note), lambda one: one, batch_size=8, seed=1, device=CPU, is_balanced=True
+    )
+    batches = list(loader.epoch(0))
+    found = torch.cat([labels for _, labels in batches])
+    assert torch.bincount(found).tolist() == [16, 16]
+    rows = torch.cat([images[:, 0, 0, 0] for images, _ in batches])
+    assert torch.equal((rows >= 30).long(), found)
+    assert len({number for _, number in seen}) == 32  # though only 18 images
+    later = list(loader.epoch(0, start=2))
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(batches[2:], later, strict=True))
 
 
 # --- two loaders -----------------------------------------------------------------------------------------------------

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from imgcls import seeding
-from imgcls.config import option_node, select
-from imgcls.losses import cross_entropy
+from imgcls.assembly import class_weights
+from imgcls.confdir import option_node
+from imgcls.config import select
+from imgcls.errors import ConfigError
+from imgcls.losses import LOSSES, cross_entropy, weighted
 from imgcls.models.resnet import RESNETS
+from imgcls.muon import Muon, orthogonal
 from imgcls.optim import OPTIMIZERS, parameter_groups
 
 
@@ -76,6 +83,105 @@ def test_the_loss_is_one_number_for_each_image() -> None:
     assert plain.tolist() == pytest.approx([math.log(1 + math.exp(-2)), math.log(2)])
     smooth = cross_entropy(label_smoothing=0.2)(logits, labels)
     assert smooth.tolist() == pytest.approx([float(plain[0]) + 0.1 * 2, math.log(2)])
+
+
+KNOBS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {"label_smoothing": 0.0},
+    "nll": {},
+    "binary_cross_entropy": {"label_smoothing": 0.0},
+    "focal": {"gamma": 2.0},
+    "mse": {},
+}
+LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.0, 0.3], [0.0, 3.0, 0.0]])
+LABELS = torch.tensor([0, 2, 0])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_labels_are_one_hot_shares_to_every_loss(name: str) -> None:
+    loss = LOSSES[name](**KNOBS[name])
+    values = loss(LOGITS, LABELS)
+    assert values.shape == (3,)
+    assert torch.allclose(values, loss(LOGITS, F.one_hot(LABELS, 3).float()))
+    half = loss(LOGITS, torch.full((3, 3), 1 / 3))
+    assert torch.isfinite(half).all()
+    right = LOGITS + 5 * F.one_hot(LABELS, 3)
+    assert bool((loss(right, LABELS) < values).all())
+
+
+def test_the_losses_are_those_of_the_books() -> None:
+    p = LOGITS.softmax(1)[torch.arange(3), LABELS]
+    one_hot = F.one_hot(LABELS, 3).float()
+    expected = {
+        "cross_entropy": -p.log(),
+        "nll": F.nll_loss(LOGITS.log_softmax(1), LABELS, reduction="none"),
+        "binary_cross_entropy": F.binary_cross_entropy(LOGITS.sigmoid(), one_hot, reduction="none").sum(1),
+        "focal": -((1 - p) ** 2) * p.log(),
+        "mse": F.mse_loss(LOGITS.softmax(1), one_hot, reduction="none").sum(1),
+    }
+    for name, values in expected.items():
+        assert torch.allclose(LOSSES[name](**KNOBS[name])(LOGITS, LABELS), values, atol=1e-6), name
+    assert torch.allclose(LOSSES["nll"]()(LOGITS.log_softmax(1), LABELS), expected["nll"])  # of log-probabilities too
+    focal = LOSSES["focal"](gamma=0.0)
+    assert torch.allclose(focal(LOGITS, LABELS), expected["cross_entropy"])
+    smooth = LOSSES["binary_cross_entropy"](label_smoothing=0.3)(LOGITS, LABELS)
+    shares = one_hot * 0.7 + 0.1
+    assert torch.allclose(smooth, F.binary_cross_entropy_with_logits(LOGITS, shares, reduction="none").sum(1))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("size", [0.0, 30.0, 1e4])
+def test_every_gradient_is_finite(name: str, size: float) -> None:
+    logits = (torch.tensor([[1.0, -1.0], [-1.0, 1.0]]) * size).requires_grad_()
+    LOSSES[name](**KNOBS[name])(logits, torch.tensor([0, 0])).sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_weights_of_classes_multiply_the_loss() -> None:
+    weights = torch.tensor([1.0, 2.0, 4.0])
+    loss = LOSSES["cross_entropy"](label_smoothing=0.0)
+    assert torch.equal(weighted(loss, weights)(LOGITS, LABELS), loss(LOGITS, LABELS) * torch.tensor([1.0, 4.0, 1.0]))
+    shares = torch.tensor([[0.5, 0.5, 0.0]] * 3)
+    assert torch.allclose(weighted(loss, weights)(LOGITS, shares), loss(LOGITS, shares) * 1.5)
+
+
+def test_automatic_weights_make_the_classes_equal() -> None:
+    labels = np.array([0] * 90 + [1] * 9 + [3])
+    weights = class_weights("auto", ("a", "b", "c", "d"), labels)
+    assert weights is not None
+    sums = [weights[i] * (labels == i).sum() for i in (0, 1, 3)]
+    assert sums == pytest.approx([100 / 3] * 3)
+    assert class_weights({"b": 3, "a": 0.5}, ("a", "b", "c"), labels) == [0.5, 3.0, 1.0]
+    assert class_weights(None, ("a",), labels) is None
+    with pytest.raises(
+        ConfigError, match=r"class_weights: unknown class 'cats'; did you mean 'cat'\? \(classes: cat, d"
+    ):
+        class_weights({"cats": 3}, ("cat", "dog"), labels)
+
+
+def test_muon_orthogonalises_the_inner_weights_and_leaves_the_rest_to_adamw() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 8), nn.Linear(8, 3))
+    optimizer = build("muon", module, lr=0.1, weight_decay=0.0, adamw_lr=0.01)
+    assert isinstance(optimizer, Muon)
+    before = {key: value.detach().clone() for key, value in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    slots = {key: set(optimizer.state[value]) for key, value in module.named_parameters()}
+    assert [key for key, names in slots.items() if names == {"momentum_buffer", "step"}] == ["0.weight", "3.weight"]
+    assert slots["4.weight"] == slots["1.bias"] == {"step", "exp_avg", "exp_avg_sq"}
+    change = (before["3.weight"].detach() - module[3].weight.detach()) / 0.1
+    values = torch.linalg.svdvals(change)
+    assert 0.5 < float(values.min()) <= float(values.max()) < 1.5
+    assert torch.allclose((before["4.weight"] - module[4].weight.detach()).abs(), torch.tensor(0.01), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 50), (50, 3), (1, 7)])
+def test_orthogonal(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonal(matrix * 1e-4))
+    assert 0.5 < float(values.min()) <= float(values.max()) < 1.5
+    assert orthogonal(torch.zeros(shape)).abs().max() == 0
 
 
 def test_streams_differ_by_every_part_of_their_key() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imgcls.cli import main
-from imgcls.config import options
+from imgcls.confdir import options
 from tests.conftest import SMALL
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

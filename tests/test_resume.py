@@ -103,6 +103,18 @@ CASES = {
     "best by loss": ("monitor=val_loss",),
     "early stopping": ("patience=1", "optimizer.lr=1e-9", "scheduler=constant"),
     "streamed": ("loader=stream", "workers=0"),
+    **{name: (f"optimizer={name}",) for name in ("adadelta", "adamax", "nadam", "radam", "adafactor", "muon")},
+    "batch norm and muon": ("optimizer=muon", "model=lenet", "model.batch_norm=true", "model.dropout=0.2"),
+    "strong augmentation": ("augment=strong", "augment.mixup=0.4", "augment.cutmix=1.0", "augment.brightness=0.2"),
+    "balanced": ("sampler=balanced", "augment=trivialaugment"),
+    "class weights": ("class_weights={3:2.0,1:0.5}", "loss=focal"),
+    "attacked": ("attack=pgd", "attack.steps=2", "attack.norm=l2"),
+    "frozen, slower below": (
+        "model=lenet",
+        "model.freeze=[features.conv1]",
+        "layer_decay=0.5",
+        "model.activation=tanh",
+    ),
 }
 
 

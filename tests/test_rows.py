@@ -38,7 +38,8 @@ ELSEWHERE = {  # row: file:test
     67: "data_cifar:test_links_special_files_and_bombs_in_an_archive_are_refused",
     68: "data_idx:test_a_damaged_file_is_named_with_what_was_expected_and_found "
     "data_cifar:test_a_batch_that_does_not_fit_is_named_with_what_was_expected",
-    69: "rows:test_row_69_a_table_of_labels_is_no_folder",
+    69: "rows:test_row_69_a_label_that_no_training_image_has "
+    "data_imagelist:test_what_cannot_be_used_is_named_with_its_line",
     70: "resume:test_a_data_set_that_has_changed_is_refused",
     71: "data_pool:test_a_process_that_dies_is_an_error_of_one_line",
     72: "checkpoint:test_missing_folder_and_unreadable_are_one_line",
@@ -106,12 +107,12 @@ def line(capsys: Capture) -> str:
     return only
 
 
-def test_row_69_a_table_of_labels_is_no_folder(capsys: Capture) -> None:
-    Path("labels.csv").write_text("path,label\na.png,cat\n")
+def test_row_69_a_label_that_no_training_image_has(capsys: Capture) -> None:
+    for name in "ab":
+        Image.new("L", (8, 8)).save(f"{name}.png")
+    Path("labels.csv").write_text("path,label,split\na.png,cat,train\nb.png,dog,test\n")
     assert main(["train", "dataset=./labels.csv"]) == 3
-    said = line(capsys)
-    assert "not a folder: " in said
-    assert "labels.csv" in said
+    assert "labels.csv, line 3: the class 'dog' is not in the train part" in line(capsys)
 
 
 def test_row_84b_other_classes_are_both_listed(capsys: Capture) -> None:

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from imgcls.config import option_node, select
+from imgcls.confdir import option_node
+from imgcls.config import select
 from imgcls.errors import ConfigError
 from imgcls.schedules import SCHEDULERS, constant, cosine, onecycle, step
 

@@ -13,7 +13,8 @@ from imgcls.data.splits import SplitOptions, Splits, split, stratified
 from imgcls.errors import DataError
 
 DEFAULTS: dict[str, Any] = {
-    "image_size": None, "channels": None, "val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0, "limit": None,
+    "image_size": None, "channels": None, "val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0, "classes": None,
+    "limit": None,
     "test_limit": None,
 }  # fmt: skip
 

@@ -73,7 +73,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (["seed=range(0,5,2)"], ["seed=0", "seed=2", "seed=4"]),
         (["seed=sort(3,1)"], ["seed=1", "seed=3"]),
         (["model=glob(l*)"], ["model=lenet", "model=linear"]),
-        (["model=glob([l*,m*],exclude=le*)"], ["model=linear", "model=mlp"]),
+        (["model=glob([l*,mlp*],exclude=le*)"], ["model=linear", "model=mlp"]),
         (["model.hidden=[1,2],[3]"], ["model.hidden=[1,2]", "model.hidden=[3]"]),
         (["optimizer.lr=1e-3,0.10"], ["optimizer.lr=0.001", "optimizer.lr=0.1"]),
         (["device='cpu'"], ["device='cpu'"]),
@@ -93,7 +93,7 @@ def test_the_jobs_are_every_combination(words: list[str], jobs: list[str]) -> No
 def test_a_glob_finds_ones_own_options() -> None:
     Path("own/model").mkdir(parents=True)
     Path("own/model/my_net.yaml").write_text("name: lenet\n")
-    assert expanded("model=glob(m*)", config_dir="own") == ["model=mlp", "model=my_net"]
+    assert expanded("model=glob([mlp,my_*])", config_dir="own") == ["model=mlp", "model=my_net"]
 
 
 def test_a_sweep_has_a_limit() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from imgcls.errors import ConfigError
 
-COMMANDS = ("train", "evaluate", "predict")
+COMMANDS = ("train", "evaluate", "predict", "data")
 VALUE_FLAGS = {
     "--cfg": "cfg",
     "-c": "cfg",
@@ -44,6 +44,7 @@ UNSUPPORTED = (
     "--shell-completion",
     "-sc",
 )
+TABLES = (".csv", ".tsv")
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -157,3 +158,15 @@ def check_path(key: str, path: str) -> None:
     """Raises ConfigError for what no file can be called."""
     if "\0" in path:
         raise ConfigError(f"{key}: a path cannot contain a NUL character")
+
+
+def is_table(path: str) -> bool:
+    """Whether the path names a list of images rather than a folder of them."""
+    return path.lower().endswith(TABLES) and not os.path.isdir(os.path.expanduser(path))
+
+
+def make_absolute(dataset: Any) -> None:
+    """The user's folders as absolute paths: the run may be resumed or evaluated from another folder."""
+    for key in ("root", "images"):
+        if isinstance(dataset, dict) and isinstance(dataset.get(key), str):
+            dataset[key] = os.path.abspath(os.path.expanduser(dataset[key]))

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from imgcls import lean, rundir, seeding
+from imgcls.attacks import ATTACKS, Attack
 from imgcls.checkpoint import State
-from imgcls.config import Component, Node, TrainConfig, convert, select
+from imgcls.confdir import Node
+from imgcls.config import Component, TrainConfig, did_you_mean, parse, select, weights_of
 from imgcls.data.augment import AUGMENTS, Augment
 from imgcls.data.loaders import Loader
 from imgcls.errors import ConfigError
-from imgcls.header import say_data, say_device, say_model, say_speed
+from imgcls.header import line, say_data, say_device, say_model, say_speed
 from imgcls.inference import MODEL_FACTS, build_model
-from imgcls.knobs import Range
 from imgcls.logbook import Logbook
 from imgcls.loop import Recipe
-from imgcls.losses import LOSSES
+from imgcls.losses import LOSSES, weighted
 from imgcls.models import MODELS, automatic
-from imgcls.optim import OPTIMIZERS, parameter_groups
+from imgcls.models.finetune import ModelOptions, freeze
+from imgcls.models.pretrained import Pretrained, pretrained
+from imgcls.optim import OPTIMIZERS, parameter_groups, scale_rates
 from imgcls.prepare import (
     Data,
     DataChoice,
@@ -39,7 +45,7 @@ from imgcls.prepare import (
 from imgcls.runtime import Runtime, choose_compile, choose_device, choose_precision, rank_and_world
 from imgcls.schedules import SCHEDULERS
 
-ClassCount = Annotated[int, Range(low=1, high=100_000)]
+MOST_NAMES = 12  # of classes, in a message
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,9 @@ class Parts:
     scheduler: Component
     loss: Component
     augment: Component | None
-    num_classes: int | None
+    attack: Attack | None
+    options: ModelOptions
+    pretrained: Pretrained | None
 
 
 def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -> Parts:
@@ -64,7 +72,11 @@ def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -
     def may(node: Node) -> bool:
         return own_names is None or node.get("name") in own_names
 
-    model = {key: value for key, value in config.model.items() if key != "num_classes"}
+    common = {field.name for field in fields(ModelOptions)}
+    options = parse(ModelOptions, {key: value for key, value in config.model.items() if key in common}, "model.")
+    model = {key: value for key, value in config.model.items() if key not in common}
+    if options.pretrained is not False and model.get("stem") == "auto":
+        model["stem"] = "large"  # the one that the weights are for
     scheduler = select(SCHEDULERS, config.scheduler, "scheduler")
     scheduler(1, config.epochs)  # milestones and warm-up are checked against the epochs
     if model["name"] == "auto":
@@ -80,8 +92,20 @@ def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -
         scheduler=scheduler,
         loss=select(LOSSES, config.loss, "loss"),
         augment=None if config.augment["name"] == "default" else select(AUGMENTS, config.augment, "augment"),
-        num_classes=convert(config.model.get("num_classes"), ClassCount | None, "model.num_classes"),
+        attack=select(ATTACKS, config.attack, "attack")(),
+        options=options,
+        pretrained=_weights(str(model["name"]), options),
     )
+
+
+def _weights(name: str, options: ModelOptions) -> Pretrained | None:
+    """The weights that the model begins with, if any."""
+    if options.pretrained is not False and name == "auto":
+        raise ConfigError("model.pretrained: name the model too, such as model=resnet18")
+    try:
+        return pretrained(name, options.pretrained)
+    except ValueError as error:
+        raise ConfigError(f"model.pretrained: {error}") from error
 
 
 def check(config: TrainConfig) -> None:
@@ -123,9 +147,15 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     resident = is_resident(train, shape, runtime, where)
     workers = auto_workers(runtime) if config.workers == "auto" else int(config.workers)
     seeding.seed_default(config.seed, "weights")
-    module = runtime.place(build_model(model, shape, len(data.source.classes)))
-    optimizer = _optimizer(parts.optimizer, module)
-    say_model(log, module, model, config, optimizer, batch_size)
+    module = build_model(model, shape, len(data.source.classes))
+    begun = _finetune(module, parts, len(data.source.classes), is_new=not stored)
+    module = runtime.place(module)
+    optimizer = _optimizer(parts.optimizer, module, config.layer_decay)
+    say_model(log, module, model, config, optimizer, batch_size, begun)
+    if parts.attack is not None:
+        log.say(
+            line("attack", f"{parts.attack.words(shape.channels, shape.height, shape.width)}; each batch is attacked")
+        )
     say_device(log, runtime, data, resident=resident, workers=workers)
 
     if config.patience is not None and data.splits.val is None:
@@ -140,6 +170,8 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
         device=runtime.device,
         rank=runtime.rank,
         world=runtime.world,
+        is_balanced=config.sampler == "balanced",
+        num_classes=len(data.source.classes),
     )
     steps = config.epochs * len(loader)
     if "compile" in stored and config.compile == "auto":
@@ -149,7 +181,9 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     say_speed(log, config, runtime, model, is_compiled, why)
     if len(train) // len(loader) < runtime.world:
         raise ConfigError(f"batch_size: {batch_size} is too small to share out over {runtime.world} processes")
-    recipe = _recipe(config, parts, runtime, optimizer, len(loader))
+    weights = class_weights(config.class_weights, data.source.classes, train.labels)
+    attack = None if parts.attack is None else partial(parts.attack, mean=shape.mean, std=shape.std)
+    recipe = _recipe(config, parts, runtime, optimizer, len(loader), weights, attack)
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     chosen = {
@@ -169,39 +203,75 @@ def _recipe(
     runtime: Runtime,
     optimizer: torch.optim.Optimizer,
     steps_per_epoch: int,
+    weights: list[float] | None,
+    attack: Callable[..., Tensor] | None,
 ) -> Recipe:
     """What the loop does to a batch."""
+    loss = parts.loss()
+    if weights is not None:
+        loss = weighted(loss, torch.tensor(weights, device=runtime.device))
     return Recipe(
         epochs=config.epochs,
         seed=config.seed,
         schedule=parts.scheduler(steps_per_epoch, config.epochs),
         base_lrs=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
-        loss=parts.loss(),
+        loss=loss,
         autocast=runtime.autocast,
         accumulate=config.accumulate,
         clip_grad=config.clip_grad,
         ema=config.ema,
+        attack=attack,
         rank=runtime.rank,
         world=runtime.world,
     )
 
 
+def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64]) -> list[float] | None:
+    """The factor on the loss of each class; auto: the images' mean of it is 1, and all classes have the same sum."""
+    wanted = weights_of(value)
+    if wanted is None:
+        return None
+    if wanted == "auto":
+        counts = np.bincount(labels, minlength=len(classes))
+        present = np.count_nonzero(counts)
+        return [float(len(labels) / (present * count)) if count else 1.0 for count in counts]
+    for name in wanted:
+        if name not in classes:
+            shown = ", ".join(classes[:MOST_NAMES]) + (", ..." if len(classes) > MOST_NAMES else "")
+            raise ConfigError(f"class_weights: unknown class '{name}'{did_you_mean(name, classes)} (classes: {shown})")
+    return [wanted.get(name, 1.0) for name in classes]
+
+
 def _read(config: TrainConfig, parts: Parts) -> tuple[Data, Component, Augment]:
     """The data, and the choices that depend on it: what auto and default stand for."""
-    data = load_data(parts.data, parts.model.name if parts.model else "auto")
+    data = load_data(parts.data, parts.model.name if parts.model else "auto", parts.pretrained)
     count = len(data.source.classes)
-    if parts.num_classes not in (None, count):
-        given = f"model.num_classes: {parts.num_classes} does not fit"
+    if parts.options.num_classes not in (None, count):
+        given = f"model.num_classes: {parts.options.num_classes} does not fit"
         raise ConfigError(f"{given}, dataset {data.name} has {count} classes; leave it null")
     size = (data.preprocessing.height, data.preprocessing.width)
     model = parts.model or select(MODELS, resolved({"name": "auto"}, "model", automatic(size)), "model")
     default = resolved({"name": "default"}, "augment", data.source.augment)
     component = parts.augment or select(AUGMENTS, default, "augment")
-    return with_statistics(data), model, component(size, data.source.mirror)
+    return with_statistics(data, parts.pretrained), model, component(size, data.source.mirror)
 
 
-def _optimizer(component: Component, module: nn.Module) -> torch.optim.Optimizer:
-    groups = parameter_groups(module)
+def _finetune(module: nn.Module, parts: Parts, num_classes: int, *, is_new: bool) -> str:
+    """Load the weights that it begins with (a run that goes on has its own), freeze layers; words for the header."""
+    words = []
+    if parts.pretrained is not None:
+        if is_new:
+            parts.pretrained.load(module, num_classes)
+        words.append(f"pretrained: {parts.pretrained.path.name}, the last layer new")
+    try:
+        words.append(freeze(module, parts.options.freeze, num_classes))
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
+    return "; ".join(filter(None, words))
+
+
+def _optimizer(component: Component, module: nn.Module, layer_decay: float | None) -> torch.optim.Optimizer:
+    groups = parameter_groups(module, layer_decay)
     if not groups:
         raise ConfigError("model: it has no parameters to train")
     lean.spare_compiler()
@@ -209,4 +279,5 @@ def _optimizer(component: Component, module: nn.Module) -> torch.optim.Optimizer
     if not isinstance(optimizer, torch.optim.Optimizer):
         given = type(optimizer).__name__
         raise ConfigError(f"optimizer.name={component.name}: expected a torch optimizer, got {given}")
+    scale_rates(optimizer)
     return optimizer

@@ -15,6 +15,7 @@ import os
 import re
 import stat
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,9 +161,7 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
     statistics: list[Any] = [shape.get(key) for key in ("mean", "std")] if isinstance(shape, dict) else []
     sound = {
         "step": _is_count(meta.get("step")),
-        "epochs_done": _is_count(meta.get("epochs_done"))
-        and _is_count(meta.get("step"))
-        and meta["epochs_done"] <= meta["step"],
+        "epochs_done": _is_count(meta.get("epochs_done")),
         "model": isinstance(meta.get("model"), dict) and isinstance(meta["model"].get("name"), str),
         "classes": isinstance(meta.get("classes"), list) and all(isinstance(name, str) for name in meta["classes"]),
         "preprocessing": all(_is_count(side) and 1 <= side <= LARGEST_SIDE for side in sides)
@@ -326,7 +325,9 @@ def load_module(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) 
     for name, tensor in stored.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{checkpoint.path}: {name} holds numbers that are not finite")
-    module.load_state_dict(stored)
+    state = OrderedDict(stored)
+    state._metadata = getattr(module.state_dict(), "_metadata", {})  # type: ignore[attr-defined]  # MNASNet's version
+    module.load_state_dict(state)
 
 
 def load_state(state: State, checkpoint: Checkpoint) -> None:
@@ -358,7 +359,7 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
     shapes = {name: parameter.shape for name, parameter in state.module.named_parameters()}
     for name, tensor in stored.items():
         owner = name.rpartition(".")[0]
-        if owner not in shapes or (tensor.numel() != 1 and tensor.shape != shapes[owner]):
+        if owner not in shapes or not _may_belong(tensor.shape, shapes[owner]):
             raise ValueError(f"{name} of shape {tuple(tensor.shape)}")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds numbers that are not finite")
@@ -388,6 +389,15 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
     for i, group in enumerate([] if is_known else state.optimizer.param_groups):  # known ones count nothing there
         prefix = f"{GROUP}{i}."
         group |= {name[len(prefix) :]: value for name, value in numbers.items() if name.startswith(prefix)}
+
+
+def _may_belong(shape: torch.Size, parameter: torch.Size) -> bool:
+    """Whether an optimizer may keep a tensor of this shape for such a parameter.
+
+    One number, the parameter's own shape, or that with sides reduced to 1 (Adafactor's rows and columns).
+    """
+    is_reduced = len(shape) == len(parameter) and all(a in (1, b) for a, b in zip(shape, parameter, strict=True))
+    return shape.numel() == 1 or is_reduced
 
 
 def _check_slots(optimizer: torch.optim.Optimizer, parameter: Tensor, slots: Mapping[str, Any], name: str) -> None:

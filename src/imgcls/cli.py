@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from imgcls import __version__
-from imgcls.argv import Line, joined, sort_out
+from imgcls.argv import Line, joined, make_absolute, sort_out
+from imgcls.confdir import as_yaml
 from imgcls.errors import ConfigError, DeviceError, ImgclsError, is_lost_peer, is_out_of_memory
 from imgcls.signals import signals_wait, terminable
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from imgcls.compose import Composer, Override
     from imgcls.studio import Studio
 
-SWEEPS_OWN = ("sweep_dir", "job_timeout")
-RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every")
+RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every")
 HEAD_START = 5  # seconds
 LONGEST_MESSAGE = 1000
 OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
@@ -144,7 +144,8 @@ def _dispatch(arguments: list[str]) -> int:
     if line.flags.get("help"):
         print(texts.command_help(line.command, composer, line.words), end="")
         return 0
-    return {"train": _train, "evaluate": _evaluate, "predict": _predict}[line.command](line, composer)
+    commands = {"train": _train, "evaluate": _evaluate, "predict": _predict, "data": _data}
+    return commands[line.command](line, composer)
 
 
 def _studio() -> Studio:
@@ -178,7 +179,6 @@ def _train(line: Line, composer: Composer) -> int:
     if run != "null":
         return _resume(run, [one for one in overrides if one.key != "resume"], line, composer)
     table = composer.table(overrides, "train")
-    _make_absolute(table)
     config = parse(TrainConfig, table)
     if config.sweep_dir is not None:
         raise ConfigError("sweep_dir: only a sweep has one; add --multirun, or name this run's folder by run_dir=")
@@ -195,75 +195,27 @@ def _train(line: Line, composer: Composer) -> int:
         return _finish(train(config, is_quiet=bool(line.flags.get("json")), studio=studio), line)
 
 
-def _make_absolute(table: dict[str, Any]) -> None:
-    """dataset.root as an absolute path: the run may be resumed or evaluated from another folder."""
-    dataset = table.get("dataset")
-    if isinstance(dataset, dict) and isinstance(dataset.get("root"), str):
-        dataset["root"] = os.path.abspath(os.path.expanduser(dataset["root"]))
-
-
 def _finish(report: Mapping[str, Any] | None, line: Line) -> int:
     if line.flags.get("json") and report is not None:
         print(json.dumps(report, indent=1, allow_nan=False))
     return 0
 
 
-def as_yaml(table: Mapping[str, Any]) -> str:
-    """The table as YAML."""
-    import yaml
-
-    return yaml.safe_dump(dict(table), sort_keys=False, allow_unicode=True)
-
-
 def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     """Compose and check every job; only then run the first."""
-    from imgcls.config import OWN_PARTS, TrainConfig, parse
-
     with signals_wait():
         from imgcls import sweep
         from imgcls.train import check
 
     if "cfg" in line.flags:
         raise ConfigError("--cfg cannot be used with --multirun")
-    jobs = composer.expand(words)
-    sweep_dirs = {composer.paths.restore(one.value) for job in jobs for one in job if one.key == "sweep_dir"}
-    if len(sweep_dirs) > 1:
-        raise ConfigError("sweep_dir: one folder for the whole sweep, got several")
-    if key := next((one.key for one in jobs[0] if one.key in ("run_dir", "resume")), None):
-        raise ConfigError(f"{key} cannot be used with --multirun; sweep_dir= names the folder of all its runs")
-    timeout, jobs = _job_timeout(jobs, composer), [[one for one in job if one.key not in SWEEPS_OWN] for job in jobs]
-    planned = []
-    for i, job in enumerate(jobs):
-        try:
-            table = composer.table(job, "train")
-            _make_absolute(table)
-            check(parse(TrainConfig, table))
-            names = {f"{group}.name": str(table[group]["name"]) for group in OWN_PARTS}
-            own = [f"{key}={name}" for key, name in names.items() if ":" in name]
-            planned.append(sweep.Plan(composer.words(job), own, sweep.digest(as_yaml(table))))
-        except ConfigError as error:
-            which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""
-            raise type(error)(f"{error}{which}") from error
+    plans, folder, timeout = sweep.plan(composer, words, check)
     flags = [
         f"--{name.replace('_', '-')}={line.flags[name]}" for name in ("config_dir", "config_name") if name in line.flags
     ]
     if line.flags.get("debug"):
         flags.append("--debug")
-    sweep_dir = next(iter(sweep_dirs), None)
-    return sweep.run(planned, flags, sweep_dir, timeout, is_quiet=bool(line.flags.get("json")))
-
-
-def _job_timeout(jobs: list[list[Override]], composer: Composer) -> float | None:
-    """Seconds that a job may take, None for any."""
-    from imgcls.config import TrainConfig, convert
-
-    key = "job_timeout"
-    given = [composer.values([one])[key] for job in jobs for one in job if one.key == key]
-    if any(value != given[0] for value in given):
-        raise ConfigError(f"{key}: one value for the whole sweep, got several")
-    kind = get_type_hints(TrainConfig, include_extras=True)[key]
-    seconds: float | None = convert(given[0] if given else None, kind, key)
-    return seconds
+    return sweep.run(plans, flags, folder, timeout, is_quiet=bool(line.flags.get("json")))
 
 
 def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Composer) -> int:
@@ -297,7 +249,7 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
     if "cfg" in line.flags:
         print(as_yaml(table), end="")
         return 0
-    _make_absolute(table)
+    make_absolute(table.get("dataset"))
     config = parse(TrainConfig, table)
     own_names = frozenset(str(given[key]) for key in OWN_NAMES if key in given)
     with contextlib.closing(_studio()) as studio:
@@ -332,9 +284,10 @@ def stored_config(folder: Path) -> dict[str, Any]:
 def _split_words(line: Line, *beside: str) -> tuple[list[str], dict[str, str]]:
     """(positional words, {key: word}); ``beside`` the command's own keys these, and all below a group, are known."""
     from imgcls.compose import KEY
-    from imgcls.config import GROUPS, option_node, unknown_key
+    from imgcls.confdir import option_node
+    from imgcls.config import GROUPS, unknown_key
 
-    own = option_node("", line.command)
+    own = {} if line.command == "data" else option_node("", line.command)  # it has the data set's keys alone
 
     def is_known(key: str) -> bool:
         return key in own or key in beside or key.partition(".")[0] in set(beside) & set(GROUPS)
@@ -369,7 +322,7 @@ def _evaluate(line: Line, composer: Composer) -> int:
     from imgcls.config import EvaluateConfig, parse
 
     _no_multirun(line)
-    positional, words = _split_words(line, "dataset", "model.name")
+    positional, words = _split_words(line, "dataset", "attack", "model.name")
     if len(positional) > 1:
         raise ConfigError(f"expected one RUN, got {len(positional)}: {' '.join(positional)}; keys are set by key=value")
     if positional and "checkpoint" in words:
@@ -380,29 +333,34 @@ def _evaluate(line: Line, composer: Composer) -> int:
         raise ConfigError("missing RUN: a run folder, a checkpoint file, or latest (imgcls evaluate latest)")
     names = _own_names(words)
     words.pop("model.name", None)
-    of_dataset = [words.pop(key) for key in list(words) if key.partition(".")[0] == "dataset"]
+    of_dataset, of_attack = (
+        [words.pop(key) for key in list(words) if key.partition(".")[0] == group] for group in ("dataset", "attack")
+    )
     table = composer.table(read_all(list(words.values()), composer.paths), "evaluate")
     config = parse(EvaluateConfig, table)
-    dataset, changes = _dataset(of_dataset, Composer(line.flags.get("config_dir")))
+    own = Composer(line.flags.get("config_dir"))
+    dataset, changes = _node("dataset", of_dataset, own)
+    attack, attack_changes = _node("attack", of_attack, own)
     if "cfg" in line.flags:
-        print(as_yaml(table | ({"dataset": dataset} if dataset else {})), end="")
+        chosen = {"dataset": dataset, "attack": attack}
+        print(as_yaml(table | {group: node for group, node in chosen.items() if node}), end="")
         return 0
     with signals_wait():
         from imgcls.evaluate import evaluate
 
     _ready()
-    return _finish(evaluate(config, dataset, changes, names, is_quiet=bool(line.flags.get("json"))), line)
+    more: Any = {"attack": attack, "attack_changes": attack_changes, "is_quiet": bool(line.flags.get("json"))}
+    return _finish(evaluate(config, dataset, changes, names, **more), line)
 
 
-def _dataset(words: Sequence[str], composer: Composer) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """(the data set that the words name, None if it is the run's own; what they change in the run's own)"""
+def _node(group: str, words: Sequence[str], composer: Composer) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """(the option that the words name, None if it is the run's own; what they change in the run's own)"""
     from imgcls.compose import read_all
 
     overrides = read_all(words, composer.paths)
-    if any(one.key == "dataset" or (one.key == "dataset.name" and ":" not in (one.value or "")) for one in overrides):
-        table = composer.table(overrides, "train")
-        _make_absolute(table)
-        return table["dataset"], {}
+    if any(one.key == group or (one.key == f"{group}.name" and ":" not in (one.value or "")) for one in overrides):
+        node: dict[str, Any] = composer.table(overrides, "train")[group]
+        return node, {}
     return None, {key.partition(".")[2]: value for key, value in composer.values(overrides).items()}
 
 
@@ -433,6 +391,29 @@ def _predict(line: Line, composer: Composer) -> int:
     _ready()
     predict(config, names, is_quiet=bool(line.flags.get("json")))
     return 0
+
+
+def _data(line: Line, composer: Composer) -> int:
+    _no_multirun(line)
+    positional, words = _split_words(line, "dataset")
+    given = positional + [word for key, word in words.items() if key == "dataset"]
+    if len(given) > 1:
+        raise ConfigError(f"expected one data set, got {len(given)}: {' '.join(given)}")
+    if positional:
+        words["dataset"] = f"dataset={positional[0]}"
+    if not any(key.partition(".")[0] == "dataset" for key in words):
+        raise ConfigError("missing data set: a folder, a table or a name (imgcls data ./photos)")
+    node, _ = _node("dataset", list(words.values()), composer)
+    if node is None:
+        raise ConfigError("missing data set: its keys alone do not say which (imgcls data mnist dataset.root=...)")
+    if "cfg" in line.flags:
+        print(as_yaml({"dataset": node}), end="")
+        return 0
+    with signals_wait():
+        from imgcls.examine import examine
+
+    _ready()
+    return _finish(examine(node, is_quiet=bool(line.flags.get("json"))), line)
 
 
 def _no_multirun(line: Line) -> None:

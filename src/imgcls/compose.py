@@ -12,22 +12,22 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from imgcls import experiment
-from imgcls.argv import check_path, check_value
+from imgcls.argv import check_path, check_value, is_table, make_absolute
+from imgcls.confdir import SHARED, conf_dir, listed, option_node, options
 from imgcls.config import (
     FORBIDDEN,
     GROUPS,
     OWN_PARTS,
     TrainConfig,
     brief,
-    conf_dir,
     did_you_mean,
     flatten,
     forbidden,
-    options,
     reject_forbidden,
     show,
     unknown_key,
@@ -35,7 +35,7 @@ from imgcls.config import (
 from imgcls.errors import ConfigError
 
 OF_THE_COMMAND = frozenset({"resume", "sweep_dir", "job_timeout"})  # keys that no file can set
-PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root")
+PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root", "dataset.images")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
 LONGEST = 20_000  # letters of a word
 LONGEST_KEY = 200
@@ -131,7 +131,7 @@ def is_path(override: Override) -> bool:
     if override.key == "dataset":
         value = override.value
         return any(mark in value for mark in "/\\") or (
-            value not in options("dataset") and os.path.isdir(os.path.expanduser(value))
+            value not in options("dataset") and (os.path.isdir(os.path.expanduser(value)) or is_table(value))
         )
     return override.key in PATH_KEYS
 
@@ -238,6 +238,8 @@ class Composer:
         for key in OF_THE_COMMAND - {one.key for one in overrides}:
             if plain.get(key) is not None:
                 raise ConfigError(f"{key}: given on the command line ({key}=...), not in a file")
+        if config_name == "train":
+            make_absolute(plain.get("dataset"))
         if name is not None:
             known = set(TrainConfig.__dataclass_fields__)
             experiment.check_keys(experiment.read(name, self.folder), flatten(plain), known)
@@ -295,7 +297,8 @@ class Composer:
             if one.key == "dataset" and (one.value or "") in self.paths.values:
                 if "dataset.root" in keys:
                     raise ConfigError("dataset.root is given twice: by dataset=PATH too")
-                result += [Override("", "dataset", "imagefolder"), Override("", "dataset.root", one.value)]
+                kind = "imagelist" if is_table(self.paths.values[one.value or ""]) else "imagefolder"
+                result += [Override("", "dataset", kind), Override("", "dataset.root", one.value)]
             elif group in GROUPS and rest == "name" and ":" not in (one.value or ""):
                 result.append(Override("", group, one.value))
             else:
@@ -305,16 +308,15 @@ class Composer:
     def _option(self, one: Override) -> str:
         value = (one.value or "").strip("'\"")
         choices = self.options(one.key)
+        names = listed(choices)
         if value in choices:
             if one.key == "experiment":
                 experiment.check_choices(experiment.read(value, self.folder), self.options)
             return value
         if value == "null" or value[:1] in "[{" or re.fullmatch(r"[\d.+-]+|true|false", value):
-            raise ConfigError(f"{one.key}: expected one of its options, got {value} (choices: {', '.join(choices)})")
+            raise ConfigError(f"{one.key}: expected one of its options, got {value} (choices: {names})")
         path = "; a folder is named by a path: dataset=./photos" if one.key == "dataset" else ""
-        raise ConfigError(
-            f"{one.key}: unknown '{value}'{did_you_mean(value, choices)} (choices: {', '.join(choices)}{path})"
-        )
+        raise ConfigError(f"{one.key}: unknown '{value}'{did_you_mean(value, choices)} (choices: {names}{path})")
 
     def _parsed(self, one: Override) -> Any:
         """The override as Hydra's parser reads it."""
@@ -348,6 +350,7 @@ class Composer:
         from omegaconf import open_dict
         from omegaconf.errors import OmegaConfBaseException
 
+        _register_shared()
         try:
             with (
                 warnings.catch_warnings(action="error", category=UserWarning),  # of a --config-dir's defaults lists
@@ -377,6 +380,17 @@ class Composer:
             if key in str(error) or f"'{key.rpartition('.')[2]}'" in str(error):
                 return ConfigError(f"{key}: cannot be set to {brief(value)} ({reason})")
         return ConfigError(reason)
+
+
+@cache
+def _register_shared() -> None:
+    """Tell Hydra of the options that have no file of their own."""
+    from hydra.core.config_store import ConfigStore
+
+    for group, names in SHARED.items():
+        keys = option_node(group, names[0])
+        for name in names:
+            ConfigStore.instance().store(name, {**keys, "name": name}, group=group)
 
 
 def _look_first(source: Any, folder: Path) -> None:

@@ -18,16 +18,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from imgcls.confdir import Node, listed, option_node, options
 from imgcls.errors import ConfigError
-from imgcls.knobs import Count, Positive, Range, Seed
+from imgcls.knobs import Count, Positive, Range, Seed, Share
 
-Node = dict[str, Any]
 T = TypeVar("T")
+TestTime = Literal["none", "flip", "shift"]  # looks at an image in testing
 
 FORBIDDEN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
-GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "augment", "experiment")
+GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "augment", "attack", "experiment")
 OWN_PARTS = ("model", "dataset", "optimizer")  # groups whose name may be a user's own package:attribute
 DEEPEST = 20  # levels of nesting in a configuration
 LONGEST_WORD = 100  # letters: of a message's longer ones the rest is left out
@@ -43,12 +42,16 @@ class TrainConfig:
     scheduler: Node
     loss: Node
     augment: Node
+    attack: Node
     experiment: str | None  # the recipe's name, for the record: what it said stands in the other keys
     epochs: Count
     batch_size: Literal["auto"] | Count
     accumulate: Count
+    sampler: Literal["shuffle", "balanced"]
+    class_weights: Any  # "auto" | dict | None: weights_of says more than a type could
     clip_grad: Positive | None
     ema: Annotated[float, Range(above=0, below=1)] | None
+    layer_decay: Share | None
     patience: Count | None
     monitor: Literal["val_accuracy", "val_loss"]
     seed: Seed
@@ -67,6 +70,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         every_of(self.checkpoint_every)
+        object.__setattr__(self, "class_weights", weights_of(self.class_weights))  # class names are text
+        if self.class_weights == "auto" and self.sampler == "balanced":
+            raise ConfigError("class_weights: auto beside sampler=balanced would count small classes twice; choose one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,7 @@ class EvaluateConfig:
 
     checkpoint: str
     split: Literal["train", "val", "test", "all"]
+    tta: TestTime
     output: str | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -89,6 +96,7 @@ class PredictConfig:
     input: list[str]
     output: str | None
     topk: Annotated[int, Range(low=1, high=1000)]
+    tta: TestTime
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     threads: Annotated[int, Range(low=1, high=1024)] | None
@@ -108,6 +116,15 @@ def every_of(value: Any) -> tuple[int | None, float | None]:
         if 0 < seconds < math.inf:
             return None, seconds
     raise ValueError(f"checkpoint_every: expected steps (200) or seconds (30s), got {show(value)}")
+
+
+def weights_of(value: Any) -> Literal["auto"] | dict[str, float] | None:
+    """class_weights: auto, null, or a number above 0 for each class that is named."""
+    if value is None or value == "auto":
+        return value  # type: ignore[no-any-return]
+    if not isinstance(value, dict):
+        raise ConfigError(f"class_weights: expected auto, null or {{name: weight, ...}}, got {show(value)}")
+    return {str(name): convert(weight, Positive, f"class_weights.{name}") for name, weight in value.items()}
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -237,14 +254,15 @@ def _convert_list(value: Any, kind: Any, origin: Any, arguments: tuple[Any, ...]
 def _convert_union(value: Any, kinds: tuple[Any, ...], key: str) -> Any:
     if value is None and type(None) in kinds:
         return None
-    if bool in kinds:  # "auto" | bool
-        names = [str(word) for kind in kinds for word in get_args(kind)]
-        if isinstance(value, bool) or value in names:
+    if bool in kinds:  # "auto" | bool, or bool | something
+        names = [str(word) for kind in kinds for word in get_args(kind) if get_origin(kind) is Literal]
+        if isinstance(value, bool) or (isinstance(value, str) and value in names):
             return value
-        raise _no_choice(value, [*names, "true", "false"], key)
+        if all(kind is bool or get_origin(kind) is Literal for kind in kinds):
+            raise _no_choice(value, [*names, "true", "false"], key)
     errors: list[ConfigError] = []
     for kind in kinds:
-        if kind is type(None):
+        if kind is type(None) or kind is bool:
             continue
         try:
             return convert(value, kind, key)
@@ -296,34 +314,13 @@ def parse(cls: type[T], table: Mapping[str, Any], prefix: str = "") -> T:
 
 def _convert_field(value: Any, kind: Any, key: str) -> Any:
     if kind == Node and key in GROUPS:
-        choices = ", ".join(options(key))
+        choices = listed(options(key))
         if not isinstance(value, dict):
             raise ConfigError(f"{key}: expected one of its options, got {show(value)} (choices: {choices})")
         if "name" not in value:
             raise ConfigError(f"missing required value '{key}.name': which {key} is meant (choices: {choices})")
         return value
     return convert(value, kind, key)
-
-
-# --- conf/ -----------------------------------------------------------------------------------------------------------
-
-
-def conf_dir() -> Path:
-    """conf/ as packaged in the wheel, else the checkout's."""
-    here = Path(__file__).resolve().parent
-    packaged = here / "conf"
-    return packaged if packaged.is_dir() else here.parents[1] / "conf"
-
-
-def options(group: str) -> list[str]:
-    """The names in a group of conf/."""
-    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
-
-
-def option_node(group: str, name: str) -> Node:
-    """The node of one option as conf/ has it (what an ``auto`` stands for); without a group, a command's keys."""
-    node: Node = yaml.safe_load((conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8"))
-    return node
 
 
 # --- components ------------------------------------------------------------------------------------------------------
@@ -379,7 +376,7 @@ def select(
     elif name in table:
         function = table[name]
     else:
-        raise ConfigError(f"{group}: unknown '{name}'{did_you_mean(name, table)} (choices: {', '.join(table)})")
+        raise ConfigError(f"{group}: unknown '{name}'{did_you_mean(name, table)} (choices: {listed(table)})")
     return Component(group, name, function, _knobs(function, node, group, name, facts))
 
 

@@ -7,24 +7,31 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from imgcls import config as configs
 from imgcls import metrics, rundir
+from imgcls.attacks import ATTACKS, Attack
 from imgcls.checkpoint import write_whole
-from imgcls.config import EvaluateConfig, Node
+from imgcls.confdir import Node, option_node
+from imgcls.config import Component, EvaluateConfig, TestTime, select
 from imgcls.data import Source
-from imgcls.data.source import Images
+from imgcls.data.source import Images, Indices
 from imgcls.data.splits import split
 from imgcls.errors import CheckpointError, ConfigError, DataError
 from imgcls.inference import Trained, check_finite, describe_parts, infer, restore, versions
 from imgcls.logbook import Logbook, read_rows
+from imgcls.losses import cross_entropy
 from imgcls.prepare import DataChoice, auto_workers, choose_data, fetcher_for, is_resident, load_source
 from imgcls.runtime import Runtime, choose_device, choose_precision, exact_fp32, session
-from imgcls.stored import completed_dataset
+from imgcls.seeding import derive
+from imgcls.stored import completed_node
 
 WORST = 8  # classes in the table, if there are more than
 ALL_ROWS = 12
@@ -33,15 +40,43 @@ Report = dict[str, Any]
 
 
 def assess(
-    trained: Trained, images: Images, runtime: Runtime, *, loader: str, workers: int
+    trained: Trained, images: Images, runtime: Runtime, *, loader: str, workers: int, tta: TestTime = "none"
 ) -> tuple[Report, NDArray[np.float32]]:
     """The report of a model on these images, as far as it follows from its logits; and the logits, (N, C)."""
     resident = is_resident(images, trained.preprocessing, runtime, loader)
     fetcher = fetcher_for(images, trained.preprocessing, runtime, resident=resident, workers=workers)
     with exact_fp32():
-        logits = infer(trained.module, fetcher, len(images), trained.preprocessing, runtime)
+        logits = infer(trained.module, fetcher, len(images), trained.preprocessing, runtime, tta=tta)
     check_finite(logits, str(trained.checkpoint.path))
     return metrics.report(logits, images.labels, trained.classes), logits
+
+
+def assess_attacked(
+    trained: Trained, images: Images, runtime: Runtime, attack: Attack, node: Node, *, loader: str, workers: int
+) -> Report:
+    """The accuracy on the same images, each changed by the attack so that the model's cross entropy rises."""
+    shape = trained.preprocessing
+    resident = is_resident(images, shape, runtime, loader)
+    fetcher = fetcher_for(images, shape, runtime, resident=resident, workers=workers)
+    labels = torch.from_numpy(images.labels).to(runtime.device)
+    loss = cross_entropy(label_smoothing=0.0)
+
+    def change(some: Tensor, rows: Indices) -> Tensor:
+        targets = labels[torch.from_numpy(rows).to(runtime.device)]
+        seed = derive(0, "attack", int(rows[0]))
+        return attack(trained.module, some, targets, loss, mean=shape.mean, std=shape.std, seed=seed)
+
+    with exact_fp32():
+        logits = infer(trained.module, fetcher, len(images), shape, runtime, change=change)
+    check_finite(logits, str(trained.checkpoint.path))
+    hits = int((logits.argmax(1) == images.labels).sum())
+    accuracy = hits / len(images)
+    eps = attack.radius(shape.channels, shape.height, shape.width)
+    return {
+        "robust_accuracy": accuracy,
+        "robust_accuracy_ci95": list(metrics.wilson(accuracy, len(images))),
+        "attack": {**node, "eps": eps, "step_size": attack.stride(eps)},
+    }
 
 
 def complete(report: Report, trained: Trained, split_name: str, dataset: str, skipped: int) -> Report:
@@ -98,6 +133,12 @@ def table(report: Report, images_word: str) -> list[str]:
         f"         accuracy {report['accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f})  "
         f"precision {macro['precision']:.1f}  recall {macro['recall']:.1f}  F1 {macro['f1']:.1f}",
     ]
+    if "robust_accuracy" in report:
+        low, high = (bound * 100 for bound in report["robust_accuracy_ci95"])
+        how = f"under {report['attack']['name']} {report['attack']['norm']}, eps {report['attack']['eps']:.3g}"
+        lines.append(
+            f"         robust accuracy {report['robust_accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f}) {how}"
+        )
     rows = sorted(enumerate(report["per_class"]), key=lambda pair: -pair[1]["f1"])
     left_out = len(rows) - WORST if len(rows) > ALL_ROWS else 0
     width = min(20, max(5, *(len(row["class"]) for _, row in rows)))
@@ -142,11 +183,14 @@ def evaluate(
     changes: Mapping[str, Any],
     own_names: frozenset[str],
     *,
+    attack: Node | None = None,
+    attack_changes: Mapping[str, Any] = MappingProxyType({}),
     is_quiet: bool,
 ) -> Report:
     """Run the command.
 
-    dataset: the node of another data set than the run's own; changes: keys changed in the run's own one.
+    dataset: the node of another data set than the run's own; changes: keys changed in the run's own one. attack,
+    attack_changes: the same for the attack that the robust accuracy is measured under.
     own_names: names of the user's own code that were typed for this command.
     """
     choose_precision(config.precision, choose_device(config.device))
@@ -163,15 +207,21 @@ def evaluate(
         log = Logbook(is_main=True, is_quiet=is_quiet)
         trained = restore(checkpoint, runtime, own_names)
         choice = _choose(checkpoint.meta, dataset, changes, own_names)
+        component = choose_attack(checkpoint.meta, attack, attack_changes)
         source = load_source(choice)
         images, how = _part(source, choice, config.split, trained.classes)
-        if dataset is None and config.split != "all":
+        is_sample = config.split == "test" and set(changes) == {"test_limit"}  # more or fewer of the same test images
+        if dataset is None and config.split != "all" and not is_sample:
             rundir.check_same_images(rundir.folder_of(checkpoint.path), {config.split: images})
         log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
         log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
         log.say(f"device   {runtime.describe()}\n")
-        report, logits = assess(trained, images, runtime, loader="auto", workers=auto_workers(runtime))
+        how_to_load: Any = {"loader": "auto", "workers": auto_workers(runtime)}
+        report, logits = assess(trained, images, runtime, tta=config.tta, **how_to_load)
+        if (made := component()) is not None:
+            report |= assess_attacked(trained, images, runtime, made, component.node, **how_to_load)
     report = complete(report, trained, config.split, choice.name, source.skipped)
+    report |= {} if config.tta == "none" else {"tta": config.tta}
     folder = (
         Path(os.path.expanduser(config.output))
         if config.output
@@ -193,18 +243,32 @@ def _choose(
     node = dataset
     if node is None:
         try:
-            node = completed_dataset({**meta["config"]["dataset"], **changes})
+            node = completed_node("dataset", {**meta["config"]["dataset"], **changes}, with_keys=True)
         except (KeyError, TypeError) as error:
             raise CheckpointError(
                 "the checkpoint does not say which data set it is from; name one by dataset=..."
             ) from error
-        own = completed_dataset(meta["config"]["dataset"])
+        own = completed_node("dataset", meta["config"]["dataset"], with_keys=True)
         unknown = [key for key in changes if key not in own]
         if unknown:
             known = {f"dataset.{key}": value for key, value in own.items()}
             raise configs.unknown_key(f"dataset.{unknown[0]}", known)
     name = str(node.get("name"))
     return choose_data(node, trusted=dataset is not None or name in own_names)
+
+
+def choose_attack(meta: Mapping[str, Any], attack: Node | None, changes: Mapping[str, Any]) -> Component:
+    """The attack that is named, else the one that the model was trained against."""
+    if attack is not None:
+        return select(ATTACKS, attack, "attack")
+    try:
+        own = meta["config"].get("attack") or option_node("attack", "none")
+        chosen = select(ATTACKS, own, "attack")
+    except (ConfigError, TypeError, AttributeError, KeyError) as error:
+        raise CheckpointError(f"the checkpoint's attack is damaged ({error}); name one, or attack=none") from error
+    if changes and chosen.name == "none":
+        raise ConfigError(f"attack.{next(iter(changes))}: the model was trained without an attack; add attack=pgd")
+    return select(ATTACKS, {**own, **changes}, "attack") if changes else chosen
 
 
 def _part(source: Source, choice: DataChoice, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgcls.config import GROUPS, closest, conf_dir, did_you_mean, option_node, options, show, unknown_key
+from imgcls.confdir import conf_dir, option_node, options
+from imgcls.config import GROUPS, closest, did_you_mean, show, unknown_key
 from imgcls.errors import ConfigError
 from imgcls.yamlcheck import read_yaml
 

@@ -50,9 +50,15 @@ def say_data(log: Logbook, data: Data, config: TrainConfig, augment: Augment, ba
 
 
 def say_model(
-    log: Logbook, module: nn.Module, model: Component, config: TrainConfig, optimizer: torch.optim.Optimizer, batch: int
+    log: Logbook,
+    module: nn.Module,
+    model: Component,
+    config: TrainConfig,
+    optimizer: torch.optim.Optimizer,
+    batch: int,
+    begun: str,
 ) -> None:
-    """Model and its size, optimizer, schedule, batch; the model's own note."""
+    """Model and its size, optimizer, schedule, batch; the model's own note; what it began with."""
     count = sum(parameter.numel() for parameter in module.parameters())
     auto = " (auto)" if config.model["name"] == "auto" else ""
     lr = optimizer.param_groups[0].get("lr")
@@ -63,6 +69,7 @@ def say_model(
     extras = {
         "weights averaged (ema {:g})": config.ema,
         "gradient's norm at most {:g}": config.clip_grad,
+        "learning rate x {:g} for each block further from the last": config.layer_decay,
         "stops after {} epochs without a better one": config.patience,
         "best by {}": None if config.monitor == "val_accuracy" else config.monitor,
     }
@@ -70,6 +77,8 @@ def say_model(
         log.say(line("", "; ".join(said)))
     if note := getattr(module, "note", ""):
         log.say(line("", note))
+    if begun:
+        log.say(line("", begun))
 
 
 def say_device(log: Logbook, runtime: Runtime, data: Data, *, resident: bool, workers: int) -> None:

@@ -16,6 +16,7 @@ imgcls: train, evaluate and use image classifiers
   imgcls train     dataset=./photos     train on your own: class folders
   imgcls evaluate  RUN [split=test]     accuracy, precision, recall of a run
   imgcls predict   RUN INPUT...         classify files, folders, globs
+  imgcls data      ./photos             what is in a data set, and what is wrong with it
   imgcls COMMAND --help                 the keys of a command and their defaults
 
 RUN is a run folder, a checkpoint file, or latest.
@@ -28,6 +29,12 @@ more
 """
 
 EXAMPLES = {
+    "data": """\
+examples
+  imgcls data ./photos
+  imgcls data ./labels.csv --json
+  imgcls data mnist
+""",
     "train": """\
 examples
   imgcls train model=lenet dataset=cifar10 epochs=10
@@ -55,6 +62,7 @@ USAGE = {
     "train": "imgcls train [key=value ...] [-m]",
     "evaluate": "imgcls evaluate RUN [key=value ...]",
     "predict": "imgcls predict RUN INPUT... [key=value ...]",
+    "data": "imgcls data NAME or ./PATH [dataset.key=value ...]",
 }
 
 FLAGS = """\
@@ -69,8 +77,13 @@ flags
 
 OWN_CODE = "  model.name=PKG:NAME     own code that the checkpoint may import, named again"
 BESIDE = {
-    "evaluate": ["  dataset=NAME or ./PATH  another data set; dataset.KEY=... as for train", OWN_CODE],
+    "evaluate": [
+        "  dataset=NAME or ./PATH  another data set; dataset.KEY=... as for train",
+        "  attack=fgsm or pgd      also the accuracy under that attack; attack.KEY=...",
+        OWN_CODE,
+    ],
     "predict": [OWN_CODE],
+    "data": ["  dataset.KEY             as for train (imgcls train dataset=mnist --help)"],
 }
 
 LINE = re.compile(r"( *)([A-Za-z_]\w*):\s*(.*?)\s*(?:\s#\s(.*))?")
@@ -85,12 +98,14 @@ def overview() -> str:
 def command_help(command: str, composer: Composer, words: Sequence[str] = ()) -> str:
     """imgcls COMMAND --help; for train with the keys of the options that the words choose."""
     lines = [f"usage: {USAGE[command]}", ""]
-    lines += _train(composer, words) if command == "train" else ["keys (key=value)", *_keys(command), *BESIDE[command]]
+    own = [] if command == "data" else _keys(command)
+    lines += _train(composer, words) if command == "train" else ["keys (key=value)", *own, *BESIDE[command]]
     return "\n".join([*lines, "", FLAGS, EXAMPLES[command].rstrip()]) + "\n"
 
 
 def _train(composer: Composer, words: Sequence[str]) -> list[str]:
-    from imgcls.config import GROUPS, flatten, options
+    from imgcls.confdir import SHARED, options
+    from imgcls.config import GROUPS, flatten
     from imgcls.experiment import read
 
     defaults = _defaults()
@@ -99,8 +114,11 @@ def _train(composer: Composer, words: Sequence[str]) -> list[str]:
     chosen = experiments.get(given.get("experiment", ""))
     lines = ["groups (group=option; * is the default)"]
     for group in GROUPS:
-        names = [f"{name}*" if name == defaults[group] else name for name in composer.options(group)]
-        lines += _wrapped(f"  {group:<10} ", names)
+        shared = SHARED.get(group, ())
+        names = [name for name in composer.options(group) if name not in shared]
+        lines += _wrapped(f"  {group:<10} ", [f"{name}*" if name == defaults[group] else name for name in names])
+        if shared:
+            lines += _wrapped(f"{'':<13}torchvision's: ", sorted(shared))
     lines += ["", "experiments (experiment=NAME: options and keys at once; words beside it win)"]
     for name, one in experiments.items():
         lines += _wrapped(f"  {name:<23} ", one.about.split(), separator=" ")
@@ -110,31 +128,29 @@ def _train(composer: Composer, words: Sequence[str]) -> list[str]:
     for group in GROUPS[:-1]:
         options_of = [given.get(group), chosen.choices.get(group) if chosen else None, defaults[group]]
         shown = next(name for name in options_of if name in options(group))
-        lines += _keys(f"{group}/{shown}", prefix=f"{group}.", skip=("name",), values=values)
+        lines += _keys(shown, group, values=values)
     return [*lines, "", "Another option's own keys: imgcls train model=mlp dataset=mnist --help"]
 
 
-def _read(name: str) -> str:
-    from imgcls.config import conf_dir
+def _read(name: str, group: str = "") -> str:
+    from imgcls.confdir import option_file
 
-    return (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8")
+    return option_file(group, name).read_text(encoding="utf-8")
 
 
 def _defaults() -> dict[str, str]:
     return dict(re.findall(r"^  - (\w+): (\w+)$", _read("train"), re.MULTILINE))
 
 
-def _keys(
-    name: str, prefix: str = "", skip: tuple[str, ...] = (), values: Mapping[str, Any] | None = None
-) -> list[str]:
+def _keys(name: str, group: str = "", values: Mapping[str, Any] | None = None) -> list[str]:
     """'  key   default   comment' for each key of a file of conf/; values: other defaults than the file's."""
     from imgcls.config import show
 
     lines: list[str] = []
-    outer = prefix
-    for text in _read(name).splitlines():
+    outer = prefix = f"{group}." if group else ""
+    for text in _read(name, group).splitlines():
         match = LINE.fullmatch(text)
-        if match is None or match[2] in ("defaults", *skip):
+        if match is None or match[2] == ("name" if group else "defaults"):
             continue
         indent, key, value, comment = match.groups()
         if not indent and not value:

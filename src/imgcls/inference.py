@@ -7,23 +7,28 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from imgcls import checkpoint as checkpoints
 from imgcls.checkpoint import Checkpoint
-from imgcls.config import Component, select
+from imgcls.config import Component, TestTime, select
 from imgcls.data.loaders import Fetcher, evaluation_batch, in_order
 from imgcls.data.pixels import Preprocessing
+from imgcls.data.source import Indices
 from imgcls.errors import CheckpointError, ConfigError, DataError, is_out_of_memory
 from imgcls.models import MODELS
 from imgcls.runtime import Runtime
+from imgcls.stored import completed_node
 
+SPARE = 1 << 22  # numbers: of published stems, which are replaced for small images
 MODEL_FACTS = ("channels", "image_size", "num_classes")
 
 
@@ -74,7 +79,7 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
     """The model in a checkpoint. Code of the user's own is imported only if its name is among ``own_names``."""
     meta = checkpoint.meta
     try:
-        node, stored = dict(meta["model"]), dict(meta["preprocessing"])
+        node, stored = completed_node("model", dict(meta["model"]), with_keys=False), dict(meta["preprocessing"])
         classes = tuple(str(name) for name in meta["classes"])
         preprocessing = Preprocessing(
             int(stored["channels"]),
@@ -103,7 +108,7 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
 @contextlib.contextmanager
 def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
     """Inside, a model of more numbers than the checkpoint holds is refused before they are drawn: memory is lazy."""
-    room = sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
+    room = SPARE + sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
     refusal = CheckpointError(f"{checkpoint.path}: its tensors do not fit its model, which is larger than they are")
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -124,6 +129,22 @@ def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
         handle.remove()
 
 
+def _look(images: Tensor, *, step: int, is_mirrored: bool) -> Tensor:
+    """(B, C, H, W), mirrored if wanted and moved down and right by so many pixels, the edges repeated."""
+    images = images.flip(3) if is_mirrored else images
+    if step == 0:
+        return images
+    padded, room = F.pad(images, (1, 1, 1, 1), mode="replicate"), 1 - step
+    return padded[:, :, room : room + images.shape[2], room : room + images.shape[3]]
+
+
+LOOKS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
+    "none": (partial(_look, step=0, is_mirrored=False),),
+    "flip": tuple(partial(_look, step=0, is_mirrored=flip) for flip in (False, True)),
+    "shift": tuple(partial(_look, step=step, is_mirrored=flip) for step in (0, 1, -1) for flip in (False, True)),
+}
+
+
 def infer(
     module: nn.Module,
     fetcher: Fetcher,
@@ -131,10 +152,13 @@ def infer(
     preprocessing: Preprocessing,
     runtime: Runtime,
     between: Callable[[], None] = lambda: None,
+    change: Callable[[Tensor, Indices], Tensor] | None = None,
+    tta: TestTime = "none",
 ) -> NDArray[np.float32]:
     """Logits of ``count`` images in order, (N, C); the processes share the work, and each gets the whole.
 
-    between: called after each batch; what it raises ends the work.
+    between: called after each batch; what it raises ends the work. change: what is done to each normalised batch
+    before, given its rows too; it may compute gradients. tta: how each image is looked at; the logits are the mean.
     """
     normalise = preprocessing.normaliser(runtime.device)
     batch = evaluation_batch(preprocessing, runtime.device)
@@ -143,9 +167,12 @@ def infer(
     module.eval()
     logits = []
     try:
-        with torch.inference_mode(), runtime.autocast():
-            for images in fetcher.batches(mine):
-                logits.append(module(normalise(images)).float())
+        with torch.inference_mode() if change is None else torch.no_grad(), runtime.autocast():
+            for rows, pixels in zip(mine, fetcher.batches(mine), strict=True):
+                images = normalise(pixels)
+                images = images if change is None else change(images, rows)
+                answers = [module(look(images)).float() for look in LOOKS[tta]]
+                logits.append(answers[0] if len(answers) == 1 else torch.stack(answers).mean(0))
                 between()
     finally:
         module.train(was_training)

@@ -38,6 +38,7 @@ class Range:
 
 Probability = Annotated[float, Range(low=0, high=1)]
 Fraction = Annotated[float, Range(low=0, below=1)]
+Share = Annotated[float, Range(above=0, high=1)]
 Positive = Annotated[float, Range(above=0, high=1_000_000)]
 NonNegative = Annotated[float, Range(low=0, high=1_000_000)]
 LearningRate = Annotated[float, Range(above=0, high=1000)]

@@ -27,6 +27,7 @@ class Recipe:
 
     base_lrs: the learning rate of each parameter group, which the schedule scales.
     accumulate: micro-batches of an update. clip_grad: largest norm of the gradient. ema: decay of the average weights.
+    attack: what the images are changed by before each update: (module, images, targets, loss, seed=...) -> images.
     """
 
     epochs: int
@@ -38,6 +39,7 @@ class Recipe:
     accumulate: int = 1
     clip_grad: float | None = None
     ema: float | None = None
+    attack: Callable[..., Tensor] | None = None
     rank: int = 0
     world: int = 1
 
@@ -63,7 +65,7 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
     """
     forward.train()
     # seeding takes as long as all else between two updates: only where something draws, as another's optimizer may
-    draws = is_random(state.module) or not type(state.optimizer).__module__.startswith("torch.optim.")
+    draws = is_random(state.module) or not type(state.optimizer).__module__.startswith(("torch.optim.", "imgcls."))
     while state.epochs < recipe.epochs and not watch.is_enough(state):
         done = state.step - state.epochs * len(loader)
         if done == 0:
@@ -95,7 +97,8 @@ def set_lr(optimizer: torch.optim.Optimizer, base_lrs: tuple[float, ...], factor
 def update(
     state: State, forward: nn.Module, images: Tensor, labels: Tensor, global_size: int, recipe: Recipe
 ) -> Tensor:
-    """One update: (B, C, H, W) float images, (B,) labels -> the sum of this process's losses, on the device.
+    """One update: (B, C, H, W) float images, targets as losses.py has them -> the sum of this process's losses, on the
+    device.
 
     The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are shared out,
     summed over the micro-batches.
@@ -107,6 +110,11 @@ def update(
     for i, (some, their_labels) in enumerate(parts, start=1):
         # the processes average their gradients once, with the last micro-batch
         is_apart = recipe.world > 1 and i < len(parts)
+        if recipe.attack is not None:
+            seed = seeding.derive(recipe.seed, "attack", state.step, i, recipe.rank)
+            # a gradient that is not scaled would vanish in fp16, hence fp32 then
+            with recipe.autocast() if state.scaler is None else contextlib.nullcontext():
+                some = recipe.attack(state.module, some, their_labels, recipe.loss, seed=seed)
         with forward.no_sync() if is_apart else contextlib.nullcontext():  # type: ignore[operator]
             with recipe.autocast():
                 logits = forward(some)
@@ -115,6 +123,7 @@ def update(
             (loss if state.scaler is None else state.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             total = total.detach()
+            their_labels = their_labels if their_labels.ndim == 1 else their_labels.argmax(1)
             hits = (logits.argmax(1) == their_labels).sum(dtype=total.dtype)
             state.sums += torch.stack([total, hits, torch.full_like(total, len(their_labels))])
     take_step(state, recipe.clip_grad)

@@ -1,4 +1,8 @@
-"""Loss functions: (B, C) float logits and (B,) int64 labels -> (B,) float, one loss for each image."""
+"""Loss functions: (B, C) float logits and the targets -> (B,) float, one loss for each image.
+
+Targets are (B,) int64 labels, or (B, C) float shares of the classes (of mixed images), which sum to 1. Whatever the
+loss, the probabilities in reports are the softmax of the logits.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgcls.knobs import Fraction
+from imgcls.knobs import Fraction, NonNegative
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def _shares(targets: Tensor, logits: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The targets as (B, C) shares, smoothed: (1 - smoothing) of them and smoothing / C of each class."""
+    shares = targets if targets.ndim == 2 else F.one_hot(targets, logits.shape[1])
+    return shares.to(logits.dtype) * (1 - smoothing) + smoothing / logits.shape[1]
 
 
 def cross_entropy(*, label_smoothing: Fraction) -> Loss:
@@ -19,4 +30,51 @@ def cross_entropy(*, label_smoothing: Fraction) -> Loss:
     return partial(F.cross_entropy, reduction="none", label_smoothing=label_smoothing)
 
 
-LOSSES: dict[str, Callable[..., Any]] = {"cross_entropy": cross_entropy}
+def nll() -> Loss:
+    """Negative log-likelihood, for models that give log-probabilities; of others' outputs the log-softmax is taken."""
+    return partial(F.cross_entropy, reduction="none")
+
+
+def binary_cross_entropy(*, label_smoothing: Fraction) -> Loss:
+    """Each class against all others by a sigmoid of its own, summed: Wightman et al. 2021, arXiv 2110.00476"""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        shares = _shares(targets, logits, label_smoothing)
+        return F.binary_cross_entropy_with_logits(logits, shares, reduction="none").sum(1)
+
+    return loss
+
+
+def focal(*, gamma: NonNegative) -> Loss:
+    """Cross entropy times (1 - p)^gamma, p the probability of the true class: Lin et al. 2017, arXiv 1708.02002"""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        logs = logits.log_softmax(1)
+        others = (1 - logs.exp()).clamp_min(torch.finfo(logs.dtype).eps)  # 0 has no gradient for small gamma
+        return -(_shares(targets, logits) * others**gamma * logs).sum(1)
+
+    return loss
+
+
+def mse() -> Loss:
+    """Squared distance of the probabilities from the one-hot label: the score of Brier 1950."""
+    return lambda logits, targets: (logits.softmax(1) - _shares(targets, logits)).square().sum(1)
+
+
+def weighted(loss: Loss, weights: Tensor) -> Loss:
+    """The loss times the weight of the image's class: weights (C,)"""
+
+    def product(logits: Tensor, targets: Tensor) -> Tensor:
+        factors = weights[targets] if targets.ndim == 1 else (targets * weights).sum(1)
+        return loss(logits, targets) * factors
+
+    return product
+
+
+LOSSES: dict[str, Callable[..., Any]] = {
+    "cross_entropy": cross_entropy,
+    "nll": nll,
+    "binary_cross_entropy": binary_cross_entropy,
+    "focal": focal,
+    "mse": mse,
+}

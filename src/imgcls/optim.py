@@ -1,25 +1,49 @@
-"""Optimizers: parameter groups and knobs -> a torch optimizer, fused where torch has a fused kernel."""
+"""Optimizers: parameter groups and knobs -> a torch optimizer, fused where torch has a fused kernel.
+
+Left out of torch.optim's: LBFGS (calls the model several times a step), SparseAdam (for sparse gradients), Rprop (for
+the whole data set at once) and ASGD (its averaged weights would have to be the ones that are tested; ema does that).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
-from imgcls.knobs import Fraction, LearningRate, NonNegative, Positive
+from imgcls.knobs import Fraction, LearningRate, NonNegative, Positive, Range
+from imgcls.models.finetune import depths
+from imgcls.muon import Muon
 
 Groups = list[dict[str, Any]]
 
 
-def parameter_groups(module: nn.Module) -> Groups:
-    """Two groups: weights, and (without weight decay) norms and biases, which are the parameters of one dimension."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    weights = [parameter for parameter in trainable if parameter.ndim > 1]
-    others = [parameter for parameter in trainable if parameter.ndim <= 1]
-    groups: Groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+def parameter_groups(module: nn.Module, layer_decay: float | None = None) -> Groups:
+    """Two groups: weights, and (without weight decay) norms and biases, which are the parameters of one dimension.
+
+    With layer_decay two for each block of the model, the last block first; ``scale`` in a group is the factor on the
+    learning rate: 1 for the last block, layer_decay for the one before it, its square for the next (BERT, BEiT).
+    """
+    depth = depths(module) if layer_decay is not None else {}
+    last = max(depth.values(), default=0)
+    found: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            found.setdefault((last - depth.get(name, last), parameter.ndim <= 1), []).append(parameter)
+    groups: Groups = []
+    for (distance, is_plain), parameters in sorted(found.items(), key=lambda item: item[0]):
+        groups.append({"params": parameters, **({"weight_decay": 0.0} if is_plain else {})})
+        if layer_decay is not None:
+            groups[-1]["scale"] = layer_decay**distance
+    return groups
+
+
+def scale_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Put each group's ``scale`` into its learning rate."""
+    for group in optimizer.param_groups:
+        if "lr" in group:
+            group["lr"] *= group.get("scale", 1.0)
 
 
 def sgd(
@@ -61,10 +85,89 @@ def rmsprop(
     return torch.optim.RMSprop(groups, lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
 
 
+def adadelta(
+    groups: Groups, *, lr: LearningRate, rho: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Zeiler 2012, https://arxiv.org/abs/1212.5701"""
+    return torch.optim.Adadelta(groups, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
+
+
+def adamax(
+    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Kingma & Ba 2015, section 7.1: https://arxiv.org/abs/1412.6980"""
+    return torch.optim.Adamax(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+
+
+def nadam(
+    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; decoupled weight decay."""
+    betas = (beta1, beta2)
+    return torch.optim.NAdam(
+        groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True
+    )
+
+
+def radam(
+    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Liu et al. 2020, https://arxiv.org/abs/1908.03265; decoupled weight decay."""
+    betas = (beta1, beta2)
+    return torch.optim.RAdam(
+        groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True
+    )
+
+
+def adafactor(
+    groups: Groups,
+    *,
+    lr: LearningRate,
+    beta2_decay: Annotated[float, Range(low=-10, below=0)],
+    clip: Positive,
+    weight_decay: NonNegative,
+) -> torch.optim.Optimizer:
+    """Shazeer & Stern 2018, https://arxiv.org/abs/1804.04235; decoupled weight decay."""
+    return torch.optim.Adafactor(groups, lr=lr, beta2_decay=beta2_decay, d=clip, weight_decay=weight_decay)
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether it has several rows and columns; not a scale for each channel, nor a token."""
+    return parameter.ndim > 1 and 1 < len(parameter) < parameter.numel()
+
+
+def muon(
+    groups: Groups,
+    *,
+    lr: LearningRate,
+    momentum: Fraction,
+    nesterov: bool,
+    adamw_lr: LearningRate,
+    weight_decay: NonNegative,
+) -> torch.optim.Optimizer:
+    """Muon for weights of two dimensions and more but for the last layer's, which AdamW updates with all the rest."""
+    last = next((group["params"][-1] for group in groups if group["params"][-1].ndim > 1), None)
+    parted: Groups = []
+    knobs = {"momentum": momentum, "nesterov": nesterov}
+    for group in groups:
+        is_matrix = [_is_matrix(parameter) and parameter is not last for parameter in group["params"]]
+        for kind, rate in ((True, lr), (False, adamw_lr)):
+            parameters = [one for one, own in zip(group["params"], is_matrix, strict=True) if own is kind]
+            if parameters:
+                parted.append({**group, **knobs, "params": parameters, "is_matrix": kind, "lr": rate})
+    return Muon(parted, weight_decay=weight_decay)
+
+
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "sgd": sgd,
     "adam": adam,
     "adamw": adamw,
     "adagrad": adagrad,
     "rmsprop": rmsprop,
+    "adadelta": adadelta,
+    "adamax": adamax,
+    "nadam": nadam,
+    "radam": radam,
+    "adafactor": adafactor,
+    "muon": muon,
 }

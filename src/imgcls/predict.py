@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from imgcls import metrics, rundir
 from imgcls.checkpoint import write_whole
-from imgcls.config import PredictConfig
+from imgcls.config import PredictConfig, TestTime
 from imgcls.data.imagefolder import Scan, is_image_name, printable
 from imgcls.data.loaders import Resident, evaluation_batch
 from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, load_first, quiet_decoders
@@ -44,8 +44,9 @@ LONGEST_PATH = 48  # letters, in the table on the terminal
 class Classifier:
     """A trained model to be used from Python: ``model = imgcls.load("latest"); model.predict(["photo.png"])``."""
 
-    def __init__(self, trained: Trained, runtime: Runtime) -> None:
+    def __init__(self, trained: Trained, runtime: Runtime, tta: TestTime = "none") -> None:
         self._trained = trained
+        self._tta: TestTime = tta
         self._runtime = runtime
 
     @property
@@ -105,7 +106,7 @@ class Classifier:
         trained, runtime = self._trained, self._runtime
         with exact_fp32():
             fetcher = Resident(np.stack(pixels), runtime.device)
-            logits = infer(trained.module, fetcher, len(pixels), trained.preprocessing, runtime)
+            logits = infer(trained.module, fetcher, len(pixels), trained.preprocessing, runtime, tta=self._tta)
         check_finite(logits, str(trained.checkpoint.path))
         probabilities = metrics.softmax(logits)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, : min(topk, len(self.classes))]
@@ -182,7 +183,7 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
     with session(
         config.device, precision, config.threads or checkpoint.meta.get("chosen", {}).get("threads")
     ) as runtime:
-        classifier = Classifier(restore(checkpoint, runtime, own_names), runtime)
+        classifier = Classifier(restore(checkpoint, runtime, own_names), runtime, config.tta)
         batch = evaluation_batch(classifier.preprocessing, runtime.device)
         rows: list[Row] = []
         broken: list[str] = []

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from imgcls import config as configs
-from imgcls.config import Component, Node, parse, select
+from imgcls.confdir import Node, listed, option_node, options
+from imgcls.config import Component, parse, select
 from imgcls.data import DATASETS, Source
 from imgcls.data.loaders import Fetcher, decode_all, fits, make_fetcher, memory_bytes
 from imgcls.data.pixels import Preprocessing, header, quiet_decoders, statistics
@@ -22,6 +23,7 @@ from imgcls.data.pool import helpers, spread
 from imgcls.data.source import Images
 from imgcls.data.splits import SplitOptions, Splits, split
 from imgcls.errors import ConfigError
+from imgcls.models.pretrained import Pretrained
 from imgcls.runtime import Runtime
 
 FLAT_SIZE = 32  # pixels: files of unequal size, for models that see all pixels at once
@@ -44,10 +46,11 @@ class DataChoice:
 
     @property
     def name(self) -> str:
-        """As it stands in headers, reports and folder names: for class folders the folder's own name."""
+        """As it stands in headers, reports and folder names: for the user's images the folder's or table's own name."""
         root = self.source.knobs.get("root")
-        if self.source.name == "imagefolder" and root:
-            return Path(os.path.expanduser(root)).resolve().name or "images"
+        if self.source.name in ("imagefolder", "imagelist") and root:
+            path = Path(os.path.expanduser(root)).resolve()
+            return (path.stem if self.source.name == "imagelist" else path.name) or "images"
         return self.source.name.rpartition(":")[2]
 
 
@@ -77,16 +80,30 @@ def load_source(choice: DataChoice) -> Source:
         raise ConfigError(
             f"dataset.name={choice.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"
         )
-    return source
+    if choice.options.classes is None:
+        return source
+    try:
+        return source.only([str(name) for name in choice.options.classes])
+    except ValueError as error:
+        raise ConfigError(f"dataset.classes: {error}") from error
 
 
-def load_data(choice: DataChoice, model_name: str) -> Data:
-    """The data set in its splits, and the size and channels that its images will have; statistics come later."""
+def load_data(choice: DataChoice, model_name: str, preset: Pretrained | None = None) -> Data:
+    """The data set in its splits, and the size and channels that its images will have; statistics come later.
+
+    preset: weights that want images of their own size, in colour.
+    """
     source = load_source(choice)
     splits = split(source, choice.options)
-    height, width, channels, words = geometry(splits.train, choice.options, model_name)
+    options, chosen = choice.options, ""
+    if preset is not None:
+        if options.image_size is None:
+            chosen = f"images scaled to {preset.size}x{preset.size}, as for the weights (dataset.image_size)"
+        size, channels = options.image_size or preset.size, options.channels or 3
+        options = dataclasses.replace(options, image_size=size, channels=channels)
+    height, width, channels, words = geometry(splits.train, options, model_name)
     blank = Preprocessing(channels, height, width, (0.0,) * channels, (1.0,) * channels)
-    return Data(choice.name, source, splits, blank, words)
+    return Data(choice.name, source, splits, blank, chosen or words)
 
 
 def geometry(train: Images, options: SplitOptions, model_name: str) -> tuple[int, int, int, str]:
@@ -174,12 +191,16 @@ def fitting_batch(asked: int | str, count: int) -> int:
     return min(count, AUTO_BATCH, max(LEAST_AUTO_BATCH, count // UPDATES_AN_EPOCH))
 
 
-def with_statistics(data: Data) -> Data:
+def with_statistics(data: Data, preset: Pretrained | None = None) -> Data:
     """The data, its preprocessing with the mean and deviation of (at most 2,000 evenly spaced) training images.
 
     Those that were decoded for it stay with the training images until a loader is made of them.
+    preset: weights that want the mean and deviation of the images that they were trained on.
     """
     train, preprocessing = data.splits.train, data.preprocessing
+    if preset is not None:
+        mean, std = preset.for_channels(preprocessing.channels)
+        return dataclasses.replace(data, preprocessing=dataclasses.replace(preprocessing, mean=mean, std=std))
     image = preprocessing.channels * preprocessing.height * preprocessing.width
     count = min(len(train), STATISTICS_SAMPLE, max(1, STATISTICS_BYTES // image))
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
@@ -194,12 +215,12 @@ def resolved(node: Node, group: str, name: str) -> Node:
     """The node that ``name`` stands for where the node itself says auto or default; it has no knobs of its own then."""
     extra = [key for key in node if key != "name"]
     if extra:
-        beside = configs.option_node("", "train").get(group) or {}  # the keys that every option has
+        beside = option_node("", "train").get(group) or {}  # the keys that every option has
         known = {f"{group}.{key}": value for key, value in beside.items()}
         if configs.closest(f"{group}.{extra[0]}", known):
             raise configs.unknown_key(f"{group}.{extra[0]}", known)
-        choices = ", ".join(option for option in configs.options(group) if option != node["name"])
+        choices = listed(option for option in options(group) if option != node["name"])
         raise ConfigError(
             f"unknown key '{group}.{extra[0]}': {group}={node['name']} has no keys of its own; name one of {choices}"
         )
-    return configs.option_node(group, name)
+    return option_node(group, name)

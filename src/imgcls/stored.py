@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from imgcls.config import Node, option_node
+from imgcls.confdir import Node, option_node
 
 # fmt: off
 FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
@@ -13,7 +13,21 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
     "precision", "deterministic", "threads", "loader", "workers", "checkpoint_every", "run_dir", "resume", "sweep_dir",
 ])
 # fmt: on
-NEWER_KNOBS = {"imagefolder": ("follow_links", "verify", "on_error")}
+NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes",)}
+NEWER_KNOBS: dict[str, dict[str, tuple[str, ...]]] = {
+    "dataset": {"imagefolder": ("follow_links", "verify", "on_error")},
+    "augment": {
+        "standard": (
+            *("degrees", "shift", "scale", "brightness", "contrast", "saturation"),
+            *("policy", "operations", "magnitude", "erasing", "mixup", "cutmix"),
+        )
+    },
+    "model": {
+        "mlp": ("activation", "batch_norm"),
+        "lenet": ("widths", "hidden", "activation", "batch_norm", "dropout"),
+        "convnet": ("activation", "batch_norm", "dropout"),
+    },
+}
 
 
 def completed(table: Mapping[str, Any]) -> Node:
@@ -23,13 +37,22 @@ def completed(table: Mapping[str, Any]) -> Node:
     """
     defaults = option_node("", "train")
     for entry in defaults.pop("defaults"):
-        defaults |= entry if isinstance(entry, dict) else {}
+        for group, name in entry.items() if isinstance(entry, dict) else ():
+            if group not in FIRST_KEYS:
+                defaults[group] = None if name is None else option_node(group, name)
     whole = {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
-    return whole | ({"dataset": completed_dataset(whole["dataset"])} if isinstance(whole.get("dataset"), dict) else {})
+    groups = {group for group in (*NEWER_KEYS, *NEWER_KNOBS) if isinstance(whole.get(group), dict)}
+    return whole | {group: completed_node(group, whole[group], with_keys=True) for group in groups}
 
 
-def completed_dataset(node: Node) -> Node:
-    """A data set's node with the knobs that are newer than it, at their defaults in conf/dataset/."""
+def completed_node(group: str, node: Node, *, with_keys: bool) -> Node:
+    """An option's node with the knobs that are newer than it, at their defaults in conf/.
+
+    with_keys: also the keys that every option of the group has.
+    """
     name = node.get("name")
-    newer = NEWER_KNOBS.get(name, ()) if isinstance(name, str) else ()
-    return {**{knob: option_node("dataset", str(name))[knob] for knob in newer}, **node}
+    newer = NEWER_KNOBS.get(group, {}).get(name, ()) if isinstance(name, str) else ()
+    filled = {knob: option_node(group, str(name))[knob] for knob in newer}
+    if with_keys:
+        filled |= {key: option_node("", "train")[group][key] for key in NEWER_KEYS.get(group, ())}
+    return {**filled, **node}

@@ -17,19 +17,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from imgcls import checkpoint as checkpoints
+from imgcls.confdir import as_yaml
+from imgcls.config import OWN_PARTS, TrainConfig, convert, parse
 from imgcls.errors import ConfigError, RunError
 from imgcls.rundir import LOCK, RunFolder
 from imgcls.signals import SWEEP_JOB
 
+if TYPE_CHECKING:
+    from imgcls.compose import Composer, Override
+
 OUTPUTS = Path("outputs")
 SUMMARY = "sweep.json"
+OWN_KEYS = ("sweep_dir", "job_timeout")  # of the sweep, not of its jobs
 STDERR = 2  # the jobs' own results are progress here
 GRACE = 30.0  # seconds that a job has to save in, once it is told to stop
 
@@ -97,6 +103,42 @@ class Job:
             known = {int(one): one.name for one in signal.Signals}
             return f"killed by {known.get(-self.code, f'signal {-self.code}')}"
         return f"failed (exit {self.code})" if self.code else ""
+
+
+def plan(
+    composer: Composer, words: Sequence[str], check: Callable[[TrainConfig], None]
+) -> tuple[list[Plan], str | None, float | None]:
+    """(the jobs, each composed and checked; sweep_dir; job_timeout)"""
+    jobs = composer.expand(words)
+    folders = {composer.paths.restore(one.value) for job in jobs for one in job if one.key == "sweep_dir"}
+    if len(folders) > 1:
+        raise ConfigError("sweep_dir: one folder for the whole sweep, got several")
+    if key := next((one.key for one in jobs[0] if one.key in ("run_dir", "resume")), None):
+        raise ConfigError(f"{key} cannot be used with --multirun; sweep_dir= names the folder of all its runs")
+    timeout = _job_timeout(jobs, composer)
+    plans = []
+    for i, job in enumerate([[one for one in job if one.key not in OWN_KEYS] for job in jobs]):
+        try:
+            table = composer.table(job, "train")
+            check(parse(TrainConfig, table))
+            names = {f"{group}.name": str(table[group]["name"]) for group in OWN_PARTS}
+            own = [f"{key}={name}" for key, name in names.items() if ":" in name]
+            plans.append(Plan(composer.words(job), own, digest(as_yaml(table))))
+        except ConfigError as error:
+            which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""
+            raise type(error)(f"{error}{which}") from error
+    return plans, next(iter(folders), None), timeout
+
+
+def _job_timeout(jobs: list[list[Override]], composer: Composer) -> float | None:
+    """Seconds that a job may take, None for any."""
+    key = "job_timeout"
+    given = [composer.values([one])[key] for job in jobs for one in job if one.key == key]
+    if any(value != given[0] for value in given):
+        raise ConfigError(f"{key}: one value for the whole sweep, got several")
+    kind = get_type_hints(TrainConfig, include_extras=True)[key]
+    seconds: float | None = convert(given[0] if given else None, kind, key)
+    return seconds
 
 
 def make_folder(sweep_dir: str | None, plans: Sequence[Plan]) -> Path:

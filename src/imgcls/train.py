@@ -31,7 +31,17 @@ from imgcls.errors import (
     Stopped,
     is_out_of_memory,
 )
-from imgcls.evaluate import Report, assess, complete, empty_classes, table, write_predictions, write_report
+from imgcls.evaluate import (
+    Report,
+    assess,
+    assess_attacked,
+    choose_attack,
+    complete,
+    empty_classes,
+    table,
+    write_predictions,
+    write_report,
+)
 from imgcls.inference import restore, versions
 from imgcls.keeper import Best, Keeper, Validation, git_commit, is_exhausted
 from imgcls.logbook import Logbook
@@ -45,7 +55,7 @@ from imgcls.studio import Studio
 __all__ = ["check", "resume", "train"]
 
 MAY_CHANGE = {  # in config.yaml between the parts of a run
-    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "checkpoint_every"),
+    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
     *("run_dir", "resume", "sweep_dir", "job_timeout"),
 }
 MISTAKES = 24  # in the picture of the most confident ones
@@ -148,6 +158,8 @@ def _resume(
             for warning in warnings:
                 log.warn(warning)
             report, done, best = _finished_report(folder), meta["epochs_done"], _best(meta)
+            if checkpoint is not None and done > meta["step"]:
+                raise CheckpointError(f"{checkpoint.path}: {done:,} epochs in {meta['step']:,} steps cannot be")
             if best is not None and (lost := _lost_best(folder)):
                 if done >= config.epochs:
                     raise CheckpointError(f"{lost}; more epochs would bring another best: add epochs={done + 1}")
@@ -323,7 +335,11 @@ def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report
     exact = replace(run.runtime, precision="fp32")
     trained = restore(best, exact, frozenset({run.model.name}))
     images = run.data.splits.test
-    numbers, logits = assess(trained, images, exact, loader=run.config.loader, workers=run.workers)
+    how: Any = {"loader": run.config.loader, "workers": run.workers}
+    numbers, logits = assess(trained, images, exact, **how)
+    attack = choose_attack(best.meta, None, {})
+    if (made := attack()) is not None:
+        numbers |= assess_attacked(trained, images, exact, made, attack.node, **how)
     if not run.runtime.is_main:
         return None
     report = complete(numbers, trained, "test", run.data.name, run.data.source.skipped)
@@ -350,6 +366,7 @@ def _draw_batch(run: Run, folder: Path, studio: Studio) -> None:
     (folder / "plots").mkdir(exist_ok=True)
     images, labels = run.loader.first(TILES)
     classes, normalise = run.data.source.classes, run.data.preprocessing.normaliser(run.runtime.device)
+    labels = labels if labels.ndim == 1 else labels.argmax(1)  # of mixed images the larger part
     captions = [classes[label] for label in labels.tolist()]
     studio.draw(pictures.batch, list(normalise.inverse(images)), captions, folder / "plots" / "train_batch.png")
 

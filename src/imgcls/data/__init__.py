@@ -13,6 +13,8 @@ from imgcls.data.cifar import cifar10, cifar100
 from imgcls.data.digits import digits
 from imgcls.data.idx import fashion_mnist, mnist
 from imgcls.data.imagefolder import imagefolder
+from imgcls.data.imagelist import imagelist
+from imgcls.data.library import LIBRARY
 from imgcls.data.source import Images, Source
 
 DATASETS: dict[str, Callable[..., Any]] = {
@@ -22,6 +24,8 @@ DATASETS: dict[str, Callable[..., Any]] = {
     "cifar10": cifar10,
     "cifar100": cifar100,
     "imagefolder": imagefolder,
+    "imagelist": imagelist,
+    **LIBRARY,
 }
 
 __all__ = ["DATASETS", "Images", "Source"]

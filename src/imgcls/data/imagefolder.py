@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from imgcls.data.pixels import SUFFIXES
+from imgcls.data.pixels import HEIF_SUFFIXES, SUFFIXES
 from imgcls.data.source import Images, Source
 from imgcls.data.verify import leaks, without_broken
 from imgcls.errors import DataError
@@ -47,31 +47,59 @@ def imagefolder(
         raise DataError(f"no class folders in {folders['train']}{hint}")
     warnings = _alike(names)
     parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
-    skipped: list[str] = []
-    if verify or on_error == "skip":
-        parts, skipped = without_broken(parts, skip=on_error == "skip")
-    empty = np.flatnonzero(np.bincount(parts["train"].labels, minlength=len(names)) == 0)
-    if len(empty):
-        raise DataError(f"no images in the class folder {folders['train'] / names[empty[0]]}; add some or remove it")
-    if len(names) == 1:
-        warnings.append(f"only one class: {printable(names[0])}; nothing can be learned from it")
     if others:
         warnings.append(
             f"{_some(others)} beside {folders['train'].name}/ {'is' if len(others) == 1 else 'are'} not used"
         )
-    warnings += leaks(parts) if len(parts) > 1 else []
+    places = [str(folders["train"] / name) for name in names]
+    return source_of(
+        parts,
+        tuple(printable(name) for name in names),
+        places,
+        verify=verify,
+        on_error=on_error,
+        notes=scan.notes(),
+        warnings=warnings,
+    )
+
+
+def source_of(
+    parts: dict[str, Images],
+    classes: tuple[str, ...],
+    places: Sequence[str] = (),
+    *,
+    verify: bool,
+    on_error: Literal["error", "skip"],
+    notes: tuple[str, ...] = (),
+    warnings: Sequence[str] = (),
+) -> Source:
+    """The user's own files as a data set, broken ones found or left out, and what else deserves a warning.
+
+    places: the folders of the classes, where they have any.
+    """
+    said, skipped = list(warnings), list[str]()
+    if verify or on_error == "skip":
+        parts, skipped = without_broken(parts, skip=on_error == "skip")
+    empty = np.flatnonzero(np.bincount(parts["train"].labels, minlength=len(classes)) == 0)
+    if len(empty):
+        i = int(empty[0])
+        where = f"in the class folder {places[i]}" if places else f"of the class '{classes[i]}' to train on"
+        raise DataError(f"no images {where}; add some or remove it")
+    if len(classes) == 1:
+        said.append(f"only one class: {classes[0]}; nothing can be learned from it")
+    said += leaks(parts) if len(parts) > 1 else []
     if skipped:
         more = f" and {len(skipped) - 3:,} more" if len(skipped) > 3 else ""
-        warnings.append(f"left out as broken: {'; '.join(skipped[:3])}{more}")
+        said.append(f"left out as broken: {'; '.join(skipped[:3])}{more}")
     return Source(
-        tuple(printable(name) for name in names),
+        classes,
         parts["train"],
         parts.get("val"),
         parts.get("test"),
         augment="standard",
         mirror=True,
-        notes=scan.notes(),
-        warnings=tuple(warnings),
+        notes=notes,
+        warnings=tuple(said),
         skipped=len(skipped),
     )
 
@@ -91,7 +119,8 @@ class Scan:
         """What was passed over, as lines for the header."""
         counts = sorted(self.ignored.items(), key=lambda pair: (-pair[1], pair[0]))
         by_suffix = ", ".join(f"{count:,} {printable(suffix)}" for suffix, count in counts[:8])
-        files = f"ignored  {by_suffix} (no image files by their suffix)" if by_suffix else ""
+        more = "; pip install 'imgcls[heif]' to read HEIC and AVIF" if self.ignored.keys() & {*HEIF_SUFFIXES} else ""
+        files = f"ignored  {by_suffix} (no image files by their suffix{more})" if by_suffix else ""
         folders = f"ignored  hidden folders: {_some(sorted(self.hidden))}" if self.hidden else ""
         return tuple(note for note in (files, folders) if note)
 

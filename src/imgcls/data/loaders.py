@@ -39,6 +39,20 @@ def plan(count: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, w
     return batches if world == 1 else [np.array_split(batch, world)[rank] for batch in batches]
 
 
+def balanced(labels: Indices, *, seed: int, epoch: int) -> Indices:
+    """As many rows as there are labels, each class as often as any other (within one): small classes are repeated,
+    of large ones another part is taken each epoch."""
+    rng = seeding.rng(seed, "balance", epoch)
+    classes = rng.permutation(np.unique(labels))
+    quotas = [len(part) for part in np.array_split(np.empty(len(labels)), len(classes))]
+    rows: list[Indices] = []
+    for name, quota in zip(classes.tolist(), quotas, strict=True):
+        own = np.flatnonzero(labels == name)
+        rounds = [rng.permutation(own) for _ in range(-(-quota // len(own)))]
+        rows.append(np.concatenate(rounds)[:quota] if rounds else own[:0])
+    return np.concatenate(rows)
+
+
 def _on_device(plan: Sequence[Indices], device: torch.device) -> Tensor:
     """The row numbers of the whole plan, copied at once."""
     return torch.from_numpy(np.concatenate(plan) if plan else np.empty(0, np.int64)).to(device)
@@ -133,7 +147,10 @@ def _decoder(images: Images, preprocessing: Preprocessing) -> Callable[[int], ND
 
 
 class Loader:
-    """The training images, epoch after epoch, in the order and with the augmentation numbers of (seed, epoch)."""
+    """The training images, epoch after epoch, in the order and with the augmentation numbers of (seed, epoch).
+
+    is_balanced: each class as often as any other. num_classes: needed where images are mixed.
+    """
 
     def __init__(
         self,
@@ -147,10 +164,14 @@ class Loader:
         device: torch.device,
         rank: int = 0,
         world: int = 1,
+        is_balanced: bool = False,
+        num_classes: int = 0,
     ) -> None:
         self.fetcher = fetcher
+        self.classes = labels if is_balanced else None
         self.labels = torch.from_numpy(labels).to(device)
         self.augment = augment
+        self.mix = augment.mix(num_classes)
         self.normalise = normalise
         self.batch_size = batch_size
         self.seed = seed
@@ -163,20 +184,31 @@ class Loader:
         return -(-len(self.labels) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches ``start`` and later: (B, C, H, W) float32 images, augmented and normalised, and (B,) labels."""
+        """Batches ``start`` and later: (B, C, H, W) float32 images, augmented and normalised, and their targets: (B,)
+        labels, or (B, num_classes) shares of mixed images."""
         batches = plan(len(self.labels), self.batch_size, seed=self.seed, epoch=epoch, rank=self.rank, world=self.world)
-        return self._serve(batches[start:], epoch)
+        return self._serve(batches[start:], epoch, start)
 
     def first(self, count: int) -> Batch:
         """The first ``count`` images of epoch 0's first batch, as ``epoch`` would give them."""
         batches = plan(len(self.labels), self.batch_size, seed=self.seed, epoch=0, rank=self.rank, world=self.world)
         return next(self._serve([batches[0][:count]], 0))
 
-    def _serve(self, batches: Sequence[Indices], epoch: int) -> Iterator[Batch]:
+    def _serve(self, batches: Sequence[Indices], epoch: int, start: int = 0) -> Iterator[Batch]:
         order, sizes = _on_device(batches, self.device), [len(rows) for rows in batches]
         table = draw_table(len(self.labels), self.augment.draws, seed=self.seed, epoch=epoch).to(self.device)
-        draws, labels = table.index_select(0, order), self.labels.index_select(0, order)
-        yield from zip(self._prepared(batches, draws), labels.split_with_sizes(sizes), strict=True)
+        draws = table.index_select(0, order)
+        if self.classes is not None:  # each place in the plan has numbers of its own, whichever image stands there
+            rows = balanced(self.classes, seed=self.seed, epoch=epoch)
+            batches = [rows[places] for places in batches]
+            order = _on_device(batches, self.device)
+        labels = self.labels.index_select(0, order)
+        parted = zip(self._prepared(batches, draws), labels.split_with_sizes(sizes), strict=True)
+        if self.mix is None:
+            yield from parted
+            return
+        for position, (images, some) in enumerate(parted, start=start):
+            yield self.mix(images, some, seeding.rng(self.seed, "mix", epoch, position))
 
     def _prepared(self, batches: Sequence[Indices], draws: Tensor) -> Iterator[Tensor]:
         """The images of each batch; where they are small several batches are gathered and augmented at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import stat
@@ -22,8 +23,13 @@ from torch import Tensor
 
 from imgcls.errors import DataError
 
+HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None  # an extra: pip install 'imgcls[heif]'
+HEIF_SUFFIXES = (".heic", ".heif", ".avif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
+    *(HEIF_SUFFIXES if HAS_HEIF else ()),
+)
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes for 16-bit grey
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 ORIENTATION = 0x0112  # EXIF's tag
@@ -62,11 +68,23 @@ def _open(path: str) -> ImageFile.ImageFile:
         raise ValueError("not a regular file")
     if about.st_size > MAX_BYTES:
         raise ValueError(f"{about.st_size:,} bytes are more than {MAX_BYTES:,}")
-    image = Image.open(path, formats=FORMATS)
+    image = Image.open(path, formats=_formats())
     if reason := _too_large(image):
         image.close()
         raise ValueError(reason)
     return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """The formats that are read, Pillow told of those of the extra."""
+    if not HAS_HEIF:
+        return FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    Image.init()
+    return (*FORMATS, *(name for name in ("HEIF", "AVIF") if name in Image.OPEN))
 
 
 def _too_large(image: ImageFile.ImageFile) -> str | None:

@@ -6,7 +6,7 @@ import copy
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +127,24 @@ class Source:
     warnings: tuple[str, ...] = ()
     skipped: int = 0
     parts: dict[str, Images] = field(init=False)
+
+    def only(self, names: Sequence[str]) -> Source:
+        """The data set with the images of these classes alone, in its own order of classes.
+
+        Raises ValueError for a name that it has not.
+        """
+        if unknown := [name for name in names if name not in self.classes]:
+            shown = ", ".join(self.classes[:12]) + (", ..." if len(self.classes) > 12 else "")
+            raise ValueError(f"unknown class '{unknown[0]}' (classes: {shown})")
+        kept = [name for name in self.classes if name in names]
+        new = np.array([kept.index(name) if name in kept else -1 for name in self.classes])
+        parts: dict[str, Any] = {"val": None, "test": None}
+        for name, part in self.parts.items():
+            rows = np.flatnonzero(new[part.labels] >= 0)
+            parts[name] = part.take(rows).relabel(new.tolist()) if len(rows) else None
+        if parts["train"] is None or (self.test is not None and parts["test"] is None):
+            raise ValueError(f"no images of {', '.join(kept)} in one of its parts")
+        return replace(self, classes=tuple(kept), **parts)
 
     def __post_init__(self) -> None:
         given = {"train": self.train, "val": self.val, "test": self.test}

@@ -22,12 +22,15 @@ class SplitOptions:
     val_fraction: Fraction
     test_fraction: Annotated[float, Range(above=0, below=1)]
     split_seed: Seed
+    classes: list[str | int] | None
     limit: Annotated[int, Range(low=2)] | None
     test_limit: Annotated[int, Range(low=1)] | None
 
     def __post_init__(self) -> None:
         if self.channels == 2:
             raise ValueError("dataset.channels must be 1 (grey) or 3 (RGB), got 2")
+        if self.classes == []:
+            raise ValueError("dataset.classes: name at least one class, or leave it null")
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,24 @@ from typing import Any
 from torch import nn
 
 from imgcls.models.convnet import convnet
+from imgcls.models.layers import ACTIVATIONS
 from imgcls.models.lenet import lenet
 from imgcls.models.mlp import linear, mlp
 from imgcls.models.resnet import RESNETS, BasicBlock, Bottleneck, ResNet
+from imgcls.models.zoo import ZOO
 
-MODELS: dict[str, Callable[..., Any]] = {"linear": linear, "mlp": mlp, "lenet": lenet, "convnet": convnet, **RESNETS}
+MODELS: dict[str, Callable[..., Any]] = {
+    "linear": linear,
+    "mlp": mlp,
+    "lenet": lenet,
+    "convnet": convnet,
+    **RESNETS,
+    **ZOO,
+}
 
 DRAW_NOTHING = (
     *(nn.Sequential, nn.Flatten, nn.Identity, nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
-    *(nn.MaxPool2d, nn.AdaptiveAvgPool2d, nn.ReLU, ResNet, BasicBlock, Bottleneck),
+    *(nn.MaxPool2d, nn.AdaptiveAvgPool2d, ResNet, BasicBlock, Bottleneck, *ACTIVATIONS.values()),
 )  # layers that need no random numbers to compute
 
 AUTO_SMALL = 64  # pixels: model=auto is lenet up to here, resnet18 above

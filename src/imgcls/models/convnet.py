@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import nn
 
-from imgcls.knobs import Width
+from imgcls.knobs import Fraction, Width
+from imgcls.models.layers import Activation, convolution, dense
 
 
 def convnet(
-    channels: int, image_size: tuple[int, int], num_classes: int, *, widths: list[Width], hidden: list[Width]
+    channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+    *,
+    widths: list[Width],
+    hidden: list[Width],
+    activation: Activation,
+    batch_norm: bool,
+    dropout: Fraction,
 ) -> nn.Module:
-    """5x5 convolutions with 2x2 max-pooling and ReLU, then linear layers: (B, C, H, W) -> (B, num_classes)
+    """5x5 convolutions with 2x2 max-pooling, then linear layers: (B, C, H, W) -> (B, num_classes)
 
     The convolutions are not padded (padding 28x28 to 32x32 costs a third more time), but for images that would not be
-    large enough. ReLU after pooling gives what it gives before it, for a quarter of the work.
+    large enough.
     """
+    knobs: Any = {"activation": activation, "batch_norm": batch_norm}
     layers: list[nn.Module] = []
     sides, width = list(image_size), channels
-    for units in widths:
+    for i, units in enumerate(widths, start=1):
         side = min(sides)
         if side < 2:
             raise ValueError(
@@ -27,11 +38,8 @@ def convnet(
                 "shorten model.widths or set dataset.image_size"
             )
         padding = 0 if side >= 10 else 2
-        layers += [nn.Conv2d(width, units, 5, padding=padding), nn.MaxPool2d(2), nn.ReLU()]
+        layers += convolution(i, width, units, padding=padding, **knobs).values()
         sides, width = [(side + 2 * padding - 4) // 2 for side in sides], units
     layers.append(nn.Flatten())
-    width *= math.prod(sides)
-    for units in hidden:
-        layers += [nn.Linear(width, units), nn.ReLU()]
-        width = units
-    return nn.Sequential(*layers, nn.Linear(width, num_classes))
+    head = dense(width * math.prod(sides), hidden, num_classes, dropout=dropout, **knobs)
+    return nn.Sequential(*layers, *head.values())

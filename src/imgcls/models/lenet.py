@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from typing import Any
 
 from torch import nn
+
+from imgcls.knobs import Fraction, Width
+from imgcls.models.layers import Activation, convolution, dense
 
 LEAST_SIZE = 4  # pixels: below, hardly anything is left after the pooling
 
 
-def lenet(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Module:
+def lenet(
+    channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+    *,
+    widths: list[Width],
+    hidden: list[Width],
+    activation: Activation,
+    batch_norm: bool,
+    dropout: Fraction,
+) -> nn.Module:
     """Two 5x5 convolutions of 6 and 16 channels, three linear layers: (B, C, H, W) -> (B, num_classes)
 
     As published it takes 32x32. Smaller images are padded by 2 pixels a side before the first convolution, as MNIST's
     28x28 always was, and below 20 pixels before the second one too; below 16 pixels there is no first pooling. Larger
-    images just leave more to the linear layers. ReLU after pooling gives the same numbers and gradients as before it,
-    for a quarter of the work.
+    images just leave more to the linear layers.
     """
+    if len(widths) != 2:
+        raise ValueError(f"lenet has two convolutions, so model.widths takes 2 numbers, got {len(widths)}; see convnet")
     smallest = min(image_size)
     if smallest < LEAST_SIZE:
         raise ValueError(
@@ -25,24 +40,10 @@ def lenet(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Mo
             f"set dataset.image_size={LEAST_SIZE} or more, or model=mlp"
         )
     first, second, pools = 2 if smallest < 32 else 0, 2 if smallest < 20 else 0, smallest >= 16
-    features = nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(channels, 6, 5, padding=first),
-            pool1=nn.MaxPool2d(2) if pools else nn.Identity(),
-            relu1=nn.ReLU(),
-            conv2=nn.Conv2d(6, 16, 5, padding=second),
-            pool2=nn.MaxPool2d(2),
-            relu2=nn.ReLU(),
-            flatten=nn.Flatten(),
-        )
-    )
+    knobs: Any = {"activation": activation, "batch_norm": batch_norm}
+    layers = convolution(1, channels, widths[0], padding=first, has_pool=pools, **knobs)
+    layers |= convolution(2, widths[0], widths[1], padding=second, **knobs)
+    features = nn.Sequential(OrderedDict(layers, flatten=nn.Flatten()))
     sides = [((side + 2 * first - 4) // (2 if pools else 1) + 2 * second - 4) // 2 for side in image_size]
-    width = 16 * math.prod(sides)
-    head = OrderedDict(
-        fc1=nn.Linear(width, 120),
-        relu3=nn.ReLU(),
-        fc2=nn.Linear(120, 84),
-        relu4=nn.ReLU(),
-        fc3=nn.Linear(84, num_classes),
-    )
-    return nn.Sequential(OrderedDict(features=features, classifier=nn.Sequential(head)))
+    head = dense(widths[1] * math.prod(sides), hidden, num_classes, dropout=dropout, **knobs)
+    return nn.Sequential(OrderedDict(features=features, classifier=nn.Sequential(OrderedDict(head))))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import nn
 
 from imgcls.knobs import Fraction, Width
+from imgcls.models.layers import Activation, dense
 
 
 def linear(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Module:
@@ -15,14 +17,16 @@ def linear(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.M
 
 
 def mlp(
-    channels: int, image_size: tuple[int, int], num_classes: int, *, hidden: list[Width], dropout: Fraction
+    channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+    *,
+    hidden: list[Width],
+    activation: Activation,
+    batch_norm: bool,
+    dropout: Fraction,
 ) -> nn.Module:
-    """Fully connected layers of the given widths with ReLU between: (B, C, H, W) -> (B, num_classes)"""
-    layers: list[nn.Module] = [nn.Flatten()]
-    width = channels * math.prod(image_size)
-    for units in hidden:
-        layers += [nn.Linear(width, units), nn.ReLU()]
-        if dropout > 0:
-            layers.append(nn.Dropout(dropout))
-        width = units
-    return nn.Sequential(*layers, nn.Linear(width, num_classes))
+    """Fully connected layers of the given widths with an activation between: (B, C, H, W) -> (B, num_classes)"""
+    inputs = channels * math.prod(image_size)
+    knobs: Any = {"activation": activation, "batch_norm": batch_norm, "dropout": dropout}
+    return nn.Sequential(nn.Flatten(), *dense(inputs, hidden, num_classes, **knobs).values())

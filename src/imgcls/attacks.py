@@ -1,0 +1,155 @@
+"""Adversarial attacks: images changed within a small ball so that the model's loss rises.
+
+A table entry takes its knobs and gives an Attack; sizes are in units of the whole range of a pixel, 0 to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from imgcls.knobs import NonNegative, Positive, Range
+from imgcls.losses import Loss
+
+GREY_EPS, COLOUR_EPS = 0.3, 8 / 255  # Madry et al.'s for MNIST and CIFAR-10
+L2_EPS = 0.5  # of images of 32x32 in colour; scaled with the root of their numbers
+TINY = 1e-12
+ROUNDING = 1e-5  # of eps: what is kept back, so that no rounding leads out of the ball
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Projected gradient ascent on the loss, from a random start: Madry et al. 2018, https://arxiv.org/abs/1706.06083
+
+    norm: linf (each number changes by at most eps) or l2 (the image's Euclidean distance is at most eps). With one
+    step it is FGSM, Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572.
+    """
+
+    name: str
+    norm: Literal["linf", "l2"]
+    eps: float | None
+    steps: int
+    step_size: float | None
+    is_random: bool
+
+    def radius(self, channels: int, height: int, width: int) -> float:
+        """eps; where it is null what the field uses for such images."""
+        if self.eps is not None:
+            return self.eps
+        if self.norm == "l2":
+            return L2_EPS * math.sqrt(channels * height * width / 3072)
+        return GREY_EPS if channels == 1 else COLOUR_EPS
+
+    def stride(self, radius: float) -> float:
+        """The step size; where it is null, enough to cross the ball: 1.25 eps for one step, else 2.5 eps / steps."""
+        if self.step_size is not None:
+            return self.step_size
+        return radius * (1.25 if self.is_random else 1.0) if self.steps == 1 else 2.5 * radius / self.steps
+
+    def words(self, channels: int, height: int, width: int) -> str:
+        """For the header."""
+        eps = self.radius(channels, height, width)
+        count = f"{self.steps} step{'s' * (self.steps > 1)}"
+        return f"{self.name} {self.norm}, eps {eps:.3g}, {count} of {self.stride(eps):.3g}"
+
+    def __call__(
+        self,
+        module: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        loss: Loss,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        seed: int,
+    ) -> Tensor:
+        """(B, C, H, W) images normalised by mean and std, and their targets -> the attacked images, detached.
+
+        The module computes as in evaluation meanwhile (no dropout, no new statistics) and is left as it was; its
+        parameters get no gradients. seed: of the random start.
+        """
+        centre, scale = _on_device(mean, images.device), _on_device(std, images.device)
+        clean = images.detach().float() * scale + centre  # 0 to 1
+        radius = self.radius(*images.shape[1:])
+        stride = self.stride(radius)
+        change = self._start(clean, radius, seed)
+        training = [one for one in module.modules() if one.training]
+        module.eval()
+        try:
+            for _ in range(self.steps):
+                change = change.requires_grad_()
+                with torch.enable_grad():
+                    value = loss(module(((clean + change) - centre) / scale).float(), targets).sum()
+                slope = torch.autograd.grad(value, change)[0].nan_to_num(0.0)
+                change = self._project(clean, change.detach() + stride * self._direction(slope), radius)
+        finally:
+            for one in training:
+                one.training = True
+        return ((clean + change) - centre) / scale
+
+    def _start(self, clean: Tensor, radius: float, seed: int) -> Tensor:
+        if not self.is_random:
+            return torch.zeros_like(clean)
+        generator = torch.Generator(clean.device).manual_seed(seed)
+        draws = torch.empty_like(clean).uniform_(-1, 1, generator=generator)
+        if self.norm == "l2":
+            distance = torch.rand(len(draws), generator=generator, device=clean.device)
+            draws = draws / _length(draws) * distance.view(-1, 1, 1, 1)
+        return self._project(clean, draws * radius, radius)
+
+    def _direction(self, slope: Tensor) -> Tensor:
+        return slope.sign() if self.norm == "linf" else slope / _length(slope)
+
+    def _project(self, clean: Tensor, change: Tensor, radius: float) -> Tensor:
+        """The nearest change within the ball that leaves all numbers between 0 and 1."""
+        radius *= 1 - ROUNDING
+        if self.norm == "linf":
+            change = change.clamp(-radius, radius)
+        else:
+            change = change * (radius / _length(change)).clamp_max(1.0)
+        return (clean + change).clamp(0, 1) - clean  # towards 0, so it stays in the ball
+
+
+@lru_cache(maxsize=8)
+def _on_device(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """(1, C, 1, 1)"""
+    return torch.tensor(numbers, device=device).view(1, -1, 1, 1)
+
+
+def _length(images: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, 1, 1, 1): the Euclidean norm, never 0."""
+    lengths: Tensor = torch.linalg.vector_norm(images, dim=(1, 2, 3), keepdim=True)
+    return lengths.clamp_min(TINY)
+
+
+def none() -> None:
+    """No attack."""
+    return
+
+
+def pgd(
+    *,
+    eps: NonNegative | None,
+    norm: Literal["linf", "l2"],
+    steps: Annotated[int, Range(low=1, high=1000)],
+    step_size: Positive | None,
+    random_start: bool,
+) -> Attack:
+    """Several steps: Madry et al. 2018."""
+    return Attack("pgd", norm, eps, steps, step_size, random_start)
+
+
+def fgsm(
+    *, eps: NonNegative | None, norm: Literal["linf", "l2"], step_size: Positive | None, random_start: bool
+) -> Attack:
+    """One step; with a random start, which keeps training from failing: Wong et al. 2020, arXiv 2001.03994"""
+    return Attack("fgsm", norm, eps, 1, step_size, random_start)
+
+
+ATTACKS: dict[str, Callable[..., Any]] = {"none": none, "fgsm": fgsm, "pgd": pgd}

@@ -1,0 +1,55 @@
+"""conf/: which options a group has, and the keys that stand in their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from imgcls import torchvision_names
+
+Node = dict[str, Any]
+
+SHARED = {"model": torchvision_names.MODELS, "dataset": torchvision_names.DATASETS}  # options without a file each
+SUCH_AS = ("vgg16", "mobilenet_v3_small", "vit_b_16")  # in messages
+
+
+def conf_dir() -> Path:
+    """conf/ as packaged in the wheel, else the checkout's."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "conf"
+    return packaged if packaged.is_dir() else here.parents[1] / "conf"
+
+
+def options(group: str) -> list[str]:
+    """The names in a group of conf/, and torchvision's."""
+    return sorted([*(path.stem for path in (conf_dir() / group).glob("*.yaml")), *SHARED.get(group, ())])
+
+
+def option_file(group: str, name: str) -> Path:
+    """The file that holds the option's keys: torchvision's models share one, and so do its data sets."""
+    is_shared = name in SHARED.get(group, ())
+    return conf_dir() / f"torchvision_{group}.yaml" if is_shared else conf_dir() / group / f"{name}.yaml"
+
+
+def option_node(group: str, name: str) -> Node:
+    """The node of one option as conf/ has it (what an ``auto`` stands for); without a group, a command's keys."""
+    import yaml
+
+    node: Node = yaml.safe_load(option_file(group, name).read_text(encoding="utf-8"))
+    return {"name": name, **node} if group else node
+
+
+def as_yaml(table: Mapping[str, Any]) -> str:
+    """The table as YAML."""
+    import yaml
+
+    return yaml.safe_dump(dict(table), sort_keys=False, allow_unicode=True)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The names for a message: torchvision's many models in a few words."""
+    names = list(names)
+    others = [name for name in names if name not in torchvision_names.MODELS]
+    more = [f"and torchvision's, such as {', '.join(SUCH_AS)}: imgcls train --help"] if len(others) < len(names) else []
+    return ", ".join([*others, *more])

@@ -1,0 +1,197 @@
+"""The user's own images, listed in a table: a CSV or TSV file of path, label and perhaps split."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imgcls.data.download import file_size
+from imgcls.data.imagefolder import PART_NAMES, is_image_name, printable, source_of
+from imgcls.data.source import Images, Source
+from imgcls.errors import DataError
+
+COLUMNS = {  # what a column is usually called
+    "path": (
+        "path",
+        "image",
+        "file",
+        "filename",
+        "filepath",
+        "file_name",
+        "image_path",
+        "img",
+        "img_path",
+        "image_name",
+    ),
+    "label": ("label", "class", "target", "category", "class_name", "label_name", "y"),
+    "split": ("split", "part", "set", "subset", "partition"),
+}
+LARGEST = 1 << 30  # bytes of a table
+SHOWN = 8  # columns named in a message
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: its number in the file, and its three cells."""
+
+    line: int
+    path: str
+    label: str
+    split: str
+
+
+def imagelist(
+    *,
+    root: str | None,
+    images: str | None,
+    path: str | None,
+    label: str | None,
+    split: str | None,
+    verify: bool,
+    on_error: Literal["error", "skip"],
+) -> Source:
+    """The images that the table at root lists; its first line names the columns, or is an image already.
+
+    images: the folder that relative paths start from; null is the table's own. path, label, split: the names of the
+    columns; null takes the usual ones. Where there is no split column the parts are cut, as of a flat folder. Paths
+    that are listed twice are taken once; with two labels they are an error.
+    """
+    if root is None:
+        raise ValueError("missing required value 'dataset.root': the table (dataset=./labels.csv says the same)")
+    table = Path(os.path.expanduser(root))
+    if not os.path.exists(table):
+        raise DataError(f"no such file: {table}")
+    if file_size(table) > LARGEST:
+        raise DataError(f"{table}: {file_size(table):,} bytes are more than {LARGEST:,}")
+    rows = _rows(table, {"path": path, "label": label, "split": split})
+    folder = table.parent if images is None else Path(os.path.expanduser(images))
+    classes = _in_order({row.label for row in rows})
+    places = {name: i for i, name in enumerate(classes)}
+    by_part: dict[str, list[Row]] = {}
+    for row in rows:
+        by_part.setdefault(_part(row, table), []).append(row)
+    warnings = []
+    if "train" not in by_part:  # to be evaluated as a whole, say
+        warnings.append(f"no line of {table.name} is of the train part: they are taken as one, and the parts are cut")
+        by_part = {"train": rows}
+    learned = {row.label for row in by_part["train"]}
+    parts: dict[str, Images] = {}
+    for name, own in by_part.items():
+        if unknown := next((row for row in own if row.label not in learned), None):
+            raise DataError(f"{table}, line {unknown.line}: the class '{unknown.label}' is not in the train part")
+        files = [os.path.join(folder, row.path) for row in own]
+        _check_there(files, own, table)
+        labels = [places[row.label] for row in own]
+        parts[name] = Images(labels, paths=files, ids=[printable(row.path) for row in own])
+    return source_of(parts, classes, verify=verify, on_error=on_error, warnings=warnings)
+
+
+def _rows(table: Path, given: dict[str, str | None]) -> list[Row]:
+    """The lines of the table, each path once."""
+    seen: dict[str, Row] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, _dialect(file.readline(), table))
+            file.seek(0)
+            for row in _cells(lines, table, given):
+                before = seen.setdefault(row.path, row)
+                if (before.label, before.split) != (row.label, row.split):
+                    raise DataError(
+                        f"{table}: {row.path} stands in line {before.line} and in line {row.line}, "
+                        "with another label or split"
+                    )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: not a table in UTF-8 ({error})") from error
+    except OSError as error:
+        raise DataError(f"{table}: cannot be read ({error.strerror or error})") from error
+    if not seen:
+        raise DataError(f"{table}: no images are listed in it")
+    return list(seen.values())
+
+
+def _dialect(first: str, table: Path) -> type[csv.Dialect]:
+    """What separates the cells: a tab in a .tsv, else what the first line has most of."""
+
+    class Own(csv.excel):
+        delimiter = "\t" if table.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+
+    return Own
+
+
+def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None]) -> Iterator[Row]:
+    columns: dict[str, int | None] | None = None
+    for number, cells in enumerate(lines, start=1):
+        cells = [cell.strip() for cell in cells]
+        if not any(cells):
+            continue
+        if columns is None:
+            columns = _columns(cells, table, given)
+            if columns is not None:
+                continue
+            columns = {"path": 0, "label": 1, "split": 2 if len(cells) > 2 else None}
+        found = {
+            name: cells[place] if place is not None and place < len(cells) else "" for name, place in columns.items()
+        }
+        for name in ("path", "label"):
+            if not found[name]:
+                raise DataError(f"{table}, line {number}: no {name}")
+        if not found["label"].isprintable():
+            raise DataError(f"{table}, line {number}: the label {found['label'][:40]!a} is no plain text")
+        if "\0" in found["path"]:
+            raise DataError(f"{table}, line {number}: a path cannot contain a NUL")
+        yield Row(number, **found)
+
+
+def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -> dict[str, int | None] | None:
+    """Which column holds what; None if the first line is an image already."""
+    names = [name.lower() for name in header]
+    shown = ", ".join(header[:SHOWN]) + (", ..." if len(header) > SHOWN else "")
+    found: dict[str, int | None] = {}
+    for key, usual in COLUMNS.items():
+        wanted = given[key]
+        if wanted is not None and wanted not in header:
+            raise DataError(f"{table}: no column '{wanted}' (dataset.{key}); it has {shown}")
+        hits = [header.index(wanted)] if wanted is not None else [names.index(name) for name in usual if name in names]
+        found[key] = hits[0] if hits else None
+    if found["path"] is None and found["label"] is None and len(header) >= 2 and is_image_name(header[0]):
+        return None
+    for key in ("path", "label"):
+        if found[key] is None:
+            raise DataError(
+                f"{table}: which column is the {key}? It has {shown}; name one by dataset.{key}=, "
+                f"or call it {COLUMNS[key][0]}"
+            )
+    return found
+
+
+def _part(row: Row, table: Path) -> str:
+    """train, val or test, under any of their names; train where the table does not say."""
+    word = row.split.lower()
+    for part, words in PART_NAMES.items():
+        if word in words:
+            return part
+    if word:
+        raise DataError(f"{table}, line {row.line}: unknown split '{row.split}' (train, val and test are known)")
+    return "train"
+
+
+def _in_order(labels: set[str]) -> tuple[str, ...]:
+    """The classes sorted, whole numbers by their value."""
+    if all(label.isdecimal() and label.isascii() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
+
+
+def _check_there(files: Sequence[str], rows: Sequence[Row], table: Path) -> None:
+    missing = [i for i, path in enumerate(files) if not os.path.exists(path)]
+    if missing:
+        one = rows[missing[0]]
+        raise DataError(
+            f"{table}, line {one.line}: no such file: {printable(files[missing[0]])}"
+            + (f" ({len(missing):,} of {len(files):,} are missing)" if len(missing) > 1 else "")
+            + "; paths start from the table's folder, or from dataset.images"
+        )

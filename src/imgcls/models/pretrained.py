@@ -1,0 +1,144 @@
+"""torchvision's pretrained weights, put into a model whose last layer is new."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imgcls.data.download import alone
+from imgcls.errors import ConfigError, DataError
+from imgcls.models.finetune import head_of
+
+TIMEOUT = 30.0  # seconds without an answer
+# densenet's files are older than its names: norm.1 there is norm1 here
+OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
+BETWEEN_ONES = ("googlenet", "inception_v3")  # their weights take images from -1 to 1
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that can be had for a model, and the images that they were trained on.
+
+    size: pixels a side; mean, std: of the channels, in units of the whole range.
+    """
+
+    model: str
+    weights: Any  # torchvision's enumeration: its url, its name
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def path(self) -> Path:
+        """Where torch keeps the file once it is downloaded, and where a user can put it."""
+        return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(self.weights.url))
+
+    def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation for images of so many channels: of grey ones the mean over the colours."""
+        if channels != 1:
+            return self.mean, self.std
+        return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
+
+    def load(self, module: nn.Module, num_classes: int) -> None:
+        """Put the weights into the module, all but the last layer's. Raises DataError if they cannot be had."""
+        state = self._state()
+        for name in [name for name in state if OLD_NAME.match(name)]:
+            state[OLD_NAME.sub(r"\1\2", name)] = state.pop(name)
+        head, own = head_of(module, num_classes), module.state_dict()
+        unknown = [name for name in state if name not in own and "aux" not in name.lower()]
+        for name in list(state):
+            if name not in own or name.startswith(f"{head}."):
+                del state[name]
+        _fit_channels(module, state)
+        _fit_positions(module, state)
+        wrong = [name for name in state if state[name].shape != own[name].shape]
+        missing = [
+            name
+            for name in own
+            if name not in state and not name.startswith(f"{head}.") and not name.endswith("num_batches_tracked")
+        ]
+        if problems := [*unknown, *wrong, *missing]:
+            raise ConfigError(
+                f"model.pretrained: {self.path.name} does not fit this {self.model} ({problems[0]}); "
+                "leave model.stem auto or large and the model's other knobs as they are"
+            )
+        module.load_state_dict(state, strict=False)
+
+    def _state(self) -> MutableMapping[str, Tensor]:
+        """The tensors of the file; if it is not there it is downloaded (its name holds digits of its SHA-256)."""
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(TIMEOUT)
+        try:
+            with alone(self.path.parent):
+                state: MutableMapping[str, Tensor] = self.weights.get_state_dict(
+                    check_hash=True, progress=False, weights_only=True, map_location="cpu"
+                )
+        except MemoryError:
+            raise
+        except OSError as error:
+            raise DataError(
+                f"cannot download {self.weights.url} ({getattr(error, 'reason', None) or error.strerror or error}); "
+                f"put the file at {self.path}, or set model.pretrained=false"
+            ) from error
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0][:100]
+            raise DataError(
+                f"{self.path}: not the weights of {self.model} ({first}); remove it to download it"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(before)
+        if not isinstance(state, MutableMapping) or not all(isinstance(one, Tensor) for one in state.values()):
+            raise DataError(f"{self.path}: expected a table of tensors; remove it to download it")
+        return state
+
+
+def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
+    """What ``model.pretrained`` asks for: True for torchvision's best, or the name of the weights; False for none.
+
+    Raises ValueError where there are none of that name.
+    """
+    if wanted is False:
+        return None
+    import torchvision
+
+    try:
+        known = torchvision.models.get_model_weights(model)
+    except ValueError:
+        raise ValueError(f"{model} has no pretrained weights; torchvision's models and the resnets have") from None
+    names = [one.name for one in known]
+    if wanted is not True and wanted not in known.__members__:
+        raise ValueError(f"unknown '{wanted}' for {model} (choices: true, false, {', '.join(names)})")
+    weights = known.DEFAULT if wanted is True else known[str(wanted)]
+    preset = weights.transforms()
+    mean, std = (tuple(map(float, one)) for one in (preset.mean, preset.std))
+    if model in BETWEEN_ONES:  # torchvision does it inside the model
+        mean = std = (0.5, 0.5, 0.5)
+    return Pretrained(model, weights, int(preset.crop_size[0]), mean, std)
+
+
+def _fit_channels(module: nn.Module, state: MutableMapping[str, Tensor]) -> None:
+    """A colour model's first convolution for grey images: the sum over the colours."""
+    name = next(f"{name}.weight" for name, one in module.named_modules() if isinstance(one, nn.Conv2d))
+    wanted = module.state_dict()[name].shape
+    if wanted[1] == 1 and name in state and state[name].shape[1:2] == (3,):
+        state[name] = state[name].sum(1, keepdim=True)
+
+
+def _fit_positions(module: nn.Module, state: MutableMapping[str, Tensor]) -> None:
+    """A vision transformer's embeddings of positions, interpolated to another number of patches."""
+    name = "encoder.pos_embedding"
+    if name in state and state[name].shape != module.state_dict()[name].shape:
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        patch, side = module.patch_size, module.image_size
+        assert isinstance(patch, int)
+        assert isinstance(side, int)
+        state[name] = interpolate_embeddings(side, patch, {name: state[name]})[name]
