@@ -703,3 +703,15 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout == "e0\n"
     assert done.stderr == ""
+
+
+def test_an_interrupt_that_a_library_covers_up_is_still_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def half_open(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise UnboundLocalError("f")  # noqa: B904 - as an exit stack may
+
+    monkeypatch.setattr("imgcls.cli.sort_out", half_open)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == "\nstopped; what was saved before is kept\n"

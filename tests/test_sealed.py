@@ -195,6 +195,6 @@ def test_a_number_of_thousands_of_digits(capsys: Capture) -> None:
     Path("own/experiment/hex.yaml").write_text(f"# @package _global_\nepochs: 0x{'f' * 6000}\n")
     assert main(["train", "--config-dir=own", "experiment=hex"]) == 2
     assert (
-        "epochs: must be at least 1 and at most 1,000,000, got a number of hundreds of digits"
+        "epochs: must be at least 1 and at most 1,000,000, got a number of thousands of digits"
         in capsys.readouterr().err
     )

@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("out of memory; try a smaller batch_size or dataset.image_size, or loader=stream", 1, is_debug)
     except Exception as error:  # noqa: BLE001 - the last resort: still one line
+        if (stop := _stop_behind(error)) is not None:
+            number = getattr(stop, "signal_number", signal.SIGINT)
+            return _fail("stopped; what was saved before is kept", 128 + number, False)
         if is_lost_peer(error):
             time.sleep(HEAD_START + 2)  # let the one that knows why say it
             return _fail(
@@ -98,6 +101,13 @@ def _fill_streams() -> None:
                 continue
             if os.open(os.devnull, os.O_RDWR) == number:  # the lowest that is free
                 setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _stop_behind(error: BaseException | None) -> BaseException | None:
+    """The interrupt that a library's clean-up has replaced by an error of its own, if there was one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
 
 
 def _unexpected(error: Exception) -> str:

@@ -145,8 +145,8 @@ def show(value: Any) -> str:
         return f"[{', '.join(map(show, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {show(one)}' for key, one in value.items())}}}"
-    if isinstance(value, int) and value.bit_length() > 1000:  # Python refuses to write very large ones
-        return "a number of hundreds of digits"
+    if isinstance(value, int) and value.bit_length() > 14_000:  # Python refuses to write more than 4,300 digits
+        return "a number of thousands of digits"
     return str(value)
 
 
