@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from imgcls import lean, rundir, seeding
 from imgcls.attacks import ATTACKS, Attack
@@ -21,7 +21,7 @@ from imgcls.config import Component, TrainConfig, did_you_mean, parse, select, w
 from imgcls.data.augment import AUGMENTS, Augment
 from imgcls.data.loaders import Loader
 from imgcls.errors import ConfigError
-from imgcls.header import line, say_data, say_device, say_model, say_speed
+from imgcls.header import say_attack, say_data, say_device, say_model, say_speed
 from imgcls.inference import MODEL_FACTS, build_model
 from imgcls.logbook import Logbook
 from imgcls.loop import Recipe
@@ -152,10 +152,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     module = runtime.place(module)
     optimizer = _optimizer(parts.optimizer, module, config.layer_decay)
     say_model(log, module, model, config, optimizer, batch_size, begun)
-    if parts.attack is not None:
-        log.say(
-            line("attack", f"{parts.attack.words(shape.channels, shape.height, shape.width)}; each batch is attacked")
-        )
+    say_attack(log, parts.attack, shape)
     say_device(log, runtime, data, resident=resident, workers=workers)
 
     if config.patience is not None and data.splits.val is None:
@@ -181,9 +178,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     say_speed(log, config, runtime, model, is_compiled, why)
     if len(train) // len(loader) < runtime.world:
         raise ConfigError(f"batch_size: {batch_size} is too small to share out over {runtime.world} processes")
-    weights = class_weights(config.class_weights, data.source.classes, train.labels)
-    attack = None if parts.attack is None else partial(parts.attack, mean=shape.mean, std=shape.std)
-    recipe = _recipe(config, parts, runtime, optimizer, len(loader), weights, attack)
+    recipe = _recipe(config, parts, data, runtime, optimizer, len(loader))
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     chosen = {
@@ -200,14 +195,14 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
 def _recipe(
     config: TrainConfig,
     parts: Parts,
+    data: Data,
     runtime: Runtime,
     optimizer: torch.optim.Optimizer,
     steps_per_epoch: int,
-    weights: list[float] | None,
-    attack: Callable[..., Tensor] | None,
 ) -> Recipe:
     """What the loop does to a batch."""
-    loss = parts.loss()
+    loss, shape = parts.loss(), data.preprocessing
+    weights = class_weights(config.class_weights, data.source.classes, data.splits.train.labels)
     if weights is not None:
         loss = weighted(loss, torch.tensor(weights, device=runtime.device))
     return Recipe(
@@ -220,7 +215,7 @@ def _recipe(
         accumulate=config.accumulate,
         clip_grad=config.clip_grad,
         ema=config.ema,
-        attack=attack,
+        attack=None if parts.attack is None else partial(parts.attack, mean=shape.mean, std=shape.std),
         rank=runtime.rank,
         world=runtime.world,
     )

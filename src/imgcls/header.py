@@ -7,9 +7,11 @@ import textwrap
 import torch
 from torch import nn
 
+from imgcls.attacks import Attack
 from imgcls.config import Component, TrainConfig
 from imgcls.data.augment import Augment
 from imgcls.data.loaders import memory_bytes
+from imgcls.data.pixels import Preprocessing
 from imgcls.inference import describe_parts
 from imgcls.logbook import Logbook
 from imgcls.prepare import AUTO_BATCH, Data
@@ -79,6 +81,13 @@ def say_model(
         log.say(line("", note))
     if begun:
         log.say(line("", begun))
+
+
+def say_attack(log: Logbook, attack: Attack | None, shape: Preprocessing) -> None:
+    """What each batch is attacked by, if it is."""
+    if attack is not None:
+        words = attack.words(shape.channels, shape.height, shape.width)
+        log.say(line("attack", f"{words}; each batch is attacked"))
 
 
 def say_device(log: Logbook, runtime: Runtime, data: Data, *, resident: bool, workers: int) -> None:
