@@ -1,0 +1,152 @@
+"""Every model, through the command line: two updates, its checkpoint evaluated again, a file classified; what it takes.
+
+Each model that has a stem for small images is run at 32 pixels, and each at its own size: the least that torchvision
+has weights for. The images are the digits that need no download, scaled and in colour, so the accuracies say nothing.
+The evaluation must give train's probabilities to the last bit, and the prediction those of the evaluation.
+
+    python benchmarks/models.py                 # every model: about an hour and a half
+    python benchmarks/models.py --models vgg16 swin_t
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import (
+    RESULTS,
+    end_children_too,
+    environment,
+    imgcls,
+    machine,
+    machine_lines,
+    say,
+    spend,
+    table,
+    write,
+    write_json,
+)
+from imgcls.torchvision_names import MODELS
+
+SMALL = 32
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+OWN = ("linear", "mlp", "lenet", "convnet")
+NO_SMALL_STEM = ("inception_v3",)
+UPDATES, BATCH, TEST = 2, 2, 2
+COLUMNS = ("model", "pixels", "parameters", "train s", "peak GB", "checkpoint again", "file again")
+
+
+def own_size(name: str) -> int:
+    """The least size, in pixels, that torchvision has weights of the model for."""
+    from torchvision.models import get_model_weights
+
+    return min(int(one.transforms().crop_size[0]) for one in get_model_weights(name))
+
+
+def cases(names: list[str]) -> list[tuple[str, int]]:
+    """(model, pixels a side), their own sizes first."""
+    own = [(name, own_size(name)) for name in names if name not in OWN]
+    return [*own, *((name, SMALL) for name in names if name not in NO_SMALL_STEM)]
+
+
+def attempt(name: str, side: int, photo: Path, threads: int) -> dict[str, Any]:
+    """Train, evaluate, predict, each a process of its own, in a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="imgcls-bench-models-") as folder:
+        given = {"env": environment(threads, folder), "cwd": folder, "timeout": 3600}
+        words = [
+            *(f"model={name}", f"dataset.image_size={side}", "dataset.channels=3", "dataset.val_fraction=0"),
+            *(f"dataset.limit={UPDATES * BATCH}", f"dataset.test_limit={TEST}", f"batch_size={BATCH}", "epochs=1"),
+            *("run_dir=run", f"threads={threads}"),
+        ]
+        spent = spend(imgcls("train", *words, "--json"), **given)
+        found: dict[str, Any] = {"model": name, "pixels": side, "train": _figures(spent)}
+        if spent.code:
+            return found
+        report = json.loads(spent.stdout)
+        found |= {"parameters": report["parameters"], "loss": report["loss"]}
+        evaluated = spend(imgcls("evaluate", "run", "output=again", "--json"), **given)
+        found["evaluate"] = _figures(evaluated)
+        if evaluated.code == 0:
+            with (
+                np.load(Path(folder, "run/predictions.npz")) as own,
+                np.load(Path(folder, "again/predictions.npz")) as new,
+            ):
+                found["evaluated_equal"] = bool(np.array_equal(own["probabilities"], new["probabilities"]))
+        predicted = spend(imgcls("predict", "run", str(photo), "--json"), **given)
+        found["predict"] = _figures(predicted)
+        if predicted.code == 0:
+            found["probability"] = json.loads(predicted.stdout)[0]["probability"]
+        return found
+
+
+def _figures(spent: Any) -> dict[str, Any]:
+    figures = asdict(spent) | {"failure": spent.failure}
+    return {key: value for key, value in figures.items() if key not in ("stdout", "stderr")}
+
+
+def is_right(one: dict[str, Any]) -> bool:
+    """Whether the model trained, and its checkpoint gave the same answers again."""
+    return bool(one.get("evaluated_equal")) and 0 < one.get("probability", math.nan) <= 1
+
+
+def report(found: list[dict[str, Any]], found_on: dict[str, Any], prefix: Path) -> None:
+    """results/models.md and .json."""
+    rows = []
+    for one in found:
+        train = one["train"]
+        again = "equal" if one.get("evaluated_equal") else one.get("evaluate", {}).get("failure") or "different"
+        file = "done" if "probability" in one else one.get("predict", {}).get("failure") or "-"
+        figures = [f"{train['wall']:.0f}", f"{train['peak_rss_mb'] / 1024:.1f}"]
+        if train["failure"]:
+            rows.append([one["model"], one["pixels"], "-", *figures, train["failure"], "-"])
+        else:
+            rows.append([one["model"], one["pixels"], f"{one['parameters']:,}", *figures, again, file])
+    right = sum(map(is_right, found))
+    lines = [
+        *("# Every model", "", *machine_lines(found_on), ""),
+        f"{right} of {len(found)} trained, gave equal probabilities when their checkpoint was evaluated again, and",
+        f"classified a file. {UPDATES} updates of {BATCH} digits, scaled, in colour; AdamW; seconds from the command to",
+        "its end, start-up of some 5 s and the writing of checkpoints included; memory: the process's peak RSS.",
+        *("", table(COLUMNS, rows)),
+    ]
+    write(prefix, "\n".join(lines), {"machine": found_on, "runs": found})
+
+
+def draw_photo(path: Path) -> None:
+    """A digit of scikit-learn's as a file."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    Image.fromarray((load_digits().images[0] * 15).astype(np.uint8)).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=[*OWN, *RESNETS, *MODELS], metavar="NAME")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS / "models", metavar="PREFIX")
+    args = parser.parse_args()
+    end_children_too()
+    found_on, found = machine(), list[dict[str, Any]]()
+    folder = Path(tempfile.mkdtemp(prefix="imgcls-bench-photo-"))
+    try:
+        draw_photo(folder / "digit.png")
+        for name, side in cases(args.models):
+            found.append(attempt(name, side, folder / "digit.png", args.threads))
+            say(f"{name} at {side}: {'right' if is_right(found[-1]) else 'WRONG'}, {found[-1]['train']['wall']:.0f} s")
+            write_json(args.out, {"machine": found_on, "runs": found})
+    finally:
+        shutil.rmtree(folder)
+    report(found, found_on, args.out)
+
+
+if __name__ == "__main__":
+    main()
