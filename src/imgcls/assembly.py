@@ -26,7 +26,7 @@ from imgcls.inference import MODEL_FACTS, build_model
 from imgcls.logbook import Logbook
 from imgcls.loop import Recipe
 from imgcls.losses import LOSSES, weighted
-from imgcls.models import MODELS, automatic
+from imgcls.models import MODELS, automatic, check_knobs
 from imgcls.models.finetune import ModelOptions, freeze
 from imgcls.models.pretrained import Pretrained, pretrained
 from imgcls.optim import OPTIMIZERS, parameter_groups, scale_rates
@@ -85,9 +85,7 @@ def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -
         resolved(config.augment, "augment", "none")
     return Parts(
         data=choose_data(config.dataset, trusted=may(config.dataset)),
-        model=None
-        if model["name"] == "auto"
-        else select(MODELS, model, "model", facts=MODEL_FACTS, trusted=may(model)),
+        model=None if model["name"] == "auto" else _model(model, trusted=may(model)),
         optimizer=select(OPTIMIZERS, config.optimizer, "optimizer", trusted=may(config.optimizer)),
         scheduler=scheduler,
         loss=select(LOSSES, config.loss, "loss"),
@@ -96,6 +94,15 @@ def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -
         options=options,
         pretrained=_weights(str(model["name"]), options),
     )
+
+
+def _model(node: Node, *, trusted: bool) -> Component:
+    component = select(MODELS, node, "model", facts=MODEL_FACTS, trusted=trusted)
+    try:
+        check_knobs(component.name, component.knobs)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
+    return component
 
 
 def _weights(name: str, options: ModelOptions) -> Pretrained | None:

@@ -33,11 +33,18 @@ def option_file(group: str, name: str) -> Path:
 
 
 def option_node(group: str, name: str) -> Node:
-    """The node of one option as conf/ has it (what an ``auto`` stands for); without a group, a command's keys."""
+    """The node of one option as conf/ has it (what an ``auto`` stands for); without a group, a command's keys.
+
+    An option whose defaults list names another has that one's keys, but for those that it sets itself.
+    """
     import yaml
 
     node: Node = yaml.safe_load(option_file(group, name).read_text(encoding="utf-8"))
-    return {"name": name, **node} if group else node
+    if not group:
+        return node
+    bases = [base for base in node.pop("defaults", ()) if base != "_self_"]
+    inherited = {key: value for base in bases for key, value in option_node(group, base).items()}
+    return {**inherited, "name": name, **node}
 
 
 def as_yaml(table: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from imgcls.confdir import Node, listed, option_node, options
 from imgcls.errors import ConfigError
-from imgcls.knobs import Count, Positive, Range, Seed, Share
+from imgcls.knobs import Count, Length, Positive, Range, Seed, Share
 
 T = TypeVar("T")
 TestTime = Literal["none", "flip", "shift"]  # looks at an image in testing
@@ -274,7 +274,7 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], key: str) -> Any:
 
 def _in_range(value: Any, annotations: tuple[Any, ...], key: str, given: Any) -> Any:
     for bounds in annotations:
-        if isinstance(bounds, Range) and value is not None and value not in bounds:
+        if isinstance(bounds, Range | Length) and value is not None and value not in bounds:
             raise ConfigError(f"{key}: must be {bounds}, got {show(given)}")
     return value
 

@@ -22,6 +22,7 @@ from imgcls.checkpoint import write_whole
 from imgcls.confdir import Node, option_node
 from imgcls.config import Component, EvaluateConfig, TestTime, select
 from imgcls.data import Source
+from imgcls.data.loaders import Fetcher
 from imgcls.data.source import Images, Indices
 from imgcls.data.splits import split
 from imgcls.errors import CheckpointError, ConfigError, DataError
@@ -39,12 +40,16 @@ ALL_ROWS = 12
 Report = dict[str, Any]
 
 
+def fetcher_of(trained: Trained, images: Images, runtime: Runtime, *, loader: str, workers: int) -> Fetcher:
+    """These images as the model wants them, to be looked at as often as need be."""
+    resident = is_resident(images, trained.preprocessing, runtime, loader)
+    return fetcher_for(images, trained.preprocessing, runtime, resident=resident, workers=workers)
+
+
 def assess(
-    trained: Trained, images: Images, runtime: Runtime, *, loader: str, workers: int, tta: TestTime = "none"
+    trained: Trained, images: Images, fetcher: Fetcher, runtime: Runtime, *, tta: TestTime = "none"
 ) -> tuple[Report, NDArray[np.float32]]:
     """The report of a model on these images, as far as it follows from its logits; and the logits, (N, C)."""
-    resident = is_resident(images, trained.preprocessing, runtime, loader)
-    fetcher = fetcher_for(images, trained.preprocessing, runtime, resident=resident, workers=workers)
     with exact_fp32():
         logits = infer(trained.module, fetcher, len(images), trained.preprocessing, runtime, tta=tta)
     check_finite(logits, str(trained.checkpoint.path))
@@ -52,12 +57,10 @@ def assess(
 
 
 def assess_attacked(
-    trained: Trained, images: Images, runtime: Runtime, attack: Attack, node: Node, *, loader: str, workers: int
+    trained: Trained, images: Images, fetcher: Fetcher, runtime: Runtime, attack: Attack, node: Node
 ) -> Report:
     """The accuracy on the same images, each changed by the attack so that the model's cross entropy rises."""
     shape = trained.preprocessing
-    resident = is_resident(images, shape, runtime, loader)
-    fetcher = fetcher_for(images, shape, runtime, resident=resident, workers=workers)
     labels = torch.from_numpy(images.labels).to(runtime.device)
     loss = cross_entropy(label_smoothing=0.0)
 
@@ -216,10 +219,10 @@ def evaluate(
         log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
         log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
         log.say(f"device   {runtime.describe()}\n")
-        how_to_load: Any = {"loader": "auto", "workers": auto_workers(runtime)}
-        report, logits = assess(trained, images, runtime, tta=config.tta, **how_to_load)
+        fetcher = fetcher_of(trained, images, runtime, loader="auto", workers=auto_workers(runtime))
+        report, logits = assess(trained, images, fetcher, runtime, tta=config.tta)
         if (made := component()) is not None:
-            report |= assess_attacked(trained, images, runtime, made, component.node, **how_to_load)
+            report |= assess_attacked(trained, images, fetcher, runtime, made, component.node)
     report = complete(report, trained, config.split, choice.name, source.skipped)
     report |= {} if config.tta == "none" else {"tta": config.tta}
     folder = (

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from imgcls.confdir import Node
 from imgcls.data import Source
 from imgcls.data.imagefolder import printable
-from imgcls.data.pixels import header, load_image, quiet_decoders
-from imgcls.data.pool import helpers, spread
+from imgcls.data.pixels import header, quiet_decoders
+from imgcls.data.pool import each
 from imgcls.data.source import Images
-from imgcls.errors import DataError
+from imgcls.data.verify import reason
 from imgcls.header import line
 from imgcls.logbook import Logbook
 from imgcls.prepare import choose_data, load_source
 
-SIDE = 32  # pixels: of the small images that files are decoded to, which takes their whole content
 NAMED = 10  # files in the text; the report has all
 MOST_ROWS = 12  # classes in the text, if there are more the smallest and the largest
 Report = dict[str, Any]
@@ -40,16 +38,27 @@ def examine(node: Node, *, is_quiet: bool) -> Report:
     return report
 
 
+class Seen(NamedTuple):
+    """An image as it was found; broken: why it cannot be read, if so."""
+
+    height: int = 0
+    width: int = 0
+    is_grey: bool = False
+    digest: str = ""
+    broken: str = ""
+
+
 def look(source: Source) -> Report:
     """The report on a data set, every image of it read once."""
     seen = {part: _seen(images) for part, images in source.parts.items()}
-    sizes = Counter(tuple(one[:2]) for part in seen.values() for one in part if one[0])
-    grey = sum(one[2] for part in seen.values() for one in part if one[0])
+    fine = [one for part in seen.values() for one in part if not one.broken]
+    sizes = Counter((one.height, one.width) for one in fine)
+    grey = sum(one.is_grey for one in fine)
     broken = [
-        {"part": part, "image": str(images.ids[row]), "reason": one[4]}
+        {"part": part, "image": str(images.ids[row]), "reason": one.broken}
         for part, images in source.parts.items()
         for row, one in enumerate(seen[part])
-        if one[4]
+        if one.broken
     ]
     counts = {part: np.bincount(one.labels, minlength=len(source.classes)) for part, one in source.parts.items()}
     return {
@@ -60,36 +69,31 @@ def look(source: Source) -> Report:
         ],
         "sizes": [{"width": w, "height": h, "images": count} for (h, w), count in sizes.most_common()],
         "grey": grey,
-        "colour": sum(sizes.values()) - grey,
+        "colour": len(fine) - grey,
         "broken": broken,
-        **_twice(source, {part: [one[3] for one in rows] for part, rows in seen.items()}),
+        **_twice(source, {part: [one.digest for one in rows] for part, rows in seen.items()}),
     }
 
 
-def _seen(images: Images) -> list[tuple[int, int, bool, str, str]]:
-    """(height, width, is grey, digest of the content, why it cannot be read) of each image."""
+def _seen(images: Images) -> list[Seen]:
+    """What each image is, all of them read."""
 
-    def one(row: int) -> tuple[int, int, bool, str, str]:
-        if images.paths is None:
-            assert images.whole is not None
-            pixels = images.whole[row if images.rows is None else images.rows[row]]
-            return pixels.shape[0], pixels.shape[1], pixels.shape[2] == 1, _digest(pixels.tobytes()), ""
+    def pixels(row: int) -> Seen:
+        assert images.whole is not None
+        one = images.whole[row if images.rows is None else images.rows[row]]
+        height, width, channels = one.shape
+        return Seen(height, width, channels == 1, _digest(one.tobytes()))
+
+    def file(row: int) -> Seen:
+        assert images.paths is not None
         path = images.paths[row]
-        try:
-            height, width, is_grey = header(path)
-            load_image(path, 3, SIDE, SIDE)
-            with open(path, "rb") as file:
-                return height, width, is_grey, _digest(file.read()), ""
-        except (DataError, OSError) as error:
-            return 0, 0, False, "", str(error).removeprefix(f"not a readable image: {path} ").strip("()")
+        if why := reason(path):
+            return Seen(broken=why.removeprefix(f"not a readable image: {path} ").strip("()"))
+        with open(path, "rb") as content:
+            return Seen(*header(path), _digest(content.read()))
 
-    def some(share: range) -> list[tuple[int, int, bool, str, str]]:
-        return [one(row) for row in share]
-
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    count = helpers(len(images), threads) if images.paths is not None else 0
     with quiet_decoders():
-        return [found for part in spread(some, len(images), count) for found in part]
+        return [Seen(*found) for found in each(pixels if images.paths is None else file, len(images))]
 
 
 def _digest(content: bytes) -> str:

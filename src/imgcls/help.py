@@ -86,6 +86,7 @@ BESIDE = {
     "data": ["  dataset.KEY             as for train (imgcls train dataset=mnist --help)"],
 }
 
+BASE = re.compile(r"^  - (?!_self_)(\w+)$", re.MULTILINE)  # the option whose keys an option has, too
 LINE = re.compile(r"( *)([A-Za-z_]\w*):\s*(.*?)\s*(?:\s#\s(.*))?")
 WIDTH = 80
 
@@ -144,12 +145,17 @@ def _defaults() -> dict[str, str]:
 
 def _keys(name: str, group: str = "", values: Mapping[str, Any] | None = None) -> list[str]:
     """'  key   default   comment' for each key of a file of conf/; values: other defaults than the file's."""
+    from imgcls.confdir import option_node
     from imgcls.config import show
 
+    text = _read(name, group)
+    if group and (base := BASE.search(text)):
+        own = {f"{group}.{key}": value for key, value in option_node(group, name).items()}
+        return _keys(base[1], group, own | dict(values or {}))
     lines: list[str] = []
     outer = prefix = f"{group}." if group else ""
-    for text in _read(name, group).splitlines():
-        match = LINE.fullmatch(text)
+    for line in text.splitlines():
+        match = LINE.fullmatch(line)
         if match is None or match[2] == ("name" if group else "defaults"):
             continue
         indent, key, value, comment = match.groups()

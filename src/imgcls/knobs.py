@@ -6,6 +6,7 @@ where the keyword-only arguments are the schema: ``def sgd(groups, *, lr: Learni
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -34,6 +35,19 @@ class Range:
         return " and ".join(
             f"{word} {bound:,}" if isinstance(bound, int) else f"{word} {bound:,g}" for word, bound in shown.items()
         )
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many elements a list has."""
+
+    count: int
+
+    def __contains__(self, value: Sized) -> bool:
+        return len(value) == self.count
+
+    def __str__(self) -> str:
+        return f"a list of {self.count}"
 
 
 Probability = Annotated[float, Range(low=0, high=1)]

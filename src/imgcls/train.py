@@ -38,6 +38,7 @@ from imgcls.evaluate import (
     choose_attack,
     complete,
     empty_classes,
+    fetcher_of,
     table,
     write_predictions,
     write_report,
@@ -335,11 +336,11 @@ def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report
     exact = replace(run.runtime, precision="fp32")
     trained = restore(best, exact, frozenset({run.model.name}))
     images = run.data.splits.test
-    how: Any = {"loader": run.config.loader, "workers": run.workers}
-    numbers, logits = assess(trained, images, exact, **how)
+    fetcher = fetcher_of(trained, images, exact, loader=run.config.loader, workers=run.workers)
+    numbers, logits = assess(trained, images, fetcher, exact)
     attack = choose_attack(best.meta, None, {})
     if (made := attack()) is not None:
-        numbers |= assess_attacked(trained, images, exact, made, attack.node, **how)
+        numbers |= assess_attacked(trained, images, fetcher, exact, made, attack.node)
     if not run.runtime.is_main:
         return None
     report = complete(numbers, trained, "test", run.data.name, run.data.source.skipped)

@@ -61,6 +61,13 @@ def spread(
     return _threaded(work, shares, processes, ahead)
 
 
+def each(work: Callable[[int], Answer], count: int) -> list[Answer]:
+    """work(row) of all rows, by every core that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shares = spread(lambda share: [work(row) for row in share], count, helpers(count, cores))
+    return [answer for share in shares for answer in share]
+
+
 def helpers(count: int, threads: int) -> int:
     """Processes that are worth their while for so many rows, where so many threads may compute: 0 is this one alone."""
     return min(threads, os.cpu_count() or 1) if threads > 1 and count > FEWEST else 0

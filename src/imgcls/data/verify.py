@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from imgcls.data.pixels import load_image, quiet_decoders
-from imgcls.data.pool import helpers, spread
+from imgcls.data.pool import each
 from imgcls.data.source import Images
 from imgcls.errors import DataError
 
@@ -20,26 +20,21 @@ MOST_NAMED = 10  # broken files in a message
 MOST_COMPARED = 20_000  # files whose content is compared between the parts
 
 
+def reason(path: str) -> str:
+    """Why the file cannot be decoded, or nothing: all of it is read, and made small."""
+    try:
+        load_image(path, 3, SIDE, SIDE)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
 def broken(images: Images) -> dict[int, str]:
     """The files that cannot be decoded: {row: message}, all of them tried, by all cores."""
     paths = images.paths or ()
-
-    def attempt(share: range) -> dict[int, str]:
-        found = {}
-        for row in share:
-            try:
-                load_image(paths[row], 3, SIDE, SIDE)
-            except DataError as error:
-                found[row] = str(error)
-        return found
-
     with quiet_decoders():
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return {
-            row: text
-            for part in spread(attempt, len(paths), helpers(len(paths), threads))
-            for row, text in part.items()
-        }
+        reasons = each(lambda row: reason(paths[row]), len(paths))
+    return {row: text for row, text in enumerate(reasons) if text}
 
 
 def without_broken(parts: dict[str, Images], *, skip: bool) -> tuple[dict[str, Images], list[str]]:

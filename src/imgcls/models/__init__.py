@@ -6,7 +6,7 @@ shown in the run's header. To add one: write the function, add a line here, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -17,6 +17,7 @@ from imgcls.models.lenet import lenet
 from imgcls.models.mlp import linear, mlp
 from imgcls.models.resnet import RESNETS, BasicBlock, Bottleneck, ResNet
 from imgcls.models.zoo import ZOO
+from imgcls.models.zoo import check as check_zoo
 
 MODELS: dict[str, Callable[..., Any]] = {
     "linear": linear,
@@ -38,6 +39,12 @@ AUTO_SMALL = 64  # pixels: model=auto is lenet up to here, resnet18 above
 def is_random(module: nn.Module) -> bool:
     """Whether a forward pass may draw random numbers: any layer that is not known to draw none, such as dropout."""
     return any(type(one) not in DRAW_NOTHING for one in module.modules())
+
+
+def check_knobs(name: str, knobs: Mapping[str, Any]) -> None:
+    """Raises ValueError for knobs that this model cannot have, as far as that is known before the images are."""
+    if name in ZOO:
+        check_zoo(name, **knobs)
 
 
 def automatic(image_size: tuple[int, int]) -> str:

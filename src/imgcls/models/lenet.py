@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
-from imgcls.knobs import Fraction, Width
+from imgcls.knobs import Fraction, Length, Width
 from imgcls.models.layers import Activation, convolution, dense
 
 LEAST_SIZE = 4  # pixels: below, hardly anything is left after the pooling
@@ -19,7 +19,7 @@ def lenet(
     image_size: tuple[int, int],
     num_classes: int,
     *,
-    widths: list[Width],
+    widths: Annotated[list[Width], Length(2)],
     hidden: list[Width],
     activation: Activation,
     batch_norm: bool,
@@ -31,8 +31,6 @@ def lenet(
     28x28 always was, and below 20 pixels before the second one too; below 16 pixels there is no first pooling. Larger
     images just leave more to the linear layers.
     """
-    if len(widths) != 2:
-        raise ValueError(f"lenet has two convolutions, so model.widths takes 2 numbers, got {len(widths)}; see convnet")
     smallest = min(image_size)
     if smallest < LEAST_SIZE:
         raise ValueError(

@@ -93,13 +93,99 @@ def _fewer_pools(module: nn.Module, size: tuple[int, int]) -> str:
     return f"{kept} of {len(pools)} poolings" if kept < len(pools) else ""
 
 
+# --- builders: (name, image size, number of classes, whether the stem is to be small, knobs in torchvision's words) ->
+# the net for colour images, and words for the header
+
+
+def _net(
+    name: str, size: tuple[int, int], num_classes: int, is_small: bool, knobs: dict[str, Any]
+) -> tuple[nn.Module, str]:
+    """The convolutional nets, and Swin's transformers."""
+    import torchvision
+
+    family = family_of(name)
+    least = family.least if is_small else LEAST_LARGE.get(name, 32)
+    if min(size) < least:
+        raise ValueError(
+            f"{name} needs images of at least {least}x{least} pixels, got {size[0]}x{size[1]}; "
+            f"set dataset.image_size={least} or more"
+        )
+    net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **knobs, **dict(family.more))
+    return net, family.small(net, size) if is_small and family.small is not None else ""
+
+
+def _vit(
+    name: str, size: tuple[int, int], num_classes: int, is_small: bool, knobs: dict[str, Any]
+) -> tuple[nn.Module, str]:
+    """The vision transformers, for square images.
+
+    Small images are cut into about 8 x 8 patches, larger ones into patches of the published size.
+    """
+    import torchvision
+
+    side, published = size[0], int(name.rpartition("_")[2])
+    if size[1] != side:
+        raise ValueError(f"{name} needs square images, got {side}x{size[1]}; set dataset.image_size={side}")
+    patch = _divisor(side, side / 8) if is_small else published
+    if side % patch or side < patch:
+        near = max(1, round(side / patch)) * patch
+        raise ValueError(
+            f"{name} needs images of a multiple of {patch} pixels, got {side}; set dataset.image_size={near}"
+        )
+    net: Any = torchvision.models.get_model(
+        name, weights=None, num_classes=num_classes, image_size=published * (side // patch), **knobs
+    )
+    if patch == published:
+        return net, ""
+    net.conv_proj = _conv(net.conv_proj, kernel=patch, stride=patch)
+    net.patch_size, net.image_size = patch, side
+    return net, f"{patch}x{patch} patches"
+
+
+def _divisor(number: int, near: float) -> int:
+    """The divisor of the number that is nearest to ``near``, the larger of two."""
+    return min((i for i in range(1, number + 1) if number % i == 0), key=lambda i: (abs(i - near), -i))
+
+
+def _maxvit(
+    name: str, size: tuple[int, int], num_classes: int, is_small: bool, knobs: dict[str, Any]
+) -> tuple[nn.Module, str]:
+    """MaxViT.
+
+    Its windows (7x7 as published) must divide the maps after five halvings, four for small images, whose stem has
+    stride 1; the largest of up to 8x8 that does is taken.
+    """
+    from torchvision.models.maxvit import MaxVit
+
+    height, width = (2 * side if is_small else side for side in size)
+    window = next((p for p in (7, 8, 6, 5, 4, 3, 2) if height % (32 * p) == 0 and width % (32 * p) == 0), None)
+    if window is None:
+        unit = 32 if is_small else 64
+        near = max(unit, round(min(size) / unit) * unit)
+        raise ValueError(
+            f"{name} needs images whose sides are multiples of {unit} (or of 224) pixels, "
+            f"got {size[0]}x{size[1]}; set dataset.image_size={near}"
+        )
+    net = MaxVit(
+        input_size=(height, width),
+        stem_channels=64,
+        partition_size=window,
+        block_channels=[64, 128, 256, 512],
+        block_layers=[2, 2, 5, 2],
+        head_dim=32,
+        num_classes=num_classes,
+        **{"stochastic_depth_prob": 0.2, **knobs},
+    )
+    words = f"{window}x{window} windows" if window != 7 else ""
+    return net, f"{_stride_one(net, size)}, {words}" if is_small else words
+
+
 @dataclass(frozen=True)
 class Family:
     """What the models of a family have in common.
 
     dropout, stochastic_depth: torchvision's keyword for each, None where the family has none, "" where its builder
-    fixes it. small: the stem for
-    small images. least: pixels a side that it takes with that.
+    fixes it. small: the stem for small images. least: pixels a side that it takes with that.
     """
 
     dropout: str | None = None
@@ -107,6 +193,7 @@ class Family:
     small: Adapt | None = None
     least: int = 4
     more: tuple[tuple[str, Any], ...] = ()  # further keywords
+    build: Callable[..., tuple[nn.Module, str]] = _net
 
 
 FAMILIES = {
@@ -120,6 +207,7 @@ FAMILIES = {
         more=(("aux_logits", False), ("init_weights", True)),
     ),
     "inception": Family("dropout", least=75, more=(("aux_logits", False), ("init_weights", True))),
+    "maxvit": Family(None, "stochastic_depth_prob", build=_maxvit),
     "mnasnet": Family("dropout", small=_stride_one),
     "mobilenet": Family("dropout", small=_stride_one),
     "regnet": Family(small=_stride_one),
@@ -128,31 +216,31 @@ FAMILIES = {
     "squeezenet": Family("dropout", small=partial(_without_pool, pool=None)),
     "swin": Family("dropout", "", small=_small_patches),
     "vgg": Family("dropout", small=_fewer_pools, least=2),
+    "vit": Family("dropout", build=_vit),
     "wide_resnet": Family(small=partial(_without_pool, pool="maxpool")),
 }
+LEAST_LARGE = {"inception_v3": 75, "alexnet": 63}  # pixels a side that the published stems take, where not 32
 
 
-def _family(name: str) -> Family:
+def family_of(name: str) -> Family:
+    """The family of one of torchvision's models."""
     return next(family for prefix, family in FAMILIES.items() if name.startswith(prefix))
 
 
-def _knobs(name: str, dropout: float | None, stochastic_depth: float | None, family: Family) -> dict[str, Any]:
-    """The knobs in torchvision's words; null leaves what the architecture has."""
-    given = {"dropout": (dropout, family.dropout), "stochastic_depth": (stochastic_depth, family.stochastic_depth)}
-    for key, (value, word) in given.items():
+def check(name: str, *, stem: str, dropout: float | None, stochastic_depth: float | None) -> None:
+    """Raises ValueError for a knob that the model has not; needs no torchvision."""
+    family = family_of(name)
+    if stem == "small" and family.small is None and family.build is _net:
+        raise ValueError(f"{name} has no small stem; leave model.stem auto")
+    for key, value, word in (
+        ("dropout", dropout, family.dropout),
+        ("stochastic_depth", stochastic_depth, family.stochastic_depth),
+    ):
         if value is not None and word is None:
             raise ValueError(f"{name} has no {key.replace('_', ' ')}; leave model.{key} null")
-    return {word: value for value, word in given.values() if value is not None and word}
 
 
-def _too_small(name: str, least: int, size: tuple[int, int]) -> ValueError:
-    return ValueError(
-        f"{name} needs images of at least {least}x{least} pixels, got {size[0]}x{size[1]}; "
-        f"set dataset.image_size={least} or more"
-    )
-
-
-def _net(
+def _model(
     name: str,
     channels: int,
     image_size: tuple[int, int],
@@ -162,24 +250,22 @@ def _net(
     dropout: Fraction | None,
     stochastic_depth: Fraction | None,
 ) -> nn.Module:
-    """The convolutional nets, and Swin's transformers: (B, C, H, W) -> (B, num_classes)"""
-    import torchvision
-
-    family = _family(name)
+    """A model of torchvision's: (B, C, H, W) -> (B, num_classes); null leaves what the architecture has."""
+    check(name, stem=stem, dropout=dropout, stochastic_depth=stochastic_depth)
+    family = family_of(name)
     is_small = stem == "small" or (stem == "auto" and max(image_size) <= SMALL)
-    if stem == "small" and family.small is None:
-        raise ValueError(f"{name} has no small stem; leave model.stem auto")
-    least = family.least if is_small else LEAST_LARGE.get(name, 32)
-    if min(image_size) < least:
-        raise _too_small(name, least, image_size)
-    knobs = _knobs(name, dropout, stochastic_depth, family)
-    net: nn.Module = torchvision.models.get_model(
-        name, weights=None, num_classes=num_classes, **knobs, **dict(family.more)
-    )
+    given = ((family.dropout, dropout), (family.stochastic_depth, stochastic_depth))
+    knobs = {word: value for word, value in given if word and value is not None}
+    net, words = family.build(name, image_size, num_classes, is_small, knobs)
     if stochastic_depth is not None and family.stochastic_depth == "":
         _set_depth(net, stochastic_depth)
-    words = family.small(net, image_size) if is_small and family.small is not None else ""
-    return _with_channels(net, channels, words, stem)
+    path = _first_conv(net)
+    old: Any = net.get_submodule(path)
+    if old.in_channels != channels:
+        _replace(net, path, _conv(old, channels=channels))
+    why = "chosen for the image size" if stem == "auto" else f"stem={stem}"
+    net.note = f"{words} ({why})" if words else ""  # type: ignore[assignment]
+    return net
 
 
 def _set_depth(net: nn.Module, probability: float) -> None:
@@ -191,110 +277,4 @@ def _set_depth(net: nn.Module, probability: float) -> None:
         drop.p = probability * i / max(1, len(drops) - 1)
 
 
-def _with_channels(net: nn.Module, channels: int, words: str, stem: str) -> nn.Module:
-    """The net for images of so many channels, and the note for the header."""
-    path = _first_conv(net)
-    old: Any = net.get_submodule(path)
-    if old.in_channels != channels:
-        _replace(net, path, _conv(old, channels=channels))
-    why = "chosen for the image size" if stem == "auto" else f"stem={stem}"
-    net.note = f"{words} ({why})" if words else ""  # type: ignore[assignment]
-    return net
-
-
-def _vit(
-    name: str,
-    channels: int,
-    image_size: tuple[int, int],
-    num_classes: int,
-    *,
-    stem: Literal["auto", "small", "large"],
-    dropout: Fraction | None,
-    stochastic_depth: Fraction | None,
-) -> nn.Module:
-    """The vision transformers: (B, C, S, S) -> (B, num_classes)
-
-    Small images are cut into about 8 x 8 patches, larger ones into patches of the published size.
-    """
-    import torchvision
-
-    side, published = image_size[0], int(name.rpartition("_")[2])
-    if image_size[1] != side:
-        raise ValueError(f"{name} needs square images, got {side}x{image_size[1]}; set dataset.image_size={side}")
-    is_small = stem == "small" or (stem == "auto" and side <= SMALL)
-    patch = _divisor(side, side / 8) if is_small else published
-    if side % patch or side < patch:
-        near = max(1, round(side / patch)) * patch
-        raise ValueError(
-            f"{name} needs images of a multiple of {patch} pixels, got {side}; set dataset.image_size={near}"
-        )
-    knobs = _knobs(name, dropout, stochastic_depth, Family("dropout"))
-    net: Any = torchvision.models.get_model(
-        name, weights=None, num_classes=num_classes, image_size=published * (side // patch), **knobs
-    )
-    if patch != published:
-        net.conv_proj = _conv(net.conv_proj, kernel=patch, stride=patch)
-        net.patch_size, net.image_size = patch, side
-    return _with_channels(net, channels, f"{patch}x{patch} patches" if patch != published else "", stem)
-
-
-def _divisor(number: int, near: float) -> int:
-    """The divisor of the number that is nearest to ``near``, the larger of two."""
-    return min((i for i in range(1, number + 1) if number % i == 0), key=lambda i: (abs(i - near), -i))
-
-
-def _maxvit(
-    name: str,
-    channels: int,
-    image_size: tuple[int, int],
-    num_classes: int,
-    *,
-    stem: Literal["auto", "small", "large"],
-    dropout: Fraction | None,
-    stochastic_depth: Fraction | None,
-) -> nn.Module:
-    """MaxViT: (B, C, H, W) -> (B, num_classes)
-
-    Its windows (7x7 as published) must divide the maps after five halvings, four for small images, whose stem has
-    stride 1: the largest of up to 8x8 that does is taken.
-    """
-    from torchvision.models.maxvit import MaxVit
-
-    is_small = stem == "small" or (stem == "auto" and max(image_size) <= SMALL)
-    height, width = (2 * side if is_small else side for side in image_size)
-    window = next((p for p in (7, 8, 6, 5, 4, 3, 2) if height % (32 * p) == 0 and width % (32 * p) == 0), None)
-    if window is None:
-        unit = 32 if is_small else 64
-        near = max(unit, round(min(image_size) / unit) * unit)
-        raise ValueError(
-            f"{name} needs images whose sides are multiples of {unit} (or of 224) pixels, "
-            f"got {image_size[0]}x{image_size[1]}; set dataset.image_size={near}"
-        )
-    knobs = {"stochastic_depth_prob": 0.2} | _knobs(
-        name, dropout, stochastic_depth, Family(None, "stochastic_depth_prob")
-    )
-    net: Any = MaxVit(
-        input_size=(height, width),
-        stem_channels=64,
-        partition_size=window,
-        block_channels=[64, 128, 256, 512],
-        block_layers=[2, 2, 5, 2],
-        head_dim=32,
-        num_classes=num_classes,
-        **knobs,
-    )
-    words = f"{window}x{window} windows" if window != 7 else ""
-    if is_small:
-        words = f"{_stride_one(net, image_size)}, {words}"
-    return _with_channels(net, channels, words, stem)
-
-
-LEAST_LARGE = {"inception_v3": 75, "alexnet": 63}  # pixels a side that the published stems take, where not 32
-
-
-def _builder(name: str) -> Callable[..., nn.Module]:
-    kind = _vit if name.startswith("vit") else _maxvit if name.startswith("maxvit") else _net
-    return partial(kind, name)
-
-
-ZOO: dict[str, Callable[..., nn.Module]] = {name: _builder(name) for name in TORCHVISION}
+ZOO: dict[str, Callable[..., nn.Module]] = {name: partial(_model, name) for name in TORCHVISION}
