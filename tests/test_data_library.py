@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import json
@@ -143,23 +144,69 @@ def country211() -> None:
                 photo(f"data/country211/{part}/{kind}/{i}.jpg")
 
 
+def usps() -> None:
+    for name, count in (("usps.bz2", 20), ("usps.t.bz2", 10)):
+        numbers = " ".join(f"{i + 1}:{RNG.uniform(-1, 1):.3f}" for i in range(256))
+        Path("data").mkdir(exist_ok=True)
+        Path(f"data/{name}").write_bytes(
+            bz2.compress("".join(f"{i % 10 + 1} {numbers}\n" for i in range(count)).encode())
+        )
+
+
+def flowers102() -> None:
+    from scipy.io import savemat
+
+    count = 3 * 102
+    Path("data/flowers-102").mkdir(parents=True)
+    savemat("data/flowers-102/imagelabels.mat", {"labels": np.arange(count) % 102 + 1})
+    parts = {key: np.arange(i * 102, (i + 1) * 102) + 1 for i, key in enumerate(("trnid", "valid", "tstid"))}
+    savemat("data/flowers-102/setid.mat", parts)
+    for i in range(count):
+        photo(f"data/flowers-102/jpg/image_{i + 1:05d}.jpg")
+
+
+def imagenette() -> None:
+    for part in ("train", "val"):
+        for kind in ("n01440764", "n03000684"):
+            for i in range(6):
+                photo(f"data/imagenette2-320/{part}/{kind}/{i}.JPEG")
+
+
+def rendered_sst2() -> None:
+    for part in ("train", "valid", "test"):
+        for kind in ("negative", "positive"):
+            for i in range(6):
+                photo(f"data/rendered-sst2/{part}/{kind}/{i}.png")
+
+
+def semeion() -> None:
+    rows = np.concatenate([RNG.integers(0, 2, (30, 256)), np.eye(10, dtype=np.int64)[np.arange(30) % 10]], axis=1)
+    text("data/semeion.data", "".join(" ".join(map(str, row)) + " \n" for row in rows.tolist()))
+
+
 MADE: dict[str, tuple[Callable[[], None], int, tuple[str, ...]]] = {
     "kmnist": (kmnist, 10, ("train", "test")),
     "emnist": (emnist, 47, ("train", "test")),
     "qmnist": (qmnist, 10, ("train", "test")),
     "svhn": (svhn, 10, ("train", "test")),
     "stl10": (stl10, 10, ("train", "test")),
+    "usps": (usps, 10, ("train", "test")),
+    "flowers102": (flowers102, 102, ("train", "val", "test")),
     "food101": (food101, 2, ("train", "test")),
     "oxford_iiit_pet": (oxford_iiit_pet, 2, ("train", "test")),
     "eurosat": (eurosat, 2, ("train",)),
     "gtsrb": (gtsrb, 2, ("train", "test")),
     "dtd": (dtd, 2, ("train", "val", "test")),
     "fgvc_aircraft": (fgvc_aircraft, 2, ("train", "val", "test")),
+    "imagenette": (imagenette, 2, ("train", "test")),
+    "rendered_sst2": (rendered_sst2, 2, ("train", "val", "test")),
+    "semeion": (semeion, 10, ("train",)),
     "country211": (country211, 2, ("train", "val", "test")),
 }
 
 
 def test_every_name_is_an_option_and_a_class_of_torchvisions() -> None:
+    assert set(MADE) == set(NAMES)
     assert set(NAMES) == set(NAMED) == set(LIBRARY) <= set(DATASETS)
     assert all(hasattr(torchvision.datasets, named.kind) for named in NAMED.values())
 
@@ -168,7 +215,7 @@ def test_every_name_is_an_option_and_a_class_of_torchvisions() -> None:
 def test_every_set_is_read_as_torchvision_lays_it_out(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     make, classes, parts = MADE[name]
     make()
-    for module in ("svhn", "stl10"):  # their checksums are of the real files
+    for module in ("svhn", "stl10", "semeion", "flowers102"):  # their checksums are of the real files
         monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", lambda *_: True)
     source: Source = LIBRARY[name](root="data", download=False)
     assert tuple(source.parts) == parts
@@ -179,6 +226,8 @@ def test_every_set_is_read_as_torchvision_lays_it_out(name: str, monkeypatch: py
         assert source.train.whole[0, 20, 3, 0] == 255  # upright again
     if name == "stl10":
         assert source.classes[3] == "thing3"
+    if name == "imagenette":
+        assert source.classes == ("tench", "chain saw")
     words = ["model=linear", f"dataset={name}", "dataset.root=data", "dataset.download=false", "epochs=1", "threads=1"]
     assert main(["train", *words, "dataset.image_size=16", "run_dir=run"]) == 0
     assert main(["evaluate", "run"]) == 0

@@ -26,5 +26,5 @@ MODELS = (
 )
 DATASETS = (
     "kmnist", "emnist", "qmnist", "usps", "svhn", "stl10", "flowers102", "food101", "oxford_iiit_pet", "eurosat",
-    "gtsrb", "dtd", "fgvc_aircraft", "country211",
+    "gtsrb", "dtd", "fgvc_aircraft", "imagenette", "rendered_sst2", "semeion", "country211",
 )
