@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ needs_extra = pytest.mark.skipif(not pixels.HAS_HEIF, reason="pillow-heif is not
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tuple(suffix for suffix in pixels.SUFFIXES if suffix not in pixels.HEIF_SUFFIXES)
-    monkeypatch.setattr("imgcls.data.imagefolder.SUFFIXES", plain)
+    monkeypatch.setattr(sys.modules["imgcls.data.imagefolder"], "SUFFIXES", plain)  # not the function of that name
     Path("photos").mkdir()
     for name in ("a.heic", "b.HEIF", "c.avif", "d.txt"):
         Path("photos", name).touch()
