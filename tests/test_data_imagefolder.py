@@ -395,3 +395,44 @@ def test_names_that_are_no_utf8_are_escaped_everywhere(capsys: pytest.CaptureFix
     assert main(["predict", "run", "photos", "output=rows.csv"]) == 0
     assert "r\\xe9d/000.png" in Path("rows.csv").read_text()
     assert "accuracy" in capsys.readouterr().err
+
+
+# --- archives as they are unpacked, and names that a terminal would obey ----------------------------------------------
+
+
+def test_a_folder_around_the_class_folders_is_seen_through() -> None:
+    shapes("photos/photos")
+    Path("photos/__MACOSX").mkdir()
+    source = imagefolder(root="photos")
+    assert source.classes == ("blue", "red")
+    assert source.notes[0] == "folder   photos/photos, the only one in photos"
+    shapes("more/inner/train")
+    shapes("more/inner/test")
+    assert set(imagefolder(root="more").parts) == {"train", "test"}
+
+
+def test_a_single_class_is_not_taken_for_a_folder_around_classes() -> None:
+    shapes("alone", classes=("red",))
+    assert imagefolder(root="alone").classes == ("red",)
+    shapes("deep/red", classes=("2020",))
+    assert imagefolder(root="deep").classes == ("red",)
+
+
+def test_control_characters_in_the_names_of_classes_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = ("bl\x1b[31mue", "re\nd", "tab\t")
+    shapes("photos", 12, odd)
+    assert imagefolder(root="photos").classes == ("bl\\x1b[31mue", "re\\nd", "tab\\t")
+    words = ["dataset=./photos", "model=linear", "dataset.image_size=8", "epochs=1", "threads=1", "run_dir=run"]
+    assert main(["train", *words]) == 0
+    assert main(["evaluate", "run", "dataset=./photos", "split=all"]) == 0
+    assert main(["predict", "run", *(f"photos/{name}" for name in odd)]) == 0
+    assert main(["data", "./photos"]) == 0
+    (Path("photos") / odd[1] / "000.png").write_bytes(b"no image")
+    assert main(["data", "./photos"]) == 0
+    assert main(["train", *words[:-1], "dataset.verify=true"]) == 3
+    captured = capsys.readouterr()
+    assert "accuracy" in captured.err + captured.out
+    assert "by the names of their folders" in captured.err + captured.out
+    assert "\x1b" not in captured.out + captured.err
+    assert "\t" not in captured.out + captured.err
+    assert all("re\nd" not in text for text in (captured.out, captured.err))

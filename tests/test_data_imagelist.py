@@ -55,6 +55,12 @@ def lines(rows: list[tuple[str, str]], *, mark: str = ",", more: str = "") -> st
         ("image\tlabel", "pictures/labels.tsv", "\t"),
         ("img\ty", "pictures/labels.csv", "\t"),
         ("\ufefffile,target", "pictures/labels.csv", ","),
+        ("id_code,diagnosis", "pictures/labels.csv", ","),
+        ("Image,Id", "pictures/labels.csv", ","),
+        ("picture,label", "pictures/labels.csv", ","),
+        ("", "pictures/labels.txt", " "),
+        ("file   class", "pictures/labels.txt", " "),
+        ("file,class", "pictures/labels.txt", ","),
         ("", "pictures/labels.csv", ","),
     ],
 )
@@ -67,6 +73,23 @@ def test_columns_go_by_their_usual_names(header: str, name: str, mark: str) -> N
     assert [Path(path).name for path in source.train.paths] == [path for path, _ in rows]
     assert [source.classes[label] for label in source.train.labels] == [label for _, label in rows]
     assert source.train.ids.tolist() == [path for path, _ in rows]
+
+
+def test_paths_are_found_without_their_suffix_and_with_backslashes() -> None:
+    rows = pictures("some/pictures")
+    Path("some/pictures/red0.png").rename("some/pictures/red0.PNG")
+    text = "id,label\n" + "".join(f"pictures\\{Path(path).stem},{label}\n" for path, label in rows)
+    source = read(table(text, "some/labels.csv"))
+    assert source.train.ids.tolist()[:2] == ["pictures/red0.PNG", "pictures/red1.png"]
+    assert len(source.train) == 24
+
+
+def test_paths_from_the_current_folder_are_recognised() -> None:
+    rows = pictures("some/pictures")
+    text = "path,label\n" + lines([(f"some/pictures/{path}", label) for path, label in rows])
+    with pytest.raises(DataError, match=r"it lies below the current folder: add dataset\.images=\. to start there"):
+        read(table(text, "some/labels.csv"))
+    assert len(read("some/labels.csv", images=".").train) == 24
 
 
 def test_columns_and_the_folder_can_be_named() -> None:
@@ -117,7 +140,7 @@ def test_a_path_that_is_listed_twice_is_taken_once() -> None:
         ("path,label\n,red\n", "line 2: no path"),
         ("path,label\nred0.png\n", "line 2: no label"),
         ("a,b\n1,2\n", "which column is the path? It has a, b; name one by dataset.path=, or call it path"),
-        ("path,b\nred0.png,2\n", "which column is the label? It has path, b"),
+        ("path,b,c\nred0.png,2,3\n", "which column is the label? It has path, b, c"),
         ("path,label\nred0.png,red\ngone.png,red\n", "line 3: no such file: pictures/gone.png; paths start from"),
         ("path,label\ngone.png,red\ngone2.png,red\n", "line 2: no such file: pictures/gone.png (2 of 2 are missing)"),
         ("path,label\nred0.png,red\nred0.png,blue\n", "red0.png stands in line 2 and in line 3, with another label"),

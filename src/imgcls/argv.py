@@ -44,7 +44,7 @@ UNSUPPORTED = (
     "--shell-completion",
     "-sc",
 )
-TABLES = (".csv", ".tsv")
+TABLES = (".csv", ".tsv", ".txt")
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 

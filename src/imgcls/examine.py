@@ -11,7 +11,7 @@ import numpy as np
 
 from imgcls.confdir import Node
 from imgcls.data import Source
-from imgcls.data.imagefolder import printable
+from imgcls.data.imagefolder import one_line
 from imgcls.data.pixels import header, quiet_decoders
 from imgcls.data.pool import each
 from imgcls.data.source import Images
@@ -142,7 +142,7 @@ def describe(report: Report) -> list[str]:
     lines += _balance(report)
     if report["broken"]:
         lines.append(line("broken", f"{len(report['broken']):,} cannot be read"))
-        lines += [line("", f"{one['image']}: {one['reason']}") for one in report["broken"][:NAMED]]
+        lines += [line("", one_line(f"{one['image']}: {one['reason']}")) for one in report["broken"][:NAMED]]
         lines.append(line("", "dataset.on_error=skip leaves them out"))
     for part, count in report["duplicates"].items():
         if count:
@@ -150,7 +150,7 @@ def describe(report: Report) -> list[str]:
     for key, words in (("leaks", "in two parts: what is tested has been seen"), ("conflicts", "in two classes")):
         if report[key]:
             lines.append(line("twice", f"{len(report[key]):,} stand {words}"))
-            lines += [line("", " = ".join(map(printable, found))) for found in report[key][:NAMED]]
+            lines += [line("", " = ".join(map(one_line, found))) for found in report[key][:NAMED]]
     if not (report["broken"] or report["leaks"] or report["conflicts"] or any(report["duplicates"].values())):
         lines.append(line("fine", "every image can be read, and none stands twice"))
     return lines

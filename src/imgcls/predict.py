@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from imgcls import metrics, rundir
 from imgcls.checkpoint import write_whole
 from imgcls.config import PredictConfig, TestTime
-from imgcls.data.imagefolder import Scan, is_image_name, printable
+from imgcls.data.imagefolder import Scan, is_image_name, one_line, printable
 from imgcls.data.loaders import Resident, evaluation_batch
 from imgcls.data.pixels import Preprocessing, fit_image, fit_pixels, load_first, quiet_decoders
 from imgcls.data.pool import helpers, spread
@@ -190,7 +190,7 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
         several = 0
         with contextlib.closing(_decoded(classifier.preprocessing, paths, runtime.threads)) as decoded:
             while some := list(itertools.islice(decoded, batch)):
-                broken += [_one_line(printable(found.problem)) for _, found in some if found.problem]
+                broken += [one_line(found.problem) for _, found in some if found.problem]
                 several += sum(found.has_more for _, found in some)
                 good = [(printable(path), found.pixels) for path, found in some if found.pixels is not None]
                 rows += classifier.rows([pixels for _, pixels in good], [path for path, _ in good], config.topk)
@@ -256,16 +256,11 @@ def _attempt(preprocessing: Preprocessing, path: str) -> Decoded:
 
 def _accuracy(rows: Sequence[Row], classes: tuple[str, ...]) -> str | None:
     """'accuracy 98.0 % (49 of 50 ...)' where every file lies in a folder that is named like a class."""
-    truths = [os.path.basename(os.path.dirname(os.path.abspath(row["path"]))) for row in rows]
+    truths = [one_line(os.path.basename(os.path.dirname(os.path.abspath(row["path"])))) for row in rows]
     if not rows or not set(truths) <= set(classes):
         return None
     hits = sum(row["label"] == truth for row, truth in zip(rows, truths, strict=True))
     return f"accuracy {hits / len(rows):.1%} ({hits:,} of {len(rows):,}, by the names of their folders)"
-
-
-def _one_line(text: str) -> str:
-    """Text for a terminal: line breaks, control characters and the like as escapes."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str:
@@ -281,12 +276,12 @@ def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str
 
 def _table(rows: Sequence[Row]) -> str:
     """For a person: what does not fit into 48 columns of a path is cut off in front."""
-    paths = [_one_line(row["path"]) for row in rows]
+    paths = [one_line(row["path"]) for row in rows]
     paths = [path if len(path) <= LONGEST_PATH else "..." + path[3 - LONGEST_PATH :] for path in paths]
     width = max(map(len, paths), default=0)
     lines = []
     for path, row in zip(paths, rows, strict=True):
-        best = (f"{_one_line(top['label'])} {top['probability']:.1%}" for top in row["topk"])
+        best = (f"{one_line(top['label'])} {top['probability']:.1%}" for top in row["topk"])
         lines.append(f"{path:<{width}}  {'  '.join(best)}\n")
     return "".join(lines)
 

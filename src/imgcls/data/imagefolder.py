@@ -40,6 +40,7 @@ def imagefolder(
     if not os.path.isdir(base):  # Path.is_dir raises for a name that is too long
         raise DataError(f"not a folder: {base}" if os.path.exists(base) else f"no such folder: {base}")
     scan = Scan(None if follow_links else base)
+    base, unwrapped = _unwrapped(base, scan)
     folders, others = _part_folders(base, scan)
     names = scan.subfolders(folders["train"])
     if not names:
@@ -54,11 +55,11 @@ def imagefolder(
     places = [str(folders["train"] / name) for name in names]
     return source_of(
         parts,
-        tuple(printable(name) for name in names),
+        tuple(one_line(name) for name in names),
         places,
         verify=verify,
         on_error=on_error,
-        notes=scan.notes(),
+        notes=(*unwrapped, *scan.notes()),
         warnings=warnings,
     )
 
@@ -118,7 +119,7 @@ class Scan:
     def notes(self) -> tuple[str, ...]:
         """What was passed over, as lines for the header."""
         counts = sorted(self.ignored.items(), key=lambda pair: (-pair[1], pair[0]))
-        by_suffix = ", ".join(f"{count:,} {printable(suffix)}" for suffix, count in counts[:8])
+        by_suffix = ", ".join(f"{count:,} {one_line(suffix)}" for suffix, count in counts[:8])
         more = "; pip install 'imgcls[heif]' to read HEIC and AVIF" if self.ignored.keys() & {*HEIF_SUFFIXES} else ""
         files = f"ignored  {by_suffix} (no image files by their suffix{more})" if by_suffix else ""
         folders = f"ignored  hidden folders: {_some(sorted(self.hidden))}" if self.hidden else ""
@@ -144,7 +145,7 @@ class Scan:
         target = os.path.realpath(path)
         if os.path.commonpath([self.within, target]) != self.within:
             raise DataError(
-                f"{printable(path)} is a link out of the data folder, to {printable(target)}; remove it, or let it be "
+                f"{one_line(path)} is a link out of the data folder, to {one_line(target)}; remove it, or let it be "
                 "followed by dataset.follow_links=true"
             )
 
@@ -156,7 +157,7 @@ class Scan:
             real = os.path.realpath(parent)
             if os.path.islink(parent) and _lies_in(parent, real, start=str(folder)):
                 raise DataError(
-                    f"{printable(parent)} is a link to {printable(real)}, which it lies in: a loop; remove it"
+                    f"{one_line(parent)} is a link to {one_line(real)}, which it lies in: a loop; remove it"
                 )
             if real in seen:
                 folders.clear()
@@ -186,6 +187,11 @@ def printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def one_line(text: str) -> str:
+    """Text for a terminal: bytes that are no UTF-8, line breaks, control characters and the like as escapes."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in printable(text))
+
+
 def _lies_in(link: str, target: str, *, start: str) -> bool:
     """Whether the link, or the folder in which the walk began, is somewhere inside the target."""
     inner = [os.path.dirname(link)] if link == start else [os.path.dirname(link), start]
@@ -193,7 +199,7 @@ def _lies_in(link: str, target: str, *, start: str) -> bool:
 
 
 def _refuse(error: OSError) -> None:
-    raise DataError(f"cannot read the folder {printable(str(error.filename))}: {error.strerror}") from error
+    raise DataError(f"cannot read the folder {one_line(str(error.filename))}: {error.strerror}") from error
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -209,7 +215,21 @@ def _has_images(folder: Path) -> bool:
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(map(printable, names[:most])) + (f" ... ({len(names)} in all)" if len(names) > most else "")
+    return ", ".join(map(one_line, names[:most])) + (f" ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def _unwrapped(base: Path, scan: Scan) -> tuple[Path, tuple[str, ...]]:
+    """The folder that holds the classes or the parts, and a note where that is the only one in the one that was named.
+
+    So an archive is often unpacked: photos/photos/cat. A single folder with images of its own is a single class.
+    """
+    names = scan.subfolders(base)
+    if len(names) != 1 or names[0].lower() in PART_NAMES["train"] or _has_images(base):
+        return base, ()
+    inner = base / names[0]
+    if len(scan.subfolders(inner)) < 2 or _has_images(inner):
+        return base, ()
+    return inner, (f"folder   {one_line(str(inner))}, the only one in {one_line(str(base))}",)
 
 
 def _part_folders(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
@@ -231,7 +251,7 @@ def _alike(names: list[str]) -> list[str]:
     first: dict[str, str] = {}
     warnings = []
     for name in names:
-        plain = unicodedata.normalize("NFC", printable(name)).casefold()
+        plain = unicodedata.normalize("NFC", one_line(name)).casefold()
         if plain in first:
             warnings.append(f"the classes {first[plain]!a} and {name!a} differ in case or composition only")
         first.setdefault(plain, name)

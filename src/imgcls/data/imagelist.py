@@ -1,8 +1,9 @@
-"""The user's own images, listed in a table: a CSV or TSV file of path, label and perhaps split."""
+"""The user's own images, listed in a table: a CSV, TSV or text file of path, label and perhaps split."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,26 +11,21 @@ from pathlib import Path
 from typing import Literal
 
 from imgcls.data.download import file_size
-from imgcls.data.imagefolder import PART_NAMES, is_image_name, printable, source_of
+from imgcls.data.imagefolder import PART_NAMES, is_image_name, one_line, printable, source_of
+from imgcls.data.pixels import SUFFIXES
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 
-COLUMNS = {  # what a column is usually called
+# fmt: off
+COLUMNS = {  # what a column is usually called, the likelier names first
     "path": (
-        "path",
-        "image",
-        "file",
-        "filename",
-        "filepath",
-        "file_name",
-        "image_path",
-        "img",
-        "img_path",
-        "image_name",
+        "path", "image", "file", "filename", "filepath", "file_path", "file_name", "image_path", "img", "img_path",
+        "image_name", "image_file", "fname", "uri", "image_id", "img_id", "id_code", "name", "id",
     ),
-    "label": ("label", "class", "target", "category", "class_name", "label_name", "y"),
+    "label": ("label", "class", "target", "category", "class_name", "label_name", "class_id", "y"),
     "split": ("split", "part", "set", "subset", "partition"),
 }
+# fmt: on
 LARGEST = 1 << 30  # bytes of a table
 SHOWN = 8  # columns named in a message
 
@@ -83,10 +79,11 @@ def imagelist(
     for name, own in by_part.items():
         if unknown := next((row for row in own if row.label not in learned), None):
             raise DataError(f"{table}, line {unknown.line}: the class '{unknown.label}' is not in the train part")
-        files = [os.path.join(folder, row.path) for row in own]
-        _check_there(files, own, table)
+        names = _found(folder, own, table)
         labels = [places[row.label] for row in own]
-        parts[name] = Images(labels, paths=files, ids=[printable(row.path) for row in own])
+        parts[name] = Images(
+            labels, paths=[os.path.join(folder, one) for one in names], ids=list(map(printable, names))
+        )
     return source_of(parts, classes, verify=verify, on_error=on_error, warnings=warnings)
 
 
@@ -114,10 +111,12 @@ def _rows(table: Path, given: dict[str, str | None]) -> list[Row]:
 
 
 def _dialect(first: str, table: Path) -> type[csv.Dialect]:
-    """What separates the cells: a tab in a .tsv, else what the first line has most of."""
+    """What separates the cells: a tab in a .tsv, else what the first line has most of; in a .txt perhaps spaces."""
+    mark = "\t" if table.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
 
     class Own(csv.excel):
-        delimiter = "\t" if table.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+        delimiter = " " if mark not in first and table.suffix.lower() == ".txt" else mark
+        skipinitialspace = delimiter == " "
 
     return Own
 
@@ -159,6 +158,10 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
         found[key] = hits[0] if hits else None
     if found["path"] is None and found["label"] is None and len(header) >= 2 and is_image_name(header[0]):
         return None
+    others = [i for i, name in enumerate(header) if name and i not in found.values()]
+    for key, other in (("path", "label"), ("label", "path")):
+        if found[key] is None and found[other] is not None and len(others) == 1:
+            found[key] = others[0]
     for key in ("path", "label"):
         if found[key] is None:
             raise DataError(
@@ -186,12 +189,24 @@ def _in_order(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def _check_there(files: Sequence[str], rows: Sequence[Row], table: Path) -> None:
-    missing = [i for i, path in enumerate(files) if not os.path.exists(path)]
+def _found(folder: str | Path, rows: Sequence[Row], table: Path) -> list[str]:
+    """The paths of the rows as they are found in the folder. Raises DataError for those that are not there."""
+    names = [_as_found(folder, row.path) for row in rows]
+    missing = [row for row, name in zip(rows, names, strict=True) if name is None]
     if missing:
-        one = rows[missing[0]]
-        raise DataError(
-            f"{table}, line {one.line}: no such file: {printable(files[missing[0]])}"
-            + (f" ({len(missing):,} of {len(files):,} are missing)" if len(missing) > 1 else "")
-            + "; paths start from the table's folder, or from dataset.images"
-        )
+        one = missing[0]
+        count = f" ({len(missing):,} of {len(rows):,} are missing)" if len(missing) > 1 else ""
+        start = "paths start from the table's folder, or from dataset.images"
+        if _as_found(Path.cwd(), one.path) is not None:
+            start = "it lies below the current folder: add dataset.images=. to start there"
+        where = one_line(os.path.join(folder, one.path))
+        raise DataError(f"{table}, line {one.line}: no such file: {where}{count}; {start}")
+    return [name for name in names if name is not None]
+
+
+def _as_found(folder: str | Path, path: str) -> str | None:
+    """The path as it stands, or with slashes for backslashes, or with the suffix that it lacks; None if not there."""
+    plain = path.replace("\\", "/")
+    suffixes = (spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper()) if not is_image_name(plain))
+    candidates = itertools.chain((path, plain), (plain + suffix for suffix in suffixes))
+    return next((one for one in candidates if os.path.exists(os.path.join(folder, one))), None)
