@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from imgcls import header
+from imgcls.cli import main
 from imgcls.config import Component, TrainConfig
 from imgcls.logbook import Logbook
 from imgcls.models.lenet import lenet
@@ -46,3 +47,14 @@ def test_bf16_is_pointed_out_where_it_pays(
     assert "precision=bf16" not in said(config(), capsys, model="lenet")
     assert "precision=bf16" not in said(config("precision=fp32"), capsys, model="resnet18")
     assert "precision=bf16" not in said(config(), capsys, model="resnet18", kind="cuda")
+
+
+def test_loss_and_weights_of_the_classes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "model=linear", "dataset.limit=100", "dataset.test_limit=20", "epochs=1", "threads=1"]
+    assert main([*words, "loss=binary_cross_entropy", "loss.label_smoothing=0.1", "class_weights=auto"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "loss binary_cross_entropy; labels smoothed by 0.1; classes weighted in the loss" in said
+    assert main([*words, "sampler=balanced"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "each class drawn as often as any other" in said
+    assert "loss cross_entropy" not in said

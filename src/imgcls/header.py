@@ -68,7 +68,12 @@ def say_model(
     method = f"{config.optimizer['name']}{rate}, {config.scheduler['name']}"
     whole = f"batch {batch}{f' in {config.accumulate} parts' if config.accumulate > 1 else ''}"
     log.say(line("model", f"{model.name}{auto}, {count:,} parameters; {method}; {whole}"))
+    smoothing = config.loss.get("label_smoothing")
     extras = {
+        "loss {}": None if config.loss["name"] == "cross_entropy" else config.loss["name"],
+        "labels smoothed by {:g}": smoothing or None,
+        "classes weighted in the loss": config.class_weights,
+        "each class drawn as often as any other": "" if config.sampler == "balanced" else None,
         "weights averaged (ema {:g})": config.ema,
         "gradient's norm at most {:g}": config.clip_grad,
         "learning rate x {:g} for each block further from the last": config.layer_decay,
