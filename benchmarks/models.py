@@ -113,8 +113,8 @@ def report(found: list[dict[str, Any]], found_on: dict[str, Any], prefix: Path) 
     lines = [
         *("# Every model", "", *machine_lines(found_on), ""),
         f"{right} of {len(found)} trained, gave equal probabilities when their checkpoint was evaluated again, and",
-        f"classified a file. {UPDATES} updates of {BATCH} digits, scaled, in colour; AdamW; seconds from the command to",
-        "its end, start-up of some 5 s and the writing of checkpoints included; memory: the process's peak RSS.",
+        f"classified a file. {UPDATES} updates of {BATCH} digits, scaled, in colour; AdamW; seconds from the command",
+        "to its end, start-up of some 5 s and the writing of checkpoints included; memory: the process's peak RSS.",
         *("", table(COLUMNS, rows)),
     ]
     write(prefix, "\n".join(lines), {"machine": found_on, "runs": found})

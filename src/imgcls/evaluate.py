@@ -138,9 +138,11 @@ def table(report: Report, images_word: str) -> list[str]:
     ]
     if "robust_accuracy" in report:
         low, high = (bound * 100 for bound in report["robust_accuracy_ci95"])
-        how = f"under {report['attack']['name']} {report['attack']['norm']}, eps {report['attack']['eps']:.3g}"
+        attack = report["attack"]
+        steps = f", {attack['steps']} steps" if "steps" in attack else ""
+        how = f"{attack['name']} {attack['norm']} {attack['eps']:.3g}{steps}"
         lines.append(
-            f"         robust accuracy {report['robust_accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f}) {how}"
+            f"         robust accuracy {report['robust_accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f}), {how}"
         )
     rows = sorted(enumerate(report["per_class"]), key=lambda pair: -pair[1]["f1"])
     left_out = len(rows) - WORST if len(rows) > ALL_ROWS else 0
