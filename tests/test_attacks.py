@@ -7,12 +7,15 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import imgcls
 from imgcls.attacks import ATTACKS, COLOUR_EPS, GREY_EPS, Attack
 from imgcls.cli import main
+from imgcls.data.digits import digits
 from imgcls.losses import cross_entropy
 
 Capture = pytest.CaptureFixture[str]
@@ -147,6 +150,56 @@ def test_adversarial_training_raises_the_robust_accuracy(attack: str, capsys: Ca
     assert robust("hard", "attack.eps=0.0")["robust_accuracy"] == own["accuracy"]
 
 
+def test_naming_the_runs_own_attack_keeps_its_knobs() -> None:
+    words = ["model=linear", "epochs=1", "threads=1", "dataset.limit=100", "attack=pgd", "attack.eps=8/255"]
+    assert main(["train", *words, "attack.steps=2", "run_dir=run"]) == 0
+    own = {"name": "pgd", "eps": 8 / 255, "norm": "linf", "steps": 2, "step_size": 10 / 255, "random_start": True}
+    assert robust("run")["attack"] == pytest.approx(own)
+    assert robust("run", "attack=pgd")["attack"] == pytest.approx(own)
+    assert robust("run", "attack=pgd", "attack.eps=null")["attack"]["eps"] == GREY_EPS
+    assert robust("run", "attack=fgsm")["attack"]["eps"] == GREY_EPS
+
+
+def test_the_attack_is_on_the_answer_that_is_given(capsys: Capture) -> None:
+    words = ["model=mlp", "epochs=3", "threads=1", "dataset.limit=600"]
+    assert main(["train", *words, "run_dir=run"]) == 0
+    clean = robust("run", "tta=flip", "attack=pgd", "attack.eps=0.0")
+    assert "tta=flip looks at mirror images too, which for digits may be of no class" in capsys.readouterr().err
+    assert clean["robust_accuracy"] == clean["accuracy"]
+    assert robust("run", "attack=pgd", "attack.eps=0.0")["accuracy"] > clean["accuracy"]
+    mine, rows = own_robust_accuracy("run", eps=0.05, steps=5)
+    small = ["attack=pgd", "attack.eps=0.05", "attack.steps=5", "attack.random_start=false"]
+    assert robust("run", "tta=flip", *small)["robust_accuracy"] == pytest.approx(mine, abs=2 / rows)
+
+
+def own_robust_accuracy(run: str, *, eps: float, steps: int) -> tuple[float, int]:
+    """Of the mean answer to an image and its mirror image, under an attack written here; and of how many images."""
+    model = imgcls.load(run)
+    source = digits()
+    with np.load(f"{run}/predictions.npz") as file:
+        labels, rows = torch.from_numpy(file["labels"]), file["index"]
+    assert source.train.pixels is not None
+    clean = torch.from_numpy(source.train.pixels[rows]).permute(0, 3, 1, 2) / 255
+    mean, std = (
+        torch.tensor(numbers).view(1, -1, 1, 1) for numbers in (model.preprocessing.mean, model.preprocessing.std)
+    )
+
+    def answer(images: torch.Tensor) -> torch.Tensor:
+        inputs = (images - mean) / std
+        logits: torch.Tensor = (model.module(inputs) + model.module(inputs.flip(3))) / 2
+        return logits
+
+    images = clean.clone()
+    for _ in range(steps):
+        images.requires_grad_()
+        (slope,) = torch.autograd.grad(
+            torch.nn.functional.cross_entropy(answer(images), labels, reduction="sum"), images
+        )
+        images = images.detach() + 2.5 * eps / steps * slope.sign()
+        images = torch.minimum(torch.maximum(images, clean - eps), clean + eps).clamp(0, 1)
+    return float((answer(images).argmax(1) == labels).float().mean()), len(rows)
+
+
 def test_a_run_under_attack_resumes_bit_for_bit() -> None:
     words = ["model=lenet", "attack=pgd", "attack.steps=2", "dataset.limit=200", "threads=1", "accumulate=2"]
     assert main(["train", *words, "epochs=2", "scheduler=constant", "run_dir=whole"]) == 0
@@ -164,6 +217,8 @@ def test_a_run_under_attack_resumes_bit_for_bit() -> None:
         (["train", "attack=pgd", "attack.norm=l1"], "attack.norm: unknown 'l1'"),
         (["train", "attack=fgsm", "attack.steps=3"], "unknown key 'attack.steps'"),
         (["train", "attack=pgd", "attack.eps=-1"], "attack.eps: must be at least 0"),
+        (["train", "attack=pgd", "attack.eps=8"], "attack: eps 8 is more than the whole range of a pixel, which is 1"),
+        (["train", "attack=pgd", "attack.eps=8/0"], "attack.eps: expected a number, got '8/0'"),
         (["train", "attack.eps=0.1"], "unknown key 'attack.eps'"),
         (["evaluate", "run", "attack=cw"], "attack: unknown 'cw'"),
         (["evaluate", "run", "attack.eps=1"], "attack.eps: the model was trained without an attack; add attack=pgd"),

@@ -68,7 +68,7 @@ def test_every_model_builds_at_its_own_size(name: str) -> None:
 @pytest.mark.parametrize(("name", "least"), [("alexnet", 15), ("inception_v3", 75), ("densenet121", 8), ("vgg11", 2)])
 def test_images_too_small_are_refused_with_the_least_size(name: str, least: int) -> None:
     with pytest.raises(
-        ConfigError, match=rf"{name} needs images of at least {least}x{least} pixels, got 30x{least - 1}"
+        ConfigError, match=rf"{name} needs images of at least {least}x{least} pixels, got {least - 1}x30"
     ):
         build(name, 3, (30, least - 1))
     build(name, 3, (least, least)).eval()(torch.zeros(1, 3, least, least))

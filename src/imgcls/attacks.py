@@ -128,6 +128,13 @@ def _length(images: Tensor) -> Tensor:
     return lengths.clamp_min(TINY)
 
 
+def _check(eps: float | None, norm: str) -> None:
+    if eps is not None and eps > 1 and norm == "linf":
+        raise ValueError(
+            f"eps {eps:g} is more than the whole range of a pixel, which is 1; for 8 of 255: attack.eps=8/255"
+        )
+
+
 def none() -> None:
     """No attack."""
     return
@@ -142,6 +149,7 @@ def pgd(
     random_start: bool,
 ) -> Attack:
     """Several steps: Madry et al. 2018."""
+    _check(eps, norm)
     return Attack("pgd", norm, eps, steps, step_size, random_start)
 
 
@@ -149,6 +157,7 @@ def fgsm(
     *, eps: NonNegative | None, norm: Literal["linf", "l2"], step_size: Positive | None, random_start: bool
 ) -> Attack:
     """One step; with a random start, which keeps training from failing: Wong et al. 2020, arXiv 2001.03994"""
+    _check(eps, norm)
     return Attack("fgsm", norm, eps, 1, step_size, random_start)
 
 

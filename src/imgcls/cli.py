@@ -364,14 +364,16 @@ def _evaluate(line: Line, composer: Composer) -> int:
 
 
 def _node(group: str, words: Sequence[str], composer: Composer) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """(the option that the words name, None if it is the run's own; what they change in the run's own)"""
+    """(the option that the words name, None if they name none; what they change in it, or in the run's own)"""
     from imgcls.compose import read_all
 
     overrides = read_all(words, composer.paths)
+    node: dict[str, Any] | None = None
+    changes = overrides
     if any(one.key == group or (one.key == f"{group}.name" and ":" not in (one.value or "")) for one in overrides):
-        node: dict[str, Any] = composer.table(overrides, "train")[group]
-        return node, {}
-    return None, {key.partition(".")[2]: value for key, value in composer.values(overrides).items()}
+        node = composer.table(overrides, "train")[group]
+        changes = [one for one in overrides if one.key not in (group, f"{group}.name") and one.value is not None]
+    return node, {key.partition(".")[2]: value for key, value in composer.values(changes).items()}
 
 
 def _predict(line: Line, composer: Composer) -> int:

@@ -11,6 +11,7 @@ import difflib
 import importlib
 import inspect
 import math
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ TestTime = Literal["none", "flip", "shift"]  # looks at an image in testing
 FORBIDDEN = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
 GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "augment", "attack", "experiment")
 OWN_PARTS = ("model", "dataset", "optimizer")  # groups whose name may be a user's own package:attribute
+FRACTION = re.compile(r"(\d{1,9})/0*([1-9]\d{0,8})")  # 8/255, a number as the field writes it
 DEEPEST = 20  # levels of nesting in a configuration
 LONGEST_WORD = 100  # letters: of a message's longer ones the rest is left out
 
@@ -228,6 +230,8 @@ def _no_choice(value: Any, names: list[str], key: str) -> ConfigError:
 
 
 def _convert_float(value: Any, key: str) -> float:
+    if isinstance(value, str) and (parts := FRACTION.fullmatch(value)):
+        value = int(parts[1]) / int(parts[2])
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{key}: expected a number, got {show(value)}")
     try:

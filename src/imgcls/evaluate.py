@@ -26,7 +26,7 @@ from imgcls.data.loaders import Fetcher
 from imgcls.data.source import Images, Indices
 from imgcls.data.splits import split
 from imgcls.errors import CheckpointError, ConfigError, DataError
-from imgcls.inference import Trained, check_finite, describe_parts, infer, restore, versions
+from imgcls.inference import Looking, Trained, check_finite, describe_parts, infer, restore, versions
 from imgcls.logbook import Logbook, read_rows
 from imgcls.losses import cross_entropy
 from imgcls.prepare import DataChoice, auto_workers, choose_data, fetcher_for, is_resident, load_source
@@ -57,20 +57,27 @@ def assess(
 
 
 def assess_attacked(
-    trained: Trained, images: Images, fetcher: Fetcher, runtime: Runtime, attack: Attack, node: Node
+    trained: Trained,
+    images: Images,
+    fetcher: Fetcher,
+    runtime: Runtime,
+    attack: Attack,
+    node: Node,
+    *,
+    tta: TestTime = "none",
 ) -> Report:
-    """The accuracy on the same images, each changed by the attack so that the model's cross entropy rises."""
-    shape = trained.preprocessing
+    """The accuracy on the same images, each changed by the attack so that the cross entropy of the answer rises."""
+    shape, answer = trained.preprocessing, Looking(trained.module, tta)
     labels = torch.from_numpy(images.labels).to(runtime.device)
     loss = cross_entropy(label_smoothing=0.0)
 
     def change(some: Tensor, rows: Indices) -> Tensor:
         targets = labels[torch.from_numpy(rows).to(runtime.device)]
         seed = derive(0, "attack", int(rows[0]))
-        return attack(trained.module, some, targets, loss, mean=shape.mean, std=shape.std, seed=seed)
+        return attack(answer, some, targets, loss, mean=shape.mean, std=shape.std, seed=seed)
 
     with exact_fp32():
-        logits = infer(trained.module, fetcher, len(images), shape, runtime, change=change)
+        logits = infer(trained.module, fetcher, len(images), shape, runtime, change=change, tta=tta)
     check_finite(logits, str(trained.checkpoint.path))
     hits = int((logits.argmax(1) == images.labels).sum())
     accuracy = hits / len(images)
@@ -221,10 +228,12 @@ def evaluate(
         log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
         log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
         log.say(f"device   {runtime.describe()}\n")
+        if config.tta != "none" and not source.mirror:
+            log.warn(f"tta={config.tta} looks at mirror images too, which for {choice.name} may be of no class")
         fetcher = fetcher_of(trained, images, runtime, loader="auto", workers=auto_workers(runtime))
         report, logits = assess(trained, images, fetcher, runtime, tta=config.tta)
         if (made := component()) is not None:
-            report |= assess_attacked(trained, images, fetcher, runtime, made, component.node)
+            report |= assess_attacked(trained, images, fetcher, runtime, made, component.node, tta=config.tta)
     report = complete(report, trained, config.split, choice.name, source.skipped)
     report |= {} if config.tta == "none" else {"tta": config.tta}
     folder = (
@@ -263,14 +272,16 @@ def _choose(
 
 
 def choose_attack(meta: Mapping[str, Any], attack: Node | None, changes: Mapping[str, Any]) -> Component:
-    """The attack that is named, else the one that the model was trained against."""
-    if attack is not None:
-        return select(ATTACKS, attack, "attack")
+    """The attack that is named, else the one that the model was trained against, whose knobs hold until changed."""
     try:
         own = meta["config"].get("attack") or option_node("attack", "none")
         chosen = select(ATTACKS, own, "attack")
     except (ConfigError, TypeError, AttributeError, KeyError) as error:
+        if attack is not None:
+            return select(ATTACKS, attack, "attack")
         raise CheckpointError(f"the checkpoint's attack is damaged ({error}); name one, or attack=none") from error
+    if attack is not None and attack["name"] != chosen.name:
+        return select(ATTACKS, attack, "attack")
     if changes and chosen.name == "none":
         raise ConfigError(f"attack.{next(iter(changes))}: the model was trained without an attack; add attack=pgd")
     return select(ATTACKS, {**own, **changes}, "attack") if changes else chosen

@@ -145,6 +145,18 @@ LOOKS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
 }
 
 
+class Looking(nn.Module):
+    """A module's mean answer over the looks at each image: (B, C, H, W) -> (B, number of classes)"""
+
+    def __init__(self, module: nn.Module, tta: TestTime) -> None:
+        super().__init__()
+        self.module, self.tta = module, tta
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers = [self.module(look(images)).float() for look in LOOKS[self.tta]]
+        return answers[0] if len(answers) == 1 else torch.stack(answers).mean(0)
+
+
 def infer(
     module: nn.Module,
     fetcher: Fetcher,
@@ -163,7 +175,7 @@ def infer(
     normalise = preprocessing.normaliser(runtime.device)
     batch = evaluation_batch(preprocessing, runtime.device)
     mine = in_order(count, batch, runtime.rank, runtime.world)
-    was_training = module.training
+    answer, was_training = Looking(module, tta), module.training
     module.eval()
     logits = []
     try:
@@ -171,8 +183,7 @@ def infer(
             for rows, pixels in zip(mine, fetcher.batches(mine), strict=True):
                 images = normalise(pixels)
                 images = images if change is None else change(images, rows)
-                answers = [module(look(images)).float() for look in LOOKS[tta]]
-                logits.append(answers[0] if len(answers) == 1 else torch.stack(answers).mean(0))
+                logits.append(answer(images))
                 between()
     finally:
         module.train(was_training)

@@ -22,7 +22,7 @@ from imgcls.errors import RunError, Stopped
 from imgcls.inference import infer
 from imgcls.logbook import ADVICE, Logbook, Row
 from imgcls.loop import Watch
-from imgcls.metrics import cross_entropy
+from imgcls.losses import Loss
 from imgcls.runtime import Runtime
 from imgcls.signals import Signals
 
@@ -39,11 +39,12 @@ class _Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Validation:
-    """The val part, ready to be served again and again."""
+    """The val part, ready to be served again and again, and the loss that is trained."""
 
     images: Images
     fetcher: Fetcher
     preprocessing: Preprocessing
+    loss: Loss
 
 
 class Keeper(Watch):
@@ -161,7 +162,8 @@ class Keeper(Watch):
             logits = infer(module, self.validation.fetcher, len(images), shape, self.runtime, between)
         except _Interrupted:
             self.save_and_stop(state)
-        loss = cross_entropy(logits, images.labels)
+        on_device = [torch.from_numpy(one).to(self.runtime.device) for one in (logits, images.labels)]
+        loss = float(self.validation.loss(*on_device).mean())
         if not math.isfinite(loss):
             raise RunError(f"the validation loss is not finite ({self._where(state)}); {ADVICE}")
         return loss, float((logits.argmax(1) == images.labels).mean())

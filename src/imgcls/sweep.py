@@ -15,6 +15,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -349,6 +350,7 @@ def table(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[str]:
     for i in order:
         job, numbers = jobs[i], results[i]
         val, test = (f"{numbers[key]:.1%}" if numbers[key] is not None else "-" for key in ("val_accuracy", "accuracy"))
-        words = job.differs if len(job.differs) <= width else job.differs[: width - 3] + "..."
+        words, *more = textwrap.wrap(job.differs, width, break_on_hyphens=False) or [""]
         lines.append(f"{i:>3}  {words:<{width}}  {val:>7}  {test:>8}  {job.seconds:7.1f}  {job.state}".rstrip())
+        lines += [f"     {words}" for words in more]
     return lines

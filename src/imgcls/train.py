@@ -297,7 +297,8 @@ def _train(run: Run, folder: Path, best: Best | None) -> None:
     validation = None
     if (val := run.data.splits.val) is not None:
         resident = is_resident(val, shape, runtime, config.loader)
-        validation = Validation(val, fetcher_for(val, shape, runtime, resident=resident, workers=run.workers), shape)
+        fetcher = fetcher_for(val, shape, runtime, resident=resident, workers=run.workers)
+        validation = Validation(val, fetcher, shape, run.recipe.loss)
     with Signals() as signals:
         keeper = Keeper(
             folder, config, validation, _meta(run), runtime, run.log, signals, _resume_command(run, folder), best
@@ -365,11 +366,22 @@ def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report
 def _draw_batch(run: Run, folder: Path, studio: Studio) -> None:
     """The first training images as the net sees them."""
     (folder / "plots").mkdir(exist_ok=True)
-    images, labels = run.loader.first(TILES)
+    images, targets = run.loader.first(TILES)
     classes, normalise = run.data.source.classes, run.data.preprocessing.normaliser(run.runtime.device)
-    labels = labels if labels.ndim == 1 else labels.argmax(1)  # of mixed images the larger part
-    captions = [classes[label] for label in labels.tolist()]
+    if run.recipe.attack is not None:
+        images = run.recipe.attack(run.state.module, images, targets, run.recipe.loss, seed=run.config.seed)
+    captions = [_caption(target, classes) for target in targets.tolist()]
     studio.draw(pictures.batch, list(normalise.inverse(images)), captions, folder / "plots" / "train_batch.png")
+
+
+def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
+    """The class, or of a mixed image the two with their shares: 'ship .7 truck .3'"""
+    if isinstance(target, int):
+        return classes[target]
+    first, second = sorted(range(len(target)), key=lambda i: -target[i])[:2]
+    if target[second] < 0.05:
+        return classes[first]
+    return " ".join(f"{classes[i][:6]} {target[i]:.1f}".replace(" 0.", " .") for i in (first, second))
 
 
 def _draw(run: Run, folder: Path, report: Report, studio: Studio) -> None:

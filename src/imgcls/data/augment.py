@@ -145,6 +145,10 @@ def augmented(
     data whose classes a mirror changes (digits). conf/augment/ says what the others mean.
     """
     pixels = max(1, min(image_size) // 8) if padding is None else padding
+    if padding is not None and padding >= min(image_size):
+        raise ValueError(
+            f"padding {padding} would make images of {min(image_size)} pixels black; lower augment.padding"
+        )
     p = (0.5 if can_mirror else 0.0) if flip is None else flip
     affine = partial(changes.random_affine, degrees=degrees, shift=shift, scale=scale)
     policies: dict[str, Stage] = {

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from imgcls.knobs import Fraction, Width
-from imgcls.models.layers import Activation, convolution, dense
+from imgcls.models.layers import Activation, convolution, dense, shown
 
 
 def convnet(
@@ -34,7 +34,7 @@ def convnet(
         side = min(sides)
         if side < 2:
             raise ValueError(
-                f"convnet with {len(widths)} convolutions needs larger images than {image_size[0]}x{image_size[1]}; "
+                f"convnet with {len(widths)} convolutions needs larger images than {shown(image_size)}; "
                 "shorten model.widths or set dataset.image_size"
             )
         padding = 0 if side >= 10 else 2

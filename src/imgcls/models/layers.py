@@ -24,6 +24,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 NOT_MONOTONE = ("gelu", "silu", "mish")
 
 
+def shown(image_size: tuple[int, int]) -> str:
+    """(height, width) as people write it: width x height."""
+    return f"{image_size[1]}x{image_size[0]}"
+
+
 def dense(
     inputs: int, widths: Sequence[int], num_classes: int, *, activation: Activation, batch_norm: bool, dropout: float
 ) -> dict[str, nn.Module]:

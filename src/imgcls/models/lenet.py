@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from torch import nn
 
 from imgcls.knobs import Fraction, Length, Width
-from imgcls.models.layers import Activation, convolution, dense
+from imgcls.models.layers import Activation, convolution, dense, shown
 
 LEAST_SIZE = 4  # pixels: below, hardly anything is left after the pooling
 
@@ -34,7 +34,7 @@ def lenet(
     smallest = min(image_size)
     if smallest < LEAST_SIZE:
         raise ValueError(
-            f"lenet needs images of at least {LEAST_SIZE}x{LEAST_SIZE} pixels, got {image_size[0]}x{image_size[1]}; "
+            f"lenet needs images of at least {LEAST_SIZE}x{LEAST_SIZE} pixels, got {shown(image_size)}; "
             f"set dataset.image_size={LEAST_SIZE} or more, or model=mlp"
         )
     first, second, pools = 2 if smallest < 32 else 0, 2 if smallest < 20 else 0, smallest >= 16

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from torch import nn
 
 from imgcls.knobs import Fraction
+from imgcls.models.layers import shown
 from imgcls.torchvision_names import MODELS as TORCHVISION
 
 SMALL = 64  # pixels: up to here the stems made for 224 would throw away most of the image
@@ -107,7 +108,7 @@ def _net(
     least = family.least if is_small else LEAST_LARGE.get(name, 32)
     if min(size) < least:
         raise ValueError(
-            f"{name} needs images of at least {least}x{least} pixels, got {size[0]}x{size[1]}; "
+            f"{name} needs images of at least {least}x{least} pixels, got {shown(size)}; "
             f"set dataset.image_size={least} or more"
         )
     net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **knobs, **dict(family.more))
@@ -125,7 +126,7 @@ def _vit(
 
     side, published = size[0], int(name.rpartition("_")[2])
     if size[1] != side:
-        raise ValueError(f"{name} needs square images, got {side}x{size[1]}; set dataset.image_size={side}")
+        raise ValueError(f"{name} needs square images, got {shown(size)}; set dataset.image_size={side}")
     patch = _divisor(side, side / 8) if is_small else published
     if side % patch or side < patch:
         near = max(1, round(side / patch)) * patch
@@ -164,7 +165,7 @@ def _maxvit(
         near = max(unit, round(min(size) / unit) * unit)
         raise ValueError(
             f"{name} needs images whose sides are multiples of {unit} (or of 224) pixels, "
-            f"got {size[0]}x{size[1]}; set dataset.image_size={near}"
+            f"got {shown(size)}; set dataset.image_size={near}"
         )
     net = MaxVit(
         input_size=(height, width),
