@@ -16,6 +16,7 @@ from imgcls.confdir import option_node
 from imgcls.config import select
 from imgcls.data.augment import AUGMENTS, Augment, Mix, crop, mirror, none
 from imgcls.data.digits import digits
+from imgcls.errors import ConfigError
 
 
 def batch(count: int, height: int, width: int, channels: int) -> Tensor:
@@ -139,6 +140,11 @@ def test_digits_are_never_mirrored_unless_asked_for() -> None:
     asked = standard((8, 8), source.mirror, padding=0, flip=1.0)
     assert torch.equal(asked(images.clone(), numbers), images.flip(2))
     assert asked.words == "flip"
+
+
+def test_padding_that_would_leave_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"padding 8 would make images of 8 pixels black; lower augment\.padding"):
+        standard((8, 16), True, padding=8)
 
 
 def test_none_draws_nothing_and_changes_nothing() -> None:

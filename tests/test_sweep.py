@@ -275,7 +275,7 @@ def test_long_overrides_do_not_widen_the_table() -> None:
     )
     lines = sweep.table([job], [{"accuracy": 0.9, "val_accuracy": None}])
     assert max(map(len, lines)) <= 80
-    assert "..." in lines[-1]
+    assert all(any(word in line for line in lines) for word in job.differs.split())
 
 
 # --- with real runs --------------------------------------------------------------------------------------------------

@@ -40,6 +40,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    "words", [["loss=mse"], ["loss=focal", "class_weights={3: 5}"], ["loss=binary_cross_entropy"]], ids=str
+)
+def test_the_validation_loss_is_the_one_that_is_trained(words: list[str], tmp_path: Path) -> None:
+    quiet = ["optimizer=sgd", "optimizer.lr=1e-12", "scheduler=constant", "epochs=1", "model=mlp", "threads=1"]
+    assert main(["train", *quiet, *words, f"run_dir={tmp_path}/run"]) == 0
+    row = json.loads((tmp_path / "run/metrics.jsonl").read_text())
+    assert row["val_loss"] == pytest.approx(row["train_loss"], rel=0.05)
+
+
+def test_captions_say_how_images_are_mixed() -> None:
+    classes = ("airplane", "ship", "truck")
+    assert train._caption(1, classes) == "ship"
+    assert train._caption([0.0, 0.7, 0.3], classes) == "ship .7 truck .3"
+    assert train._caption([1.0, 0.0, 0.0], classes) == "airplane"
+
+
 def test_the_run_folder_holds_what_the_contract_lists(run: Path) -> None:
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert files >= {

@@ -338,6 +338,8 @@ class Composer:
     def _bad_value(self, one: Override) -> ConfigError:
         value = brief(self.paths.restore_text(one.value or ""))
         odd = next((f" (unexpected character '{letter}')" for letter in value if not letter.isascii()), "")
+        if re.search(r"""[{,]\s*['"]""", value):
+            return ConfigError(f"bad value '{value}' for {one.key}{odd}; names in {{name: value}} stand without quotes")
         return ConfigError(f"bad value '{value}' for {one.key}{odd}; quote it if it is text")
 
     def _compose(self, words: list[str], config_name: str) -> tuple[Any, str | None]:
