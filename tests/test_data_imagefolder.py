@@ -405,10 +405,47 @@ def test_a_folder_around_the_class_folders_is_seen_through() -> None:
     Path("photos/__MACOSX").mkdir()
     source = imagefolder(root="photos")
     assert source.classes == ("blue", "red")
-    assert source.notes[0] == "folder   photos/photos, the only one in photos"
-    shapes("more/inner/train")
-    shapes("more/inner/test")
+    assert source.notes[0] == "folder   photos/photos, all that lies in the one above"
+    shapes("more/inner/deeper/train")
+    shapes("more/inner/deeper/test")
     assert set(imagefolder(root="more").parts) == {"train", "test"}
+
+
+def test_parts_are_known_by_a_word_in_their_folders_names() -> None:
+    shapes("intel/seg_train/seg_train")
+    shapes("intel/seg_test/seg_test", 2)
+    Path("intel/seg_pred").mkdir()
+    source = imagefolder(root="intel")
+    assert source.classes == ("blue", "red")
+    assert {part: len(one) for part, one in source.parts.items()} == {"train": 8, "test": 4}
+    assert "seg_pred beside seg_train/ is not used" in source.warnings[0]
+    shapes("sets/train_set")
+    shapes("sets/validation_set")
+    assert set(imagefolder(root="sets").parts) == {"train", "val"}
+    shapes("rail", classes=("train_station", "test_tube"))
+    assert imagefolder(root="rail").classes == ("test_tube", "train_station")
+
+
+def test_a_part_with_one_class_is_not_seen_through() -> None:
+    shapes("photos/train")
+    shapes("photos/test/red", classes=("2020", "2021"))
+    assert len(imagefolder(root="photos").parts["test"]) == 8
+
+
+def test_images_in_no_class_folder_are_counted() -> None:
+    shapes("photos")
+    for i in range(3):
+        Image.new("RGB", (9, 9)).save(f"photos/{i}.png")
+    assert imagefolder(root="photos").warnings == ("3 images in no class folder of photos left out",)
+
+
+def test_a_broken_file_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    shapes("photos", 12)
+    Path("photos/red/000.png").write_bytes(b"no image")
+    words = ["dataset=./photos", "model=linear", "dataset.image_size=8", "dataset.channels=3", "epochs=1", "threads=1"]
+    assert main(["train", *words]) == 3
+    err = capsys.readouterr().err
+    assert "; dataset.verify=true names all such files, dataset.on_error=skip leaves them out" in err
 
 
 def test_a_single_class_is_not_taken_for_a_folder_around_classes() -> None:

@@ -75,7 +75,7 @@ def test_a_sample_is_determined_by_its_seed_and_key() -> None:
     [
         ((100, 0, 0), (72, 8, 20), ("test: a stratified 20% of all", "val: a stratified 10% of train")),
         ((100, 0, 30), (90, 10, 30), ("val: a stratified 10% of train",)),
-        ((100, 40, 0), (90, 10, 40), ("test: its val folder", "val: a stratified 10% of train")),
+        ((100, 40, 0), (90, 10, 40), ("test: its val part", "val: a stratified 10% of train")),
         ((100, 40, 30), (100, 40, 30), ()),
     ],
 )

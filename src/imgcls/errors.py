@@ -31,6 +31,10 @@ class DataError(ImgclsError):
     exit_code = 3
 
 
+class UnreadableImage(DataError):
+    """A file that is no image that can be decoded."""
+
+
 class CheckpointError(ImgclsError):
     """A checkpoint that is missing, damaged or not ours."""
 

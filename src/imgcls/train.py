@@ -26,9 +26,11 @@ from imgcls.data.loaders import decode_all
 from imgcls.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     ImgclsError,
     RunError,
     Stopped,
+    UnreadableImage,
     is_out_of_memory,
 )
 from imgcls.evaluate import (
@@ -79,6 +81,10 @@ def train(config: TrainConfig, *, is_quiet: bool = False, studio: Studio | None 
                 raise failure or RunError("the main process could not make the run folder")
             log.open(Path(folder), "")
             return _go(run, Path(folder), None, studio or Studio())
+        except UnreadableImage as error:
+            log.drop_held()
+            ways = "dataset.verify=true names all such files, dataset.on_error=skip leaves them out"
+            raise DataError(f"{error}; {ways}") from error
         except ImgclsError:
             log.drop_held()
             raise

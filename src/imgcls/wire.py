@@ -14,7 +14,8 @@ import numpy as np
 from imgcls import errors
 
 ERRORS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (errors.DataError, errors.RunError, MemoryError, ValueError, TypeError)
+    kind.__name__: kind
+    for kind in (errors.DataError, errors.UnreadableImage, errors.RunError, MemoryError, ValueError, TypeError)
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -40,14 +41,23 @@ def imagefolder(
     if not os.path.isdir(base):  # Path.is_dir raises for a name that is too long
         raise DataError(f"not a folder: {base}" if os.path.exists(base) else f"no such folder: {base}")
     scan = Scan(None if follow_links else base)
-    base, unwrapped = _unwrapped(base, scan)
+    base = _unwrapped(base, scan)
     folders, others = _part_folders(base, scan)
+    folders["train"] = _unwrapped(folders["train"], scan)
     names = scan.subfolders(folders["train"])
+    for part, folder in folders.items():
+        if not {*scan.subfolders(folder)} <= {*names}:
+            folders[part] = _unwrapped(folder, scan)
     if not names:
         hint = "; the images must lie in one folder for each class" if _has_images(folders["train"]) else ""
         raise DataError(f"no class folders in {folders['train']}{hint}")
     warnings = _alike(names)
     parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
+    for folder in folders.values():
+        if loose := sum(is_image_name(entry.name) and not entry.name.startswith(".") for entry in _entries(folder)):
+            warnings.append(
+                f"{loose:,} image{'s' * (loose > 1)} in no class folder of {one_line(str(folder))} left out"
+            )
     if others:
         warnings.append(
             f"{_some(others)} beside {folders['train'].name}/ {'is' if len(others) == 1 else 'are'} not used"
@@ -59,7 +69,7 @@ def imagefolder(
         places,
         verify=verify,
         on_error=on_error,
-        notes=(*unwrapped, *scan.notes()),
+        notes=scan.notes(),
         warnings=warnings,
     )
 
@@ -115,6 +125,7 @@ class Scan:
         self.within = None if within is None else os.path.realpath(within)
         self.ignored: Counter[str] = Counter()  # files by suffix
         self.hidden: set[str] = set()  # names of folders
+        self.seen_through: list[Path] = []  # folders that hold nothing but one folder
 
     def notes(self) -> tuple[str, ...]:
         """What was passed over, as lines for the header."""
@@ -123,7 +134,8 @@ class Scan:
         more = "; pip install 'imgcls[heif]' to read HEIC and AVIF" if self.ignored.keys() & {*HEIF_SUFFIXES} else ""
         files = f"ignored  {by_suffix} (no image files by their suffix{more})" if by_suffix else ""
         folders = f"ignored  hidden folders: {_some(sorted(self.hidden))}" if self.hidden else ""
-        return tuple(note for note in (files, folders) if note)
+        around = [f"folder   {one_line(str(inner))}, all that lies in the one above" for inner in self.seen_through]
+        return tuple(note for note in (*around, files, folders) if note)
 
     def _is_hidden(self, name: str, *, is_folder: bool) -> bool:
         hidden = name.startswith(".") or name == "__MACOSX"
@@ -218,24 +230,28 @@ def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(map(one_line, names[:most])) + (f" ... ({len(names)} in all)" if len(names) > most else "")
 
 
-def _unwrapped(base: Path, scan: Scan) -> tuple[Path, tuple[str, ...]]:
-    """The folder that holds the classes or the parts, and a note where that is the only one in the one that was named.
+def _unwrapped(folder: Path, scan: Scan) -> Path:
+    """The folder that holds the classes or the parts, where folders that hold nothing but one folder lie around it.
 
-    So an archive is often unpacked: photos/photos/cat. A single folder with images of its own is a single class.
+    So archives are often unpacked: photos/photos/cat. A single folder without folders of its own is a single class.
     """
-    names = scan.subfolders(base)
-    if len(names) != 1 or names[0].lower() in PART_NAMES["train"] or _has_images(base):
-        return base, ()
-    inner = base / names[0]
-    if len(scan.subfolders(inner)) < 2 or _has_images(inner):
-        return base, ()
-    return inner, (f"folder   {one_line(str(inner))}, the only one in {one_line(str(base))}",)
+    names = scan.subfolders(folder)
+    if len(names) != 1 or names[0].lower() in PART_NAMES["train"] or _has_images(folder):
+        return folder
+    inner = folder / names[0]
+    found = _unwrapped(inner, scan)
+    if found == inner and (len(scan.subfolders(inner)) < 2 or _has_images(inner)):
+        return folder
+    scan.seen_through.append(found)
+    return found
 
 
 def _part_folders(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
     """{part: folder} and the other folders; {"train": base} where the class folders lie in base itself."""
     names = scan.subfolders(base)
     found = {part: [name for name in names if name.lower() in words] for part, words in PART_NAMES.items()}
+    if not (found["train"] and (found["val"] or found["test"])):
+        found = _by_words(base, names, scan) or found
     if not found["train"] or not (found["val"] or found["test"] or len(names) == 1):
         return {"train": base}, []
     for part, several in found.items():
@@ -244,6 +260,18 @@ def _part_folders(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
     parts = {part: base / several[0] for part, several in found.items() if several}
     used = {folder.name for folder in parts.values()}
     return parts, [name for name in names if name not in used]
+
+
+def _by_words(base: Path, names: list[str], scan: Scan) -> dict[str, list[str]] | None:
+    """The parts by a word in their folders' names (seg_train, test_set), which must hold folders of the same names."""
+    found = {
+        part: [name for name in names if set(re.split(r"[^a-z]+", name.lower())) & {*words}]
+        for part, words in PART_NAMES.items()
+    }
+    if not found["train"] or not (found["val"] or found["test"]):
+        return None
+    inside = [set(Scan().subfolders(_unwrapped(base / name, Scan()))) for several in found.values() for name in several]
+    return found if all(inside) and all(one <= inside[0] for one in inside) else None
 
 
 def _alike(names: list[str]) -> list[str]:

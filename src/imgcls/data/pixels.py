@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
-from imgcls.errors import DataError
+from imgcls.errors import DataError, UnreadableImage
 
 HAS_HEIF = importlib.util.find_spec("pillow_heif") is not None  # an extra: pip install 'imgcls[heif]'
 HEIF_SUFFIXES = (".heic", ".heif", ".avif")
@@ -282,7 +282,7 @@ def _unreadable(path: str, error: Exception) -> DataError:
         if type(error).__name__ == "UnidentifiedImageError"
         else error
     )
-    return DataError(f"not a readable image: {path} ({reason})")
+    return UnreadableImage(f"not a readable image: {path} ({reason})")
 
 
 @dataclass(frozen=True)

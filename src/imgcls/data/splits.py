@@ -90,7 +90,7 @@ def split(source: Source, options: SplitOptions) -> Splits:
     how: list[str] = []
     if test is None and val is not None:
         test, val = val, None
-        how.append("test: its val folder")
+        how.append("test: its val part")
     if test is None:
         train, test = _cut(train, options.test_fraction, seed, "test")
         how.append(f"test: a stratified {options.test_fraction:.0%} of all")
