@@ -59,6 +59,9 @@ def lines(rows: list[tuple[str, str]], *, mark: str = ",", more: str = "") -> st
         ("Image,Id", "pictures/labels.csv", ","),
         ("picture,label", "pictures/labels.csv", ","),
         ("", "pictures/labels.txt", " "),
+        ("path|label", "pictures/labels.csv", "|"),
+        ("path,label", "pictures/labels.tsv", ","),
+        ("# made by me\npath,label", "pictures/labels.csv", ","),
         ("file   class", "pictures/labels.txt", " "),
         ("file,class", "pictures/labels.txt", ","),
         ("", "pictures/labels.csv", ","),
@@ -82,6 +85,42 @@ def test_paths_are_found_without_their_suffix_and_with_backslashes() -> None:
     source = read(table(text, "some/labels.csv"))
     assert source.train.ids.tolist()[:2] == ["pictures/red0.PNG", "pictures/red1.png"]
     assert len(source.train) == 24
+
+
+@pytest.mark.parametrize(
+    ("column", "yes", "no", "other"),
+    [("is_train", "1", "0", "test"), ("is_valid", "True", "False", "val"), ("is_test", "yes", "no", "test")],
+)
+def test_a_yes_or_no_names_the_part(column: str, yes: str, no: str, other: str) -> None:
+    rows = pictures()
+    trained, apart = (yes, no) if column == "is_train" else (no, yes)
+    text = f"path,label,{column}\n" + "".join(f"{path},{label},{trained}\n" for path, label in rows[:9] + rows[12:20])
+    text += "".join(f"{path},{label},{apart}\n" for path, label in rows[9:12] + rows[20:])
+    source = read(table(text, "pictures/labels.csv"))
+    assert {part: len(one) for part, one in source.parts.items()} == {"train": 17, other: 7}
+    assert set(read("pictures/labels.csv", split="none").parts) == {"train"}
+
+
+def test_what_is_not_used_is_said() -> None:
+    rows = pictures()
+    text = "id,path,label,split,width\n" + "".join(f"7,{path},{label},,8\n" for path, label in [*rows, *rows[:3]])
+    text = text.replace("7,red5.png,red,,", "7,red5.png,red,test,")
+    notes = read(table(text, "pictures/labels.csv")).notes
+    assert notes == (
+        "columns  path 'path', label 'label', split 'split'; not used: id, width",
+        "lines    3 that say again what another says were passed over",
+        "lines    23 without a split were taken for train",
+    )
+
+
+def test_missing_files_can_be_skipped_and_are_counted() -> None:
+    rows = [*pictures(), ("gone.png", "red"), ("lost.png", "blue")]
+    where = table("path,label\n" + lines(rows), "pictures/labels.csv")
+    with pytest.raises(DataError, match=r"2 of 26 are missing"):
+        read(where)
+    source = read(where, on_error="skip")
+    assert (len(source.train), source.skipped) == (24, 2)
+    assert any("no such file: gone.png" in warning for warning in source.warnings)
 
 
 def test_paths_from_the_current_folder_are_recognised() -> None:

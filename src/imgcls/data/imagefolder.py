@@ -83,14 +83,17 @@ def source_of(
     on_error: Literal["error", "skip"],
     notes: tuple[str, ...] = (),
     warnings: Sequence[str] = (),
+    missing: Sequence[str] = (),
 ) -> Source:
     """The user's own files as a data set, broken ones found or left out, and what else deserves a warning.
 
-    places: the folders of the classes, where they have any.
+    places: the folders of the classes, where they have any. missing: a message for each file that is not there, to be
+    counted with the broken ones.
     """
-    said, skipped = list(warnings), list[str]()
+    said, skipped = list(warnings), list(missing)
     if verify or on_error == "skip":
-        parts, skipped = without_broken(parts, skip=on_error == "skip")
+        parts, broken = without_broken(parts, skip=on_error == "skip")
+        skipped += broken
     empty = np.flatnonzero(np.bincount(parts["train"].labels, minlength=len(classes)) == 0)
     if len(empty):
         i = int(empty[0])
@@ -101,7 +104,7 @@ def source_of(
     said += leaks(parts) if len(parts) > 1 else []
     if skipped:
         more = f" and {len(skipped) - 3:,} more" if len(skipped) > 3 else ""
-        said.append(f"left out as broken: {'; '.join(skipped[:3])}{more}")
+        said.append(f"left out: {'; '.join(skipped[:3])}{more}")
     return Source(
         classes,
         parts["train"],

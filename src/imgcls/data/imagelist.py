@@ -23,9 +23,14 @@ COLUMNS = {  # what a column is usually called, the likelier names first
         "image_name", "image_file", "fname", "uri", "image_id", "img_id", "id_code", "name", "id",
     ),
     "label": ("label", "class", "target", "category", "class_name", "label_name", "class_id", "y"),
-    "split": ("split", "part", "set", "subset", "partition"),
+    "split": (
+        "split", "part", "set", "subset", "partition", "dataset", "data_set", "data set", "is_train", "is_training",
+        "is_training_img", "is_valid", "is_validation", "is_val", "is_test",
+    ),
 }
 # fmt: on
+YES, NO = ("1", "true", "yes", "t", "y"), ("0", "false", "no", "f", "n")  # in a column is_train, is_valid or is_test
+NONE = "none"  # dataset.split=none: whatever the columns are called, the parts are cut
 LARGEST = 1 << 30  # bytes of a table
 SHOWN = 8  # columns named in a message
 
@@ -63,14 +68,14 @@ def imagelist(
         raise DataError(f"no such file: {table}")
     if file_size(table) > LARGEST:
         raise DataError(f"{table}: {file_size(table):,} bytes are more than {LARGEST:,}")
-    rows = _rows(table, {"path": path, "label": label, "split": split})
+    rows, notes = _rows(table, {"path": path, "label": label, "split": split})
     folder = table.parent if images is None else Path(os.path.expanduser(images))
     classes = _in_order({row.label for row in rows})
     places = {name: i for i, name in enumerate(classes)}
     by_part: dict[str, list[Row]] = {}
     for row in rows:
         by_part.setdefault(_part(row, table), []).append(row)
-    warnings = []
+    warnings, missing = [], list[str]()
     if "train" not in by_part:  # to be evaluated as a whole, say
         warnings.append(f"no line of {table.name} is of the train part: they are taken as one, and the parts are cut")
         by_part = {"train": rows}
@@ -79,40 +84,53 @@ def imagelist(
     for name, own in by_part.items():
         if unknown := next((row for row in own if row.label not in learned), None):
             raise DataError(f"{table}, line {unknown.line}: the class '{unknown.label}' is not in the train part")
-        names = _found(folder, own, table)
-        labels = [places[row.label] for row in own]
+        names = [_as_found(folder, row.path) for row in own]
+        lost = [row for row, one in zip(own, names, strict=True) if one is None]
+        if lost and on_error == "error":
+            raise _not_there(lost, len(own), folder, table)
+        missing += [f"no such file: {one_line(row.path)}" for row in lost]
+        found = [(row, one) for row, one in zip(own, names, strict=True) if one is not None]
+        paths = [os.path.join(folder, one) for _, one in found]
         parts[name] = Images(
-            labels, paths=[os.path.join(folder, one) for one in names], ids=list(map(printable, names))
+            [places[row.label] for row, _ in found], paths=paths, ids=[printable(one) for _, one in found]
         )
-    return source_of(parts, classes, verify=verify, on_error=on_error, warnings=warnings)
+    return source_of(parts, classes, verify=verify, on_error=on_error, notes=notes, warnings=warnings, missing=missing)
 
 
-def _rows(table: Path, given: dict[str, str | None]) -> list[Row]:
-    """The lines of the table, each path once."""
+def _rows(table: Path, given: dict[str, str | None]) -> tuple[list[Row], tuple[str, ...]]:
+    """The lines of the table, each path once; and what is to be said of them."""
     seen: dict[str, Row] = {}
+    notes: list[str] = []
+    again = 0
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, _dialect(file.readline(), table))
             file.seek(0)
-            for row in _cells(lines, table, given):
+            for row in _cells(lines, table, given, notes):
                 before = seen.setdefault(row.path, row)
+                again += before is not row
                 if (before.label, before.split) != (row.label, row.split):
                     raise DataError(
                         f"{table}: {row.path} stands in line {before.line} and in line {row.line}, "
                         "with another label or split"
                     )
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: not a table in UTF-8 ({error})") from error
+        raise DataError(f"{table}: not a table in UTF-8 ({one_line(str(error))}); save it as CSV in UTF-8") from error
     except OSError as error:
         raise DataError(f"{table}: cannot be read ({error.strerror or error})") from error
     if not seen:
         raise DataError(f"{table}: no images are listed in it")
-    return list(seen.values())
+    if again:
+        notes.append(f"lines    {again:,} that say again what another says were passed over")
+    unsaid = sum(not row.split for row in seen.values())
+    if 0 < unsaid < len(seen):
+        notes.append(f"lines    {unsaid:,} without a split were taken for train")
+    return list(seen.values()), tuple(notes)
 
 
 def _dialect(first: str, table: Path) -> type[csv.Dialect]:
-    """What separates the cells: a tab in a .tsv, else what the first line has most of; in a .txt perhaps spaces."""
-    mark = "\t" if table.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+    """What separates the cells: what the first line has most of; in a .tsv any tab, in a .txt perhaps spaces."""
+    mark = "\t" if table.suffix.lower() == ".tsv" and "\t" in first else max(",;\t|", key=first.count)
 
     class Own(csv.excel):
         delimiter = " " if mark not in first and table.suffix.lower() == ".txt" else mark
@@ -121,15 +139,20 @@ def _dialect(first: str, table: Path) -> type[csv.Dialect]:
     return Own
 
 
-def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None]) -> Iterator[Row]:
+def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None], notes: list[str]) -> Iterator[Row]:
+    """The rows; the first line names the columns, unless it is an image already. What it says goes into the notes."""
     columns: dict[str, int | None] | None = None
+    flag = ""
     for number, cells in enumerate(lines, start=1):
         cells = [cell.strip() for cell in cells]
-        if not any(cells):
+        if not any(cells) or (columns is None and cells[0].startswith("#")):
             continue
         if columns is None:
             columns = _columns(cells, table, given)
             if columns is not None:
+                place = columns["split"]
+                flag = cells[place].lower().removeprefix("is_") if place is not None else ""
+                notes += _said(cells, columns)
                 continue
             columns = {"path": 0, "label": 1, "split": 2 if len(cells) > 2 else None}
         found = {
@@ -142,7 +165,26 @@ def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None]
             raise DataError(f"{table}, line {number}: the label {found['label'][:40]!a} is no plain text")
         if "\0" in found["path"]:
             raise DataError(f"{table}, line {number}: a path cannot contain a NUL")
+        found["split"] = _flagged(flag, found["split"])
         yield Row(number, **found)
+
+
+def _said(header: Sequence[str], columns: dict[str, int | None]) -> list[str]:
+    """Which columns are used, where some are not."""
+    others = [name for i, name in enumerate(header) if name and i not in columns.values()]
+    if not others:
+        return []
+    used = ", ".join(f"{key} '{one_line(header[i])}'" for key, i in columns.items() if i is not None)
+    more = ", ..." if len(others) > SHOWN else ""
+    return [f"columns  {used}; not used: {', '.join(map(one_line, others[:SHOWN]))}{more}"]
+
+
+def _flagged(flag: str, value: str) -> str:
+    """The part that a cell names: of a column is_train, is_valid or is_test what its yes or no amounts to."""
+    for part, others in (("train", "test"), ("val", "train"), ("test", "train")):
+        if flag.startswith(part):
+            return part if value.lower() in YES else others if value.lower() in NO else value
+    return value
 
 
 def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -> dict[str, int | None] | None:
@@ -152,6 +194,9 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
     found: dict[str, int | None] = {}
     for key, usual in COLUMNS.items():
         wanted = given[key]
+        if key == "split" and wanted == NONE and wanted not in header:
+            found[key] = None
+            continue
         if wanted is not None and wanted not in header:
             raise DataError(f"{table}: no column '{wanted}' (dataset.{key}); it has {shown}")
         hits = [header.index(wanted)] if wanted is not None else [names.index(name) for name in usual if name in names]
@@ -189,19 +234,15 @@ def _in_order(labels: set[str]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def _found(folder: str | Path, rows: Sequence[Row], table: Path) -> list[str]:
-    """The paths of the rows as they are found in the folder. Raises DataError for those that are not there."""
-    names = [_as_found(folder, row.path) for row in rows]
-    missing = [row for row, name in zip(rows, names, strict=True) if name is None]
-    if missing:
-        one = missing[0]
-        count = f" ({len(missing):,} of {len(rows):,} are missing)" if len(missing) > 1 else ""
-        start = "paths start from the table's folder, or from dataset.images"
-        if _as_found(Path.cwd(), one.path) is not None:
-            start = "it lies below the current folder: add dataset.images=. to start there"
-        where = one_line(os.path.join(folder, one.path))
-        raise DataError(f"{table}, line {one.line}: no such file: {where}{count}; {start}")
-    return [name for name in names if name is not None]
+def _not_there(lost: Sequence[Row], count: int, folder: Path, table: Path) -> DataError:
+    """The error for rows whose files are not there."""
+    one = lost[0]
+    how_many = f" ({len(lost):,} of {count:,} are missing)" if len(lost) > 1 else ""
+    advice = "paths start from the table's folder, or from dataset.images"
+    if _as_found(Path.cwd(), one.path) is not None:
+        advice = "it lies below the current folder: add dataset.images=. to start there"
+    where = one_line(os.path.join(folder, one.path))
+    return DataError(f"{table}, line {one.line}: no such file: {where}{how_many}; {advice}")
 
 
 def _as_found(folder: str | Path, path: str) -> str | None:
