@@ -439,6 +439,22 @@ def test_images_in_no_class_folder_are_counted() -> None:
     assert imagefolder(root="photos").warnings == ("3 images in no class folder of photos left out",)
 
 
+def test_evaluating_on_images_that_were_trained_on_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    shapes("photos", 20)
+    words = ["dataset=./photos", "model=linear", "dataset.image_size=8", "epochs=1", "threads=1", "run_dir=run"]
+    assert main(["train", *words]) == 0
+    assert main(["evaluate", "run"]) == 0
+    assert "used in training" not in capsys.readouterr().err
+    assert main(["evaluate", "run", "dataset=./photos", "split=all"]) == 0
+    assert "warning: 29 of these 40 images were used in training" in capsys.readouterr().err
+    Path("photos/red/000.png").unlink()
+    assert main(["evaluate", "run", "dataset=./photos"]) == 0
+    assert "images were used in training" in capsys.readouterr().err
+    shapes("others", 20)
+    assert main(["evaluate", "run", "dataset=./others", "split=all"]) == 0
+    assert "used in training" not in capsys.readouterr().err
+
+
 def test_a_broken_file_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
     shapes("photos", 12)
     Path("photos/red/000.png").write_bytes(b"no image")

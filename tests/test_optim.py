@@ -9,17 +9,35 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import nn
 
 from imgcls import seeding
 from imgcls.assembly import class_weights
+from imgcls.cli import main
 from imgcls.confdir import option_node
-from imgcls.config import select
+from imgcls.config import select, weights_of
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES, cross_entropy, weighted
 from imgcls.models.resnet import RESNETS
 from imgcls.muon import Muon, orthogonal
 from imgcls.optim import OPTIMIZERS, parameter_groups
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("{犬:2}", {"犬": 2.0}),
+        ("{'a,b': 2, \"c: d\":1e-1, hot dog: 3}", {"a,b": 2.0, "c: d": 0.1, "hot dog": 3.0}),
+        ("{null:2,true:3,7:.5}", {"null": 2.0, "true": 3.0, "7": 0.5}),
+    ],
+)
+def test_weights_of_classes_of_any_name(
+    text: str, weights: dict[str, float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert weights_of(text) == weights
+    assert main(["train", f"class_weights={text}", "--cfg", "job"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["class_weights"] == weights
 
 
 def build(name: str, module: nn.Module, **knobs: object) -> torch.optim.Optimizer:

@@ -31,6 +31,7 @@ from imgcls.config import (
     reject_forbidden,
     show,
     unknown_key,
+    weights_of,
 )
 from imgcls.errors import ConfigError
 
@@ -145,7 +146,9 @@ def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> l
             raise ConfigError(f"{override.key} is given twice")
         values = (override.value or "").split(",") if is_sweep else [override.value or ""]
         pieces = [Override(override.sign, override.key, value) for value in values]
-        if any(map(is_path, pieces)):
+        if override.key == "class_weights" and override.value and override.value[0] == "{" and not is_sweep:
+            override = Override(override.sign, override.key, paths.hold(override.value))  # of any names: see weights_of
+        elif any(map(is_path, pieces)):
             held = ",".join(paths.hold(one.value or "") if is_path(one) else str(one.value) for one in pieces)
             override = Override(override.sign, override.key, held)
         overrides.append(override)
@@ -235,6 +238,8 @@ class Composer:
             if one.value is None and one.key != "experiment":
                 _remove(table, one.key)
         plain = {str(key): self.paths.restore(value) for key, value in table.items()}
+        if isinstance(plain.get("class_weights"), str):
+            plain["class_weights"] = weights_of(plain["class_weights"])
         for key in OF_THE_COMMAND - {one.key for one in overrides}:
             if plain.get(key) is not None:
                 raise ConfigError(f"{key}: given on the command line ({key}=...), not in a file")

@@ -225,6 +225,9 @@ def evaluate(
         is_sample = config.split == "test" and set(changes) == {"test_limit"}  # more or fewer of the same test images
         if dataset is None and config.split != "all" and not is_sample:
             rundir.check_same_images(rundir.folder_of(checkpoint.path), {config.split: images})
+        is_own = _root(choice.source.node) == _root(checkpoint.meta["config"]["dataset"]) and config.split != "train"
+        if is_own and (count := rundir.count_trained(rundir.folder_of(checkpoint.path), images)):
+            log.warn(f"{count:,} of these {len(images):,} images were used in training")
         log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
         log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
         log.say(f"device   {runtime.describe()}\n")
@@ -285,6 +288,12 @@ def choose_attack(meta: Mapping[str, Any], attack: Node | None, changes: Mapping
     if changes and chosen.name == "none":
         raise ConfigError(f"attack.{next(iter(changes))}: the model was trained without an attack; add attack=pgd")
     return select(ATTACKS, {**own, **changes}, "attack") if changes else chosen
+
+
+def _root(node: Mapping[str, Any]) -> str | None:
+    """The folder or table of the user's own images."""
+    root = node.get("root")
+    return os.path.realpath(os.path.expanduser(root)) if isinstance(root, str) else None
 
 
 def _part(source: Source, choice: DataChoice, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:

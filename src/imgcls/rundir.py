@@ -185,6 +185,13 @@ def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
             )
 
 
+def count_trained(run: Path, images: Images) -> int:
+    """How many of these files the run was trained on: of the same names within the data folder, and the same sizes."""
+    stored = _split(run / "split.npz") if images.paths is not None and (run / "split.npz").is_file() else {}
+    known = {*zip(stored.get("train", ()), stored.get("train.fingerprint", ()), strict=False)}
+    return sum(one in known for one in zip(images.ids, images.fingerprint(), strict=True)) if known else 0
+
+
 def _split(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a run's split.npz."""
     try:
