@@ -41,8 +41,6 @@ EPOCHS: dict[str, tuple[int, int, int]] = {  # of digits, MNIST, CIFAR-10; 0: no
     "squeezenet1_1": (20, 0, 0),
     "shufflenet_v2_x0_5": (20, 1, 2),
     "mobilenet_v3_small": (20, 1, 0),
-    "regnet_y_400mf": (20, 0, 0),
-    "densenet121": (20, 0, 0),
     "resnet18": (20, 0, 0),
 }
 

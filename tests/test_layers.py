@@ -28,7 +28,15 @@ LEAVES = {
     "wire",
 }
 PARTS = {"config", "confdir", "optim", "runtime", "checkpoint", "logbook", "rundir", "stored"}
-STAGES = {"assembly", "prepare", "inference", "loop", "keeper", "header"}  # what several commands are made of
+STAGES = {
+    "assembly",
+    "prepare",
+    "inference",
+    "loop",
+    "keeper",
+    "header",
+    "rehearsal",
+}  # what several commands are made of
 COMMANDS = {"train", "evaluate", "predict", "examine"}
 SHELL = {"cli", "argv", "compose", "experiment", "help", "sweep", "__main__", "__init__"}
 ASIDE = {"report", "studio"}

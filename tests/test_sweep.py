@@ -115,6 +115,12 @@ def test_a_sweep_has_a_limit() -> None:
             ["experiment=mnist_99,mnst_99"],
             ["unknown 'mnst_99'; did you mean 'mnist_99'?", "(job 1: experiment=mnst_99)"],
         ),
+        (["model=lenet,inception_v3"], ["inception_v3 needs images of at least 75x75 pixels, got 8x8", "(job 1: "]),
+        (["model=convnet", "model.widths=[8],[8,8,8,8,8]"], ["convnet with 5 convolutions needs larger", "(job 1: "]),
+        (["augment=standard", "augment.padding=2,9"], ["padding 9 would make images of 8 pixels black", "(job 1: "]),
+        (["model=lenet,mlp", "model.freeze=[features]"], ["no layer is called 'features'", "(job 1: "]),
+        (["model=mlp", "class_weights={3:2},{x:2}"], ["class_weights: unknown class 'x'", "(job 1: "]),
+        (["model=mlp,lenet", "model.num_classes=7"], ["7 does not fit, dataset digits has 10 classes", "(job 0: "]),
         (["compile=auto,maybe"], ["compile: unknown 'maybe' (choices: auto, true, false)", "(job 1: compile=maybe)"]),
     ],
 )
@@ -130,6 +136,17 @@ def test_one_bad_job_and_none_starts(
         assert needle in err
     assert jobs == []
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_data_that_is_not_there_is_left_to_its_job(jobs: list[list[str]]) -> None:
+    assert main(["train", "-m", "dataset=digits,./nowhere", "model=linear"]) in (0, 1)
+    assert len(jobs) == 2
+
+
+def test_every_kind_of_model_can_be_rehearsed(jobs: list[list[str]]) -> None:
+    names = "lenet,resnet18,regnet_x_400mf,swin_t,maxvit_t,vit_b_16"
+    main(["train", "-m", f"model={names}", "dataset.image_size=32"])
+    assert len(jobs) == 6
 
 
 # --- where, and what is told -----------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_every_model_builds_at_its_own_size(name: str) -> None:
     assert module.eval().to("meta")(torch.empty(1, 3, side, side, device="meta")).shape == (1, 5)
     own = {key: value.shape for key, value in module.state_dict().items()}
     assert own == {key: value.shape for key, value in theirs.state_dict().items()}
-    assert module.note == ""
+    assert module.note == "" or str(module.note).startswith("batch norm's momentum 0.1, not ")
 
 
 @pytest.mark.parametrize(("name", "least"), [("alexnet", 15), ("inception_v3", 75), ("densenet121", 8), ("vgg11", 2)])
@@ -101,6 +101,20 @@ def test_knobs_that_a_model_has_not(name: str, knobs: dict[str, Any], words: str
     with pytest.raises(ConfigError) as caught:
         build(name, 3, (96, 96), **knobs)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mnasnet0_5", "mobilenet_v3_small", "efficientnet_b5"])
+def test_statistics_of_batch_norm_follow_within_a_short_run(name: str) -> None:
+    module = build(name, 1, (32, 32))
+    assert {one.momentum for one in module.modules() if isinstance(one, nn.BatchNorm2d)} == {0.1}
+    assert "; batch norm's momentum 0.1, not 0.0" in str(module.note)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnasnet0_5", "mobilenet_v3_small"])
+def test_slow_batch_norms_learn_digits(name: str) -> None:
+    assert main(["train", f"model={name}", "epochs=12", "threads=1", "run_dir=a"]) == 0
+    assert json.loads(Path("a/report.json").read_text())["accuracy"] > 0.5
 
 
 def test_dropout_and_stochastic_depth_are_those_asked_for() -> None:

@@ -215,11 +215,11 @@ def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     """Compose and check every job; only then run the first."""
     with signals_wait():
         from imgcls import sweep
-        from imgcls.train import check
+        from imgcls.rehearsal import Rehearsal
 
     if "cfg" in line.flags:
         raise ConfigError("--cfg cannot be used with --multirun")
-    plans, folder, timeout = sweep.plan(composer, words, check)
+    plans, folder, timeout = sweep.plan(composer, words, Rehearsal())
     flags = [
         f"--{name.replace('_', '-')}={line.flags[name]}" for name in ("config_dir", "config_name") if name in line.flags
     ]
