@@ -39,15 +39,15 @@ EPOCHS: dict[str, tuple[int, int, int]] = {  # of digits, MNIST, CIFAR-10; 0: no
     "lenet": (20, 5, 10),
     "convnet": (20, 5, 10),
     "squeezenet1_1": (20, 0, 0),
-    "shufflenet_v2_x0_5": (20, 1, 2),
-    "mobilenet_v3_small": (20, 1, 0),
+    "shufflenet_v2_x0_5": (20, 0, 0),
+    "mobilenet_v3_small": (20, 0, 0),
     "resnet18": (20, 0, 0),
 }
 
 
 def cases(models: list[str], datasets: list[str]) -> list[tuple[str, str, int]]:
-    """(model, data set, epochs)"""
-    every = [(model, name, EPOCHS[model][i]) for i, name in enumerate(DATASETS) for model in models]
+    """(model, data set, epochs), model by model"""
+    every = [(model, name, EPOCHS[model][i]) for model in models for i, name in enumerate(DATASETS)]
     return [case for case in every if case[2] and case[1] in datasets]
 
 
@@ -87,7 +87,7 @@ def report(found: list[dict[str, Any]], found_on: dict[str, Any], threads: int, 
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(one["seed"] for one in found))
     lines = [
         *("# Models x data sets", "", *machine_lines(found_on), ""),
-        f"Test accuracy in percent (seeds {seeds}), epochs, and the median of the seconds from the command to its end,",
+        f"Test accuracy in percent (seed {seeds}), epochs, and the median of the seconds from the command to its end,",
         f"{threads} thread{'s' * (threads > 1)}. Everything else is imgcls's default; the images keep their size (8x8,",
         "28x28, 32x32); parameters: with the last data set that was run.",
         *("", table(["model", "parameters", *DATASETS], rows), "", "Each cell is the command"),
@@ -102,14 +102,20 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", action="store_true", help="what stands in PREFIX.json is not run again")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy", metavar="PREFIX")
     args = parser.parse_args()
     end_children_too()
     if "IMGCLS_DATA" not in os.environ and set(args.datasets) != {"digits"}:
         sys.exit("IMGCLS_DATA: name the folder of the real data; figures on others would say nothing")
     found_on, found = machine(), list[dict[str, Any]]()
+    if args.keep:
+        found = json.loads(args.out.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
+    done = {(one["model"], one["dataset"], one["epochs"], one["seed"]) for one in found}
     for seed in args.seeds:
         for model, dataset, epochs in cases(args.models, args.datasets):
+            if (model, dataset, epochs, seed) in done:
+                continue
             found.append(run(model, dataset, epochs, seed, args.threads))
             say(f"{model} on {dataset}, seed {seed}: {cell(found[-1:])}")
             write_json(args.out, {"machine": found_on, "runs": found})
