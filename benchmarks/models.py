@@ -2,7 +2,7 @@
 
 Each model that has a stem for small images is run at 32 pixels, and each at its own size: the least that torchvision
 has weights for. The images are the digits that need no download, scaled and in colour, so the accuracies say nothing.
-The evaluation must give train's probabilities to the last bit, and the prediction those of the evaluation.
+The evaluation must give train's probabilities to the last bit, and a file must be classified.
 
     python benchmarks/models.py                 # every model: about an hour and a half
     python benchmarks/models.py --models vgg16 swin_t
