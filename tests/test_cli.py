@@ -567,7 +567,7 @@ def test_evaluate_changes_the_runs_own_data_set_or_takes_another(monkeypatch: py
     assert main(["evaluate", "a", "dataset.name=mnist"]) == 0
     assert main(["evaluate", "a", "dataset.name=my:data", "dataset.count=3", "model.name=my:Net"]) == 0
     assert calls[0] == (None, {"limit": 30, "root": "b c"}, frozenset())
-    assert (calls[1][0]["name"], calls[1][0]["limit"], calls[1][1]) == ("mnist", 30, {})
+    assert (calls[1][0]["name"], calls[1][0]["limit"], calls[1][1]) == ("mnist", 30, {"limit": 30})
     assert calls[2][0] == composed("dataset=mnist")["dataset"]
     assert calls[3] == (None, {"name": "my:data", "count": 3}, frozenset({"my:data", "my:Net"}))
 

@@ -162,7 +162,7 @@ def test_batch_norm_and_dropout_stand_behind_each_layer(name: str) -> None:
 def test_lenet_has_the_layers_asked_for() -> None:
     module = build("lenet", 1, (28, 28), 10, widths=[4, 8], hidden=[20])
     assert parameters(module) == (25 * 4 + 4) + (25 * 4 * 8 + 8) + (8 * 25 * 20 + 20) + (20 * 10 + 10)
-    with pytest.raises(ConfigError, match=r"model\.widths: must be a list of 2, got \[1, 2, 3\]"):
+    with pytest.raises(ConfigError, match=r"model\.widths: must be a list of 2, got \[4, 8, 16\]"):
         build("lenet", 1, (28, 28), widths=[4, 8, 16])
 
 

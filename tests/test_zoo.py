@@ -226,7 +226,7 @@ def test_weights_that_cannot_be_had_are_one_line(hub: Path, capsys: Capture, mon
         (["model=linear", "model.freeze=['1']"], "model.freeze: nothing is left to train"),
         (["model=vgg"], "model: unknown 'vgg'; did you mean 'vgg1"),
         (["model=vgg11", "model.stochastic_depth=0.1"], "model: vgg11 has no stochastic depth; leave"),
-        (["-m", "model=convnext_tiny,vgg11", "model.stochastic_depth=0.1"], "model: vgg11 has no stochastic depth"),
+        (["-m", "model=efficientnet_b0,vgg11", "model.stochastic_depth=0.1"], "model: vgg11 has no stochastic depth"),
         (["-m", "model=lenet", "model.widths=[6,16],[6]"], "model.widths: must be a list of 2, got [6]"),
         (["layer_decay=2"], "layer_decay: must be above 0 and at most 1, got 2"),
     ],
