@@ -225,7 +225,9 @@ def evaluate(
         is_sample = config.split == "test" and set(changes) == {"test_limit"}  # more or fewer of the same test images
         if dataset is None and config.split != "all" and not is_sample:
             rundir.check_same_images(rundir.folder_of(checkpoint.path), {config.split: images})
-        is_own = _root(choice.source.node) == _root(checkpoint.meta["config"]["dataset"]) and config.split != "train"
+        its_own = checkpoint.meta.get("config")
+        own = its_own.get("dataset") if isinstance(its_own, Mapping) else None
+        is_own = config.split != "train" and _root(choice.source.node) == _root(own)
         if is_own and (count := rundir.count_trained(rundir.folder_of(checkpoint.path), images)):
             log.warn(f"{count:,} of these {len(images):,} images were used in training")
         log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
@@ -290,9 +292,9 @@ def choose_attack(meta: Mapping[str, Any], attack: Node | None, changes: Mapping
     return select(ATTACKS, {**own, **changes}, "attack") if changes else chosen
 
 
-def _root(node: Mapping[str, Any]) -> str | None:
-    """The folder or table of the user's own images."""
-    root = node.get("root")
+def _root(node: object) -> str | None:
+    """The folder or table of the user's own images, if the data set's node names one."""
+    root = node.get("root") if isinstance(node, Mapping) else None
     return os.path.realpath(os.path.expanduser(root)) if isinstance(root, str) else None
 
 
