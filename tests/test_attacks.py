@@ -158,6 +158,9 @@ def test_naming_the_runs_own_attack_keeps_its_knobs() -> None:
     assert robust("run", "attack=pgd")["attack"] == pytest.approx(own)
     assert robust("run", "attack=pgd", "attack.eps=null")["attack"]["eps"] == GREY_EPS
     assert robust("run", "attack=fgsm")["attack"]["eps"] == GREY_EPS
+    other = robust("run", "attack.norm=l2")["attack"]
+    assert other["eps"] == pytest.approx(0.5 * (64 / 3072) ** 0.5)
+    assert robust("run", "attack.norm=l2", "attack.eps=1.5")["attack"]["eps"] == 1.5
 
 
 def test_the_attack_is_on_the_answer_that_is_given(capsys: Capture) -> None:

@@ -51,7 +51,7 @@ def test_bf16_is_pointed_out_where_it_pays(
 
 def test_loss_and_weights_of_the_classes_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "model=linear", "dataset.limit=100", "dataset.test_limit=20", "epochs=1", "threads=1"]
-    assert main([*words, "loss=binary_cross_entropy", "loss.label_smoothing=0.1", "class_weights=auto"]) == 0
+    assert main([*words, "loss=binary_cross_entropy", "loss.label_smoothing=1/10", "class_weights=auto"]) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "loss binary_cross_entropy; labels smoothed by 0.1; classes weighted in the loss" in said
     assert main([*words, "sampler=balanced"]) == 0

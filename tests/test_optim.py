@@ -29,6 +29,7 @@ from imgcls.optim import OPTIMIZERS, parameter_groups
     [
         ("{犬:2}", {"犬": 2.0}),
         ("{'a,b': 2, \"c: d\":1e-1, hot dog: 3}", {"a,b": 2.0, "c: d": 0.1, "hot dog": 3.0}),
+        ("{}", {}),
         ("{null:2,true:3,7:.5}", {"null": 2.0, "true": 3.0, "7": 0.5}),
     ],
 )

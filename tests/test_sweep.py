@@ -143,6 +143,18 @@ def test_data_that_is_not_there_is_left_to_its_job(jobs: list[list[str]]) -> Non
     assert len(jobs) == 2
 
 
+def test_a_data_set_of_ones_own_is_left_to_its_job(jobs: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("own_source.py").write_text("def read():\n    raise RuntimeError('not now')\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    main(["train", "-m", "dataset.name=own_source:read", "seed=0,1"])
+    assert len(jobs) == 2
+
+
+def test_each_models_weights_have_their_own_image_size(jobs: list[list[str]]) -> None:
+    main(["train", "-m", "model=inception_v3,vit_b_16", "model.pretrained=true"])
+    assert len(jobs) == 2
+
+
 def test_every_kind_of_model_can_be_rehearsed(jobs: list[list[str]]) -> None:
     names = "lenet,resnet18,regnet_x_400mf,swin_t,maxvit_t,vit_b_16"
     main(["train", "-m", f"model={names}", "dataset.image_size=32"])

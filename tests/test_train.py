@@ -55,6 +55,7 @@ def test_captions_say_how_images_are_mixed() -> None:
     assert train._caption(1, classes) == "ship"
     assert train._caption([0.0, 0.7, 0.3], classes) == "ship .7 truck .3"
     assert train._caption([1.0, 0.0, 0.0], classes) == "airplane"
+    assert train._caption([1.0], ("alone",)) == "alone"
 
 
 def test_the_run_folder_holds_what_the_contract_lists(run: Path) -> None:

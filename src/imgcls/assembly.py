@@ -158,7 +158,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
     begun = _finetune(module, parts, len(data.source.classes), is_new=not stored)
     module = runtime.place(module)
     optimizer = _optimizer(parts.optimizer, module, config.layer_decay)
-    say_model(log, module, model, config, optimizer, batch_size, begun)
+    say_model(log, module, model, parts.loss, config, optimizer, batch_size, begun)
     say_attack(log, parts.attack, shape)
     say_device(log, runtime, data, resident=resident, workers=workers)
 

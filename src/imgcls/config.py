@@ -32,7 +32,7 @@ OWN_PARTS = ("model", "dataset", "optimizer")  # groups whose name may be a user
 FRACTION = re.compile(r"(\d{1,9})/0*([1-9]\d{0,8})")  # 8/255, a number as the field writes it
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^\s,{}]+)\s*(?:,|$)""")  # name: number
-WEIGHTS = re.compile(rf"\{{({WEIGHT.pattern})+\}}".replace("$", r"(?=\})"))
+WEIGHTS = re.compile(rf"\{{({WEIGHT.pattern})*\}}".replace("$", r"(?=\})"))
 DEEPEST = 20  # levels of nesting in a configuration
 LONGEST_WORD = 100  # letters: of a message's longer ones the rest is left out
 

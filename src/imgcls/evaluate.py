@@ -289,6 +289,8 @@ def choose_attack(meta: Mapping[str, Any], attack: Node | None, changes: Mapping
         return select(ATTACKS, attack, "attack")
     if changes and chosen.name == "none":
         raise ConfigError(f"attack.{next(iter(changes))}: the model was trained without an attack; add attack=pgd")
+    if changes.get("norm", own.get("norm")) != own.get("norm"):  # the sizes of one norm mean nothing in the other
+        changes = {"eps": None, "step_size": None, **changes}
     return select(ATTACKS, {**own, **changes}, "attack") if changes else chosen
 
 

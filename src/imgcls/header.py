@@ -55,6 +55,7 @@ def say_model(
     log: Logbook,
     module: nn.Module,
     model: Component,
+    loss: Component,
     config: TrainConfig,
     optimizer: torch.optim.Optimizer,
     batch: int,
@@ -68,9 +69,9 @@ def say_model(
     method = f"{config.optimizer['name']}{rate}, {config.scheduler['name']}"
     whole = f"batch {batch}{f' in {config.accumulate} parts' if config.accumulate > 1 else ''}"
     log.say(line("model", f"{model.name}{auto}, {count:,} parameters; {method}; {whole}"))
-    smoothing = config.loss.get("label_smoothing")
+    smoothing = loss.knobs.get("label_smoothing")
     extras = {
-        "loss {}": None if config.loss["name"] == "cross_entropy" else config.loss["name"],
+        "loss {}": None if loss.name == "cross_entropy" else loss.name,
         "labels smoothed by {:g}": smoothing or None,
         "classes weighted in the loss": config.class_weights,
         "each class drawn as often as any other": "" if config.sampler == "balanced" else None,

@@ -13,7 +13,7 @@ from imgcls.assembly import Parts, check, choose_parts, class_weights
 from imgcls.config import TrainConfig, select
 from imgcls.data.augment import AUGMENTS
 from imgcls.data.pixels import Preprocessing
-from imgcls.errors import ConfigError, DataError
+from imgcls.errors import ConfigError, DataError, RunError
 from imgcls.inference import build_model
 from imgcls.models import MODELS, automatic
 from imgcls.models.finetune import freeze
@@ -31,12 +31,14 @@ class Facts:
     augment: str
 
 
-def _without_download(choice: DataChoice) -> DataChoice:
-    """The choice of data, to be read only if it is there already."""
+GENTLE = {"download": False, "verify": False, "on_error": "error"}  # knobs with which reading data changes nothing
+
+
+def _gently(choice: DataChoice) -> DataChoice:
+    """The choice of data, to be read only if it is there already, its files not decoded."""
     source = choice.source
-    if "download" not in source.knobs:
-        return choice
-    return replace(choice, source=replace(source, knobs={**source.knobs, "download": False}))
+    knobs = {key: GENTLE.get(key, value) for key, value in source.knobs.items()}
+    return replace(choice, source=replace(source, knobs=knobs))
 
 
 @dataclass
@@ -44,8 +46,9 @@ class Rehearsal:
     """Called with the configuration of each job; raises ConfigError for what can be refused before any job begins.
 
     Beyond ``check``: a model that cannot be made for the images, layers to freeze that it has not, an augmentation that
-    does not suit them, classes that are not there. Each data set is read once (names and headers of the user's own
-    files); what is wrong with it is left to the job to say, and the others still run.
+    does not suit them, classes that are not there. Each data set that is there is read once (names and headers of the
+    user's own files; CIFAR's archive is unpacked); what is wrong with it is left to the job to say, and the others
+    still run.
     """
 
     facts: dict[str, Facts | None] = field(default_factory=dict)
@@ -68,11 +71,14 @@ class Rehearsal:
 
     def _facts(self, config: TrainConfig, parts: Parts) -> Facts | None:
         name = parts.model.name if parts.model else "auto"
-        key = json.dumps([config.dataset, name in FLAT_MODELS, config.model.get("pretrained")], default=str)
+        if ":" in parts.data.source.name:  # the user's own code may do anything
+            return None
+        size = parts.pretrained and parts.pretrained.size
+        key = json.dumps([config.dataset, name in FLAT_MODELS, size], default=str)
         if key not in self.facts:
             self.facts[key] = None
-            with suppress(DataError):
-                data = load_data(_without_download(parts.data), name, parts.pretrained)
+            with suppress(DataError, RunError, OSError):
+                data = load_data(_gently(parts.data), name, parts.pretrained)
                 source = data.source
                 self.facts[key] = Facts(data.name, source.classes, data.preprocessing, source.mirror, source.augment)
         return self.facts[key]

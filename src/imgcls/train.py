@@ -83,6 +83,8 @@ def train(config: TrainConfig, *, is_quiet: bool = False, studio: Studio | None 
             return _go(run, Path(folder), None, studio or Studio())
         except UnreadableImage as error:
             log.drop_held()
+            if "on_error" not in parts.data.source.knobs:
+                raise
             ways = "dataset.verify=true names all such files, dataset.on_error=skip leaves them out"
             raise DataError(f"{error}; {ways}") from error
         except ImgclsError:
@@ -382,8 +384,8 @@ def _draw_batch(run: Run, folder: Path, studio: Studio) -> None:
 
 def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
     """The class, or of a mixed image the two with their shares: 'ship .7 truck .3'"""
-    if isinstance(target, int):
-        return classes[target]
+    if isinstance(target, int) or len(target) == 1:
+        return classes[0 if isinstance(target, list) else target]
     first, second = sorted(range(len(target)), key=lambda i: -target[i])[:2]
     if target[second] < 0.05:
         return classes[first]
