@@ -101,6 +101,41 @@ def test_a_yes_or_no_names_the_part(column: str, yes: str, no: str, other: str) 
     assert set(read("pictures/labels.csv", split="none").parts) == {"train"}
 
 
+def test_a_table_without_a_header_loses_no_line() -> None:
+    rows = [(path, "y" if label == "red" else "image") for path, label in pictures()]
+    source = read(table(lines(rows), "pictures/labels.csv"))
+    assert (source.classes, len(source.train)) == (("image", "y"), 24)
+    source = read(table(lines(rows, more=",cam1"), "pictures/labels.csv"), split="none")
+    assert len(source.train) == 24
+
+
+def test_several_columns_for_the_parts_are_a_question() -> None:
+    rows = pictures()
+    where = table("path,label,is_valid,is_test\n" + lines(rows, more=",0,1"), "pictures/labels.csv")
+    with pytest.raises(DataError, match=r"which column is the split\? It has is_valid, is_test; name one by"):
+        read(where)
+    assert len(read(where, split="none").train) == 24
+
+
+def test_a_comment_does_not_say_what_separates_the_cells() -> None:
+    rows = pictures()
+    text = "# file, label\n\n" + lines(rows, mark=" ")
+    assert len(read(table(text, "pictures/labels.txt")).train) == 24
+
+
+def test_a_folder_is_not_taken_for_a_file() -> None:
+    rows = pictures()
+    Path("pictures/red0").mkdir()
+    text = "id,label\n" + "".join(f"{Path(path).stem},{label}\n" for path, label in rows)
+    assert "red0.png" in read(table(text, "pictures/labels.csv")).train.ids.tolist()
+
+
+def test_skipping_does_not_hide_that_all_are_missing() -> None:
+    where = table("path,label\na.png,red\nb.png,blue\n")
+    with pytest.raises(DataError, match=r"no such file: .*a\.png \(2 of 2 are missing\)"):
+        read(where, on_error="skip")
+
+
 def test_what_is_not_used_is_said() -> None:
     rows = pictures()
     text = "id,path,label,split,width\n" + "".join(f"7,{path},{label},,8\n" for path, label in [*rows, *rows[:3]])

@@ -16,6 +16,7 @@ from imgcls.data.pixels import header, quiet_decoders
 from imgcls.data.pool import each
 from imgcls.data.source import Images
 from imgcls.data.verify import reason
+from imgcls.errors import DataError
 from imgcls.header import line
 from imgcls.logbook import Logbook
 from imgcls.prepare import choose_data, load_source
@@ -89,11 +90,16 @@ def _seen(images: Images) -> list[Seen]:
         path = images.paths[row]
         if why := reason(path):
             return Seen(broken=why.removeprefix(f"not a readable image: {path} ").strip("()"))
-        with open(path, "rb") as content:
-            return Seen(*header(path), _digest(content.read()))
+        try:
+            with open(path, "rb") as content:
+                return Seen(*header(path), _digest(content.read()))
+        except (DataError, OSError) as error:  # gone meanwhile
+            return Seen(broken=str(error))
 
+    if images.paths is None:
+        return [pixels(row) for row in range(len(images))]
     with quiet_decoders():
-        return [Seen(*found) for found in each(pixels if images.paths is None else file, len(images))]
+        return [Seen(*found) for found in each(file, len(images))]
 
 
 def _digest(content: bytes) -> str:

@@ -245,7 +245,8 @@ def _unwrapped(folder: Path, scan: Scan) -> Path:
     found = _unwrapped(inner, scan)
     if found == inner and (len(scan.subfolders(inner)) < 2 or _has_images(inner)):
         return folder
-    scan.seen_through.append(found)
+    if found == inner:  # else it has been said
+        scan.seen_through.append(found)
     return found
 
 
@@ -254,7 +255,7 @@ def _part_folders(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
     names = scan.subfolders(base)
     found = {part: [name for name in names if name.lower() in words] for part, words in PART_NAMES.items()}
     if not (found["train"] and (found["val"] or found["test"])):
-        found = _by_words(base, names, scan) or found
+        found = _by_words(base, names) or found
     if not found["train"] or not (found["val"] or found["test"] or len(names) == 1):
         return {"train": base}, []
     for part, several in found.items():
@@ -265,7 +266,7 @@ def _part_folders(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
     return parts, [name for name in names if name not in used]
 
 
-def _by_words(base: Path, names: list[str], scan: Scan) -> dict[str, list[str]] | None:
+def _by_words(base: Path, names: list[str]) -> dict[str, list[str]] | None:
     """The parts by a word in their folders' names (seg_train, test_set), which must hold folders of the same names."""
     found = {
         part: [name for name in names if set(re.split(r"[^a-z]+", name.lower())) & {*words}]

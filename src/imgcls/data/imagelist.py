@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imgcls.data.download import file_size
+from imgcls.data.download import file_size, is_there
 from imgcls.data.imagefolder import PART_NAMES, is_image_name, one_line, printable, source_of
 from imgcls.data.pixels import SUFFIXES
 from imgcls.data.source import Images, Source
@@ -24,12 +24,16 @@ COLUMNS = {  # what a column is usually called, the likelier names first
     ),
     "label": ("label", "class", "target", "category", "class_name", "label_name", "class_id", "y"),
     "split": (
-        "split", "part", "set", "subset", "partition", "dataset", "data_set", "data set", "is_train", "is_training",
+        "split", "part", "set", "subset", "partition", "data_set", "data set", "is_train", "is_training",
         "is_training_img", "is_valid", "is_validation", "is_val", "is_test",
     ),
 }
 # fmt: on
-YES, NO = ("1", "true", "yes", "t", "y"), ("0", "false", "no", "f", "n")  # in a column is_train, is_valid or is_test
+FLAGS = tuple(name for name in COLUMNS["split"] if name.startswith("is_"))
+YES, NO = (
+    ("1", "1.0", "true", "yes", "t", "y"),
+    ("0", "0.0", "false", "no", "f", "n"),
+)  # in a column is_train, is_valid or is_test
 NONE = "none"  # dataset.split=none: whatever the columns are called, the parts are cut
 LARGEST = 1 << 30  # bytes of a table
 SHOWN = 8  # columns named in a message
@@ -86,7 +90,7 @@ def imagelist(
             raise DataError(f"{table}, line {unknown.line}: the class '{unknown.label}' is not in the train part")
         names = [_as_found(folder, row.path) for row in own]
         lost = [row for row, one in zip(own, names, strict=True) if one is None]
-        if lost and on_error == "error":
+        if lost and (on_error == "error" or len(lost) == len(own)):
             raise _not_there(lost, len(own), folder, table)
         missing += [f"no such file: {one_line(row.path)}" for row in lost]
         found = [(row, one) for row, one in zip(own, names, strict=True) if one is not None]
@@ -104,8 +108,9 @@ def _rows(table: Path, given: dict[str, str | None]) -> tuple[list[Row], tuple[s
     again = 0
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, _dialect(file.readline(), table))
+            first = next((line for line in file if line.strip() and not line.startswith("#")), "")
             file.seek(0)
+            lines = csv.reader(file, _dialect(first, table))
             for row in _cells(lines, table, given, notes):
                 before = seen.setdefault(row.path, row)
                 again += before is not row
@@ -154,7 +159,7 @@ def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None]
                 flag = cells[place].lower().removeprefix("is_") if place is not None else ""
                 notes += _said(cells, columns)
                 continue
-            columns = {"path": 0, "label": 1, "split": 2 if len(cells) > 2 else None}
+            columns = {"path": 0, "label": 1, "split": 2 if len(cells) > 2 and given["split"] != NONE else None}
         found = {
             name: cells[place] if place is not None and place < len(cells) else "" for name, place in columns.items()
         }
@@ -189,6 +194,9 @@ def _flagged(flag: str, value: str) -> str:
 
 def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -> dict[str, int | None] | None:
     """Which column holds what; None if the first line is an image already."""
+    named = any(word for key, word in given.items() if (key, word) != ("split", NONE))
+    if len(header) >= 2 and is_image_name(header[0]) and not named:
+        return None
     names = [name.lower() for name in header]
     shown = ", ".join(header[:SHOWN]) + (", ..." if len(header) > SHOWN else "")
     found: dict[str, int | None] = {}
@@ -201,8 +209,12 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
             raise DataError(f"{table}: no column '{wanted}' (dataset.{key}); it has {shown}")
         hits = [header.index(wanted)] if wanted is not None else [names.index(name) for name in usual if name in names]
         found[key] = hits[0] if hits else None
-    if found["path"] is None and found["label"] is None and len(header) >= 2 and is_image_name(header[0]):
-        return None
+    flags = [name for name in header if name.lower() in FLAGS]
+    if len(flags) > 1 and given["split"] is None:
+        raise DataError(
+            f"{table}: which column is the split? It has {', '.join(flags)}; name one by dataset.split=, "
+            "or dataset.split=none to have the parts cut"
+        )
     others = [i for i, name in enumerate(header) if name and i not in found.values()]
     for key, other in (("path", "label"), ("label", "path")):
         if found[key] is None and found[other] is not None and len(others) == 1:
@@ -223,7 +235,9 @@ def _part(row: Row, table: Path) -> str:
         if word in words:
             return part
     if word:
-        raise DataError(f"{table}, line {row.line}: unknown split '{row.split}' (train, val and test are known)")
+        raise DataError(
+            f"{table}, line {row.line}: unknown split '{row.split}' (train, val and test are known); dataset.split=none leaves the column out"
+        )
     return "train"
 
 
@@ -250,4 +264,4 @@ def _as_found(folder: str | Path, path: str) -> str | None:
     plain = path.replace("\\", "/")
     suffixes = (spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper()) if not is_image_name(plain))
     candidates = itertools.chain((path, plain), (plain + suffix for suffix in suffixes))
-    return next((one for one in candidates if os.path.exists(os.path.join(folder, one))), None)
+    return next((one for one in candidates if is_there(Path(folder, one))), None)
