@@ -304,7 +304,10 @@ def _part(source: Source, choice: DataChoice, name: str, classes: tuple[str, ...
     """The images of the split, labelled by the model's classes, and a phrase on how the split came about."""
     if set(source.classes) - set(classes):
         both = f"it has {_listing(source.classes)}; the model has {_listing(classes)}"
-        raise DataError(f"{choice.name} has other classes than the model: {both}")
+        seen = "".join(
+            f"; {note.removeprefix('folder').strip()}" for note in source.notes if note.startswith("folder ")
+        )
+        raise DataError(f"{choice.name} has other classes than the model: {both}{seen}")
     if name == "all":
         images, how = _everything(source), "; every image it has"
     else:

@@ -236,7 +236,8 @@ def _part(row: Row, table: Path) -> str:
             return part
     if word:
         raise DataError(
-            f"{table}, line {row.line}: unknown split '{row.split}' (train, val and test are known); dataset.split=none leaves the column out"
+            f"{table}, line {row.line}: unknown split '{row.split}' (train, val and test are known); "
+            "dataset.split=none leaves the column out"
         )
     return "train"
 
