@@ -247,6 +247,15 @@ def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64
 def _read(config: TrainConfig, parts: Parts) -> tuple[Data, Component, Augment]:
     """The data, and the choices that depend on it: what auto and default stand for."""
     data = load_data(parts.data, parts.model.name if parts.model else "auto", parts.pretrained)
+    model, augment = settle(parts, data)
+    return with_statistics(data, parts.pretrained), model, augment
+
+
+def settle(parts: Parts, data: Data) -> tuple[Component, Augment]:
+    """The model and the augmentation for these images: what auto and default stand for.
+
+    Raises ConfigError for what does not go with them.
+    """
     count = len(data.source.classes)
     if parts.options.num_classes not in (None, count):
         given = f"model.num_classes: {parts.options.num_classes} does not fit"
@@ -255,7 +264,7 @@ def _read(config: TrainConfig, parts: Parts) -> tuple[Data, Component, Augment]:
     model = parts.model or select(MODELS, resolved({"name": "auto"}, "model", automatic(size)), "model")
     default = resolved({"name": "default"}, "augment", data.source.augment)
     component = parts.augment or select(AUGMENTS, default, "augment")
-    return with_statistics(data, parts.pretrained), model, component(size, data.source.mirror)
+    return model, component(size, data.source.mirror)
 
 
 def _finetune(module: nn.Module, parts: Parts, num_classes: int, *, is_new: bool) -> str:

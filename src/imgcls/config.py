@@ -32,7 +32,6 @@ OWN_PARTS = ("model", "dataset", "optimizer")  # groups whose name may be a user
 FRACTION = re.compile(r"(\d{1,9})/0*([1-9]\d{0,8})")  # 8/255, a number as the field writes it
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^\s,{}]+)\s*(?:,|$)""")  # name: number
-WEIGHTS = re.compile(rf"\{{({WEIGHT.pattern})*\}}".replace("$", r"(?=\})"))
 DEEPEST = 20  # levels of nesting in a configuration
 LONGEST_WORD = 100  # letters: of a message's longer ones the rest is left out
 
@@ -127,7 +126,7 @@ def weights_of(value: Any) -> Literal["auto"] | dict[str, float] | None:
     """class_weights: auto, null, or a number above 0 for each class that is named."""
     if value is None or value == "auto":
         return value  # type: ignore[no-any-return]
-    if isinstance(value, str) and value.startswith("{") and WEIGHTS.fullmatch(value):
+    if isinstance(value, str) and value[:1] + value[-1:] == "{}" and not WEIGHT.sub("", value[1:-1]).strip():
         pairs = [(a or b or c, number) for a, b, c, number in WEIGHT.findall(value[1:-1])]
         value = {name.strip(): float(number) if NUMBER.fullmatch(number) else number for name, number in pairs}
     if not isinstance(value, dict):

@@ -18,7 +18,7 @@ from torch import Tensor
 from imgcls import config as configs
 from imgcls import metrics, rundir
 from imgcls.attacks import ATTACKS, Attack
-from imgcls.checkpoint import write_whole
+from imgcls.checkpoint import Checkpoint, write_whole
 from imgcls.confdir import Node, option_node
 from imgcls.config import Component, EvaluateConfig, TestTime, select
 from imgcls.data import Source
@@ -221,14 +221,15 @@ def evaluate(
         choice = _choose(checkpoint.meta, dataset, changes, own_names)
         component = choose_attack(checkpoint.meta, attack, attack_changes)
         source = load_source(choice)
+        for note in source.notes:
+            log.say(note)
+        for doubt in source.warnings:
+            log.warn(doubt)
         images, how = _part(source, choice, config.split, trained.classes)
         is_sample = config.split == "test" and set(changes) == {"test_limit"}  # more or fewer of the same test images
         if dataset is None and config.split != "all" and not is_sample:
             rundir.check_same_images(rundir.folder_of(checkpoint.path), {config.split: images})
-        its_own = checkpoint.meta.get("config")
-        own = its_own.get("dataset") if isinstance(its_own, Mapping) else None
-        is_own = config.split != "train" and _root(choice.source.node) == _root(own)
-        if is_own and (count := rundir.count_trained(rundir.folder_of(checkpoint.path), images)):
+        if config.split != "train" and (count := _trained_on(checkpoint, choice, images)):
             log.warn(f"{count:,} of these {len(images):,} images were used in training")
         log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
         log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
@@ -241,11 +242,8 @@ def evaluate(
             report |= assess_attacked(trained, images, fetcher, runtime, made, component.node, tta=config.tta)
     report = complete(report, trained, config.split, choice.name, source.skipped)
     report |= {} if config.tta == "none" else {"tta": config.tta}
-    folder = (
-        Path(os.path.expanduser(config.output))
-        if config.output
-        else _default_output(checkpoint.path, choice.name, config.split)
-    )
+    default = _default_output(checkpoint.path, choice.name, config.split)
+    folder = Path(os.path.expanduser(config.output)) if config.output else default
     write_predictions(folder, report, logits, images)
     write_report(folder, report)
     if warning := empty_classes(report):
@@ -294,6 +292,14 @@ def choose_attack(meta: Mapping[str, Any], attack: Node | None, changes: Mapping
     return select(ATTACKS, {**own, **changes}, "attack") if changes else chosen
 
 
+def _trained_on(checkpoint: Checkpoint, choice: DataChoice, images: Images) -> int:
+    """How many of the images the model was trained on, where they lie in the run's own folder or table."""
+    config = checkpoint.meta.get("config")
+    own = config.get("dataset") if isinstance(config, Mapping) else None
+    is_own = _root(choice.source.node) == _root(own)
+    return rundir.count_trained(rundir.folder_of(checkpoint.path), images) if is_own else 0
+
+
 def _root(node: object) -> str | None:
     """The folder or table of the user's own images, if the data set's node names one."""
     root = node.get("root") if isinstance(node, Mapping) else None
@@ -304,10 +310,7 @@ def _part(source: Source, choice: DataChoice, name: str, classes: tuple[str, ...
     """The images of the split, labelled by the model's classes, and a phrase on how the split came about."""
     if set(source.classes) - set(classes):
         both = f"it has {_listing(source.classes)}; the model has {_listing(classes)}"
-        seen = "".join(
-            f"; {note.removeprefix('folder').strip()}" for note in source.notes if note.startswith("folder ")
-        )
-        raise DataError(f"{choice.name} has other classes than the model: {both}{seen}")
+        raise DataError(f"{choice.name} has other classes than the model: {both}")
     if name == "all":
         images, how = _everything(source), "; every image it has"
     else:

@@ -9,27 +9,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from imgcls.assembly import Parts, check, choose_parts, class_weights
-from imgcls.config import TrainConfig, select
-from imgcls.data.augment import AUGMENTS
-from imgcls.data.pixels import Preprocessing
+from imgcls.assembly import Parts, check, choose_parts, class_weights, settle
+from imgcls.config import Component, TrainConfig
 from imgcls.errors import ConfigError, DataError, RunError
 from imgcls.inference import build_model
-from imgcls.models import MODELS, automatic
 from imgcls.models.finetune import freeze
-from imgcls.prepare import FLAT_MODELS, DataChoice, load_data, resolved
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the jobs of one data set need to know of it."""
-
-    name: str
-    classes: tuple[str, ...]
-    shape: Preprocessing
-    mirror: bool
-    augment: str
-
+from imgcls.prepare import FLAT_MODELS, Data, DataChoice, load_data
 
 GENTLE = {"download": False, "verify": False, "on_error": "error"}  # knobs with which reading data changes nothing
 
@@ -51,47 +36,40 @@ class Rehearsal:
     still run.
     """
 
-    facts: dict[str, Facts | None] = field(default_factory=dict)
+    read: dict[str, Data | None] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
 
     def __call__(self, config: TrainConfig) -> None:
         check(config)
         parts = choose_parts(config)
-        facts = self._facts(config, parts)
-        if facts is None:
-            return
-        size = (facts.shape.height, facts.shape.width)
-        augment = parts.augment or select(AUGMENTS, resolved({"name": "default"}, "augment", facts.augment), "augment")
-        augment(size, facts.mirror)
-        class_weights(config.class_weights, facts.classes, np.arange(len(facts.classes)))
-        wanted, count = parts.options.num_classes, len(facts.classes)
-        if wanted not in (None, count):
-            raise ConfigError(f"model.num_classes: {wanted} does not fit, dataset {facts.name} has {count} classes")
-        self._make(parts, facts, size)
+        data = self._data(config, parts)
+        if data is not None:
+            model, _ = settle(parts, data)
+            class_weights(config.class_weights, data.source.classes, np.arange(len(data.source.classes)))
+            self._make(model, parts, data)
 
-    def _facts(self, config: TrainConfig, parts: Parts) -> Facts | None:
+    def _data(self, config: TrainConfig, parts: Parts) -> Data | None:
         name = parts.model.name if parts.model else "auto"
         if ":" in parts.data.source.name:  # the user's own code may do anything
             return None
         size = parts.pretrained and parts.pretrained.size
         key = json.dumps([config.dataset, name in FLAT_MODELS, size], default=str)
-        if key not in self.facts:
-            self.facts[key] = None
+        if key not in self.read:
+            self.read[key] = None
             with suppress(DataError, RunError, OSError):
-                data = load_data(_gently(parts.data), name, parts.pretrained)
-                source = data.source
-                self.facts[key] = Facts(data.name, source.classes, data.preprocessing, source.mirror, source.augment)
-        return self.facts[key]
+                self.read[key] = load_data(_gently(parts.data), name, parts.pretrained)
+        return self.read[key]
 
-    def _make(self, parts: Parts, facts: Facts, size: tuple[int, int]) -> None:
-        model = parts.model or select(MODELS, resolved({"name": "auto"}, "model", automatic(size)), "model")
-        key = json.dumps([model.node, facts.shape.channels, size, parts.options.freeze], default=str)
+    def _make(self, model: Component, parts: Parts, data: Data) -> None:
+        shape, count = data.preprocessing, len(data.source.classes)
+        key = json.dumps([model.node, shape.as_dict(), count, parts.options.freeze], default=str)
         if ":" in model.name or key in self.made:  # a user's own model may not stand what follows
             return
+        # regnet computes its widths with tensors, which have no values here: it is left to its job
         with suppress(NotImplementedError), torch.random.fork_rng(devices=[]), torch.device("meta"):
-            module = build_model(model, facts.shape, len(facts.classes))  # no memory, no numbers drawn
+            module = build_model(model, shape, count)  # no memory, no numbers drawn
             try:
-                freeze(module, parts.options.freeze, len(facts.classes))
+                freeze(module, parts.options.freeze, count)
             except ValueError as error:
                 raise ConfigError(f"model.{error}") from error
         self.made.add(key)

@@ -144,11 +144,7 @@ def augmented(
     padding: pixels a side; null is an eighth of the image, 4 pixels of 32. flip: probability; null is 0.5, and 0 for
     data whose classes a mirror changes (digits). conf/augment/ says what the others mean.
     """
-    pixels = max(1, min(image_size) // 8) if padding is None else padding
-    if padding is not None and padding >= min(image_size):
-        raise ValueError(
-            f"padding {padding} would make images of {min(image_size)} pixels black; lower augment.padding"
-        )
+    pixels = _padding(padding, min(image_size))
     p = (0.5 if can_mirror else 0.0) if flip is None else flip
     affine = partial(changes.random_affine, degrees=degrees, shift=shift, scale=scale)
     policies: dict[str, Stage] = {
@@ -185,6 +181,13 @@ def augmented(
     growth = max((1 + 2 * pixels / height) * (1 + 2 * pixels / width), 12.0 if is_float else 1.0)
     draws = sum(columns for _, columns, _ in stages)
     return Augment(draws, words or "none", augment, growth=growth, mixup=mixup, cutmix=cutmix)
+
+
+def _padding(asked: int | None, side: int) -> int:
+    """Pixels a side around images of that side."""
+    if asked is not None and asked >= side:
+        raise ValueError(f"padding {asked} would make images of {side} pixels black; lower augment.padding")
+    return max(1, side // 8) if asked is None else asked
 
 
 def _unchanged(images: Tensor, draws: Tensor) -> Tensor:
