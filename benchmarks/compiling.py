@@ -32,17 +32,20 @@ WORKLOADS = {
 
 def measure(words: list[str], repeats: int) -> dict[str, Any]:
     """Seconds a step of each kind, repeat by repeat, and of the first compiled step."""
-    from imgcls import assembly
-    from imgcls.compose import Composer, read_all
-    from imgcls.config import TrainConfig, parse
-    from imgcls.logbook import Logbook
-    from imgcls.runtime import session
+    from imgcls.compose.composer import Composer
+    from imgcls.compose.overrides import read_all
+    from imgcls.config.parsing import parse
+    from imgcls.config.schema import TrainConfig
+    from imgcls.loggers.run_log import Logbook
+    from imgcls.runtime.session import session
+    from imgcls.training import builder as assembly
+    from imgcls.training import spec
 
     composer = Composer()
     words = [*words, "batch_size=128", f"threads={THREADS}", "device=cpu"]
     config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
     with session(config.device, config.precision, config.threads) as runtime:
-        run = assembly.build(config, assembly.choose_parts(config), runtime, Logbook(is_main=False), {})
+        run = assembly.build(config, spec.choose_parts(config), runtime, Logbook(is_main=False), {})
         images, labels = next(run.loader.epoch(0))
         modules = {"eager": run.state.module, "compiled": copy.deepcopy(run.state.module)}
         forwards = {kind: runtime.wrap(one, is_compiled=kind == "compiled") for kind, one in modules.items()}

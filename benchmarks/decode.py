@@ -54,8 +54,9 @@ def time_imgcls(paths: list[str], size: int, workers: int, is_resident: bool) ->
     """Seconds of imgcls's own paths, its start of workers included."""
     import torch
 
-    from imgcls.data.loaders import decode_all, make_fetcher, plan
-    from imgcls.data.pixels import Preprocessing
+    from imgcls.data.fetchers import decode_all, make_fetcher
+    from imgcls.data.loader import plan
+    from imgcls.data.preprocessing import Preprocessing
     from imgcls.data.source import Images
 
     torch.set_num_threads(workers)

@@ -13,10 +13,10 @@ from typing import Any
 
 
 class _AfterLoop(importlib.abc.MetaPathFinder):
-    """Changes imgcls.loop at the moment it is imported, so that nothing is imported earlier than in a real run."""
+    """Changes imgcls.training.loop when it is imported, so that nothing is imported earlier than in a real run."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name != "imgcls.loop":
+        if name != "imgcls.training.loop":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -38,7 +38,7 @@ class _AfterLoop(importlib.abc.MetaPathFinder):
 
 if __name__ == "__main__":
     sys.meta_path.insert(0, _AfterLoop())
-    from imgcls.cli import main
+    from imgcls.cli.app import main
 
     code = main(["train", *sys.argv[1:]])
     sys.exit(code or "imgcls ended without a single update")

@@ -53,10 +53,12 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     import torch
 
     from imgcls import train
-    from imgcls.compose import Composer, read_all
-    from imgcls.config import TrainConfig, parse
-    from imgcls.logbook import Logbook
-    from imgcls.runtime import keep_freed_memory, session
+    from imgcls.compose.composer import Composer
+    from imgcls.compose.overrides import read_all
+    from imgcls.config.parsing import parse
+    from imgcls.config.schema import TrainConfig
+    from imgcls.loggers.run_log import Logbook
+    from imgcls.runtime.session import keep_freed_memory, session
 
     composer = Composer()
     words = [*words, f"epochs={2 * (repeats + 1)}", "batch_size=128", f"threads={THREADS}", "device=cpu"]
@@ -72,7 +74,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
 
 def paired_epoch(run: Any) -> dict[str, float]:
     """Seconds of one epoch of the real loop, and of as many updates on a constant batch, some after some."""
-    from imgcls.loop import Watch, fit
+    from imgcls.training.loop import Watch, fit
 
     images, labels = next(run.loader.epoch(0))
     block = max(1, len(run.loader) // BLOCKS)
@@ -117,8 +119,8 @@ def constant_updates(run: Any, images: Any, labels: Any, count: int) -> float:
 def parts_epoch(run: Any) -> dict[str, float]:
     """Seconds of each part of an epoch, by a copy of the loop."""
     from imgcls import seeding
-    from imgcls.loop import set_lr, update
-    from imgcls.models import is_random
+    from imgcls.models.build import is_random
+    from imgcls.training.loop import set_lr, update
 
     state, recipe, clock = run.state, run.recipe, time.perf_counter
     spent = dict.fromkeys(PARTS, 0.0)

@@ -34,7 +34,7 @@ from common import (
     write,
     write_json,
 )
-from imgcls.torchvision_names import MODELS
+from imgcls.config.torchvision_names import MODELS
 
 SMALL = 32
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two workers with two threads each wait for one another
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from imgcls.compose import Composer, read_all
-from imgcls.config import TrainConfig, parse
-from imgcls.data.imagefolder import imagefolder as class_folders
+from imgcls.compose.composer import Composer
+from imgcls.compose.overrides import read_all
+from imgcls.config.parsing import parse
+from imgcls.config.schema import TrainConfig
+from imgcls.data.datasets.image_folder import imagefolder as class_folders
 from imgcls.data.source import Source
 
 SMALL = ("dataset.limit=200", "dataset.test_limit=60", "epochs=2", "batch_size=32", "threads=1")

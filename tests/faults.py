@@ -34,11 +34,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import checkpoint as checkpoints
-from imgcls import rundir, seeding, train
-from imgcls.cli import main
-from imgcls.data.pixels import load_image
+from imgcls import files, seeding
+from imgcls.checkpoints import format as checkpoint_format
+from imgcls.checkpoints import state as checkpoint_state
+from imgcls.cli.app import main
+from imgcls.data.decoding import load_image
 from imgcls.errors import CheckpointError, DataError
+from imgcls.runs import folder as run_folders
+from imgcls.training import artifacts as train
 
 Counts = dict[str, Any]
 
@@ -112,11 +115,11 @@ def laboratory() -> Iterator[Path]:
     memory = Path("/dev/shm")
     where = memory if memory.is_dir() and shutil.disk_usage(memory).free > 256 * MEGABYTE else None
     before, threads = Path.cwd(), torch.get_num_threads()
-    drawing = train._draw, train._draw_batch
+    drawing = train._draw, train.draw_batch
     with tempfile.TemporaryDirectory(dir=where, prefix="imgcls-faults-") as folder:
         os.chdir(folder)
         torch.set_num_threads(1)
-        train._draw = train._draw_batch = lambda *args: None  # pictures have no part in it
+        train._draw = train.draw_batch = lambda *args: None  # pictures have no part in it
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
                 code = main(["train", *WORDS, "run_dir=whole"])
@@ -124,7 +127,7 @@ def laboratory() -> Iterator[Path]:
                 raise RuntimeError(said.getvalue())
             yield Path(folder)
         finally:
-            train._draw, train._draw_batch = drawing
+            train._draw, train.draw_batch = drawing
             torch.set_num_threads(threads)
             os.chdir(before)
 
@@ -171,10 +174,10 @@ def kill_at_random(kills: int, seed: int = 0) -> Counts:
 
 def loadable(folder: Path) -> bool:
     """Whether the last checkpoint, if there is one, is sound: nothing may need the one before after a mere kill."""
-    path = folder / "checkpoints" / checkpoints.LAST
+    path = folder / "checkpoints" / checkpoint_format.LAST
     if not path.is_file():
-        return not (folder / "checkpoints" / checkpoints.PREV).is_file() or sound(
-            folder / "checkpoints" / checkpoints.PREV
+        return not (folder / "checkpoints" / checkpoint_format.PREV).is_file() or sound(
+            folder / "checkpoints" / checkpoint_format.PREV
         )
     return sound(path)
 
@@ -182,7 +185,7 @@ def loadable(folder: Path) -> bool:
 def sound(path: Path) -> bool:
     """Whether that checkpoint can be read."""
     try:
-        checkpoints.described(checkpoints.read(path))
+        checkpoint_format.described(checkpoint_format.read(path))
     except CheckpointError:
         return False
     return True
@@ -190,7 +193,7 @@ def sound(path: Path) -> bool:
 
 def equal_runs(one: Path, other: Path) -> bool:
     """Whether weights, optimizer state, metrics, predictions and report are equal to the last bit."""
-    from tests.test_resume import same_runs
+    from tests.training.test_resume import same_runs
 
     try:
         same_runs(one, other)
@@ -201,14 +204,14 @@ def equal_runs(one: Path, other: Path) -> bool:
 
 def contents(step: int) -> list[bytes | memoryview]:
     """A small checkpoint of that step."""
-    whole = checkpoints.read(Path("whole/checkpoints") / checkpoints.LAST)
+    whole = checkpoint_format.read(Path("whole/checkpoints") / checkpoint_format.LAST)
     meta = {key: value for key, value in whole.meta.items() if key not in ("sha256", "format")}
-    return checkpoints.encode(whole.tensors, meta | {"step": step})
+    return checkpoint_format.encode(whole.tensors, meta | {"step": step})
 
 
 def save(folder: Path, step: int) -> None:
     """As the keeper saves."""
-    checkpoints.write_whole(folder / checkpoints.LAST, *contents(step), keep_as=folder / checkpoints.PREV)
+    files.write_whole(folder / checkpoint_format.LAST, *contents(step), keep_as=folder / checkpoint_format.PREV)
 
 
 def kill_within_a_save() -> Counts:
@@ -233,7 +236,7 @@ def kill_within_a_save() -> Counts:
                         calls += 1
 
                 sys.setprofile(hook)
-                checkpoints.write_whole(folder / checkpoints.LAST, *parts, keep_as=folder / checkpoints.PREV)
+                files.write_whole(folder / checkpoint_format.LAST, *parts, keep_as=folder / checkpoint_format.PREV)
                 sys.setprofile(None)
                 return 0
 
@@ -249,17 +252,17 @@ def kill_within_a_save() -> Counts:
                 save(folder, step)
             data = b"".join(contents(before + 1))
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f".{checkpoints.LAST}.tmp").write_bytes(data[: len(data) * quarter // 4])
+            (folder / f".{checkpoint_format.LAST}.tmp").write_bytes(data[: len(data) * quarter // 4])
             found["kills"] += 1
             _look(folder, before, found)
             save(folder, before + 1)  # what was left behind is in nobody's way
-            found["lost"] += rundir.last_checkpoint(folder.parent)[0].meta["step"] != before + 1  # type: ignore[union-attr]
+            found["lost"] += run_folders.last_checkpoint(folder.parent)[0].meta["step"] != before + 1  # type: ignore[union-attr]
     return found
 
 
 def _look(folder: Path, before: int, found: Counts) -> None:
     try:
-        newest, _ = rundir.last_checkpoint(folder.parent)
+        newest, _ = run_folders.last_checkpoint(folder.parent)
     except CheckpointError:
         found["unloadable"] += 1
         return
@@ -336,14 +339,14 @@ def lose_power() -> Counts:
         disk = Disk()
         with disk.recording():
             save(folder, before + 1)
-        for files, has_returned in disk.states(start):
+        for contents, has_returned in disk.states(start):
             shutil.rmtree("power", ignore_errors=True)
             folder.mkdir(parents=True)
-            for name, data in files.items():
+            for name, data in contents.items():
                 (folder / name).write_bytes(data)
             found["states"] += 1
             try:
-                newest, _ = rundir.last_checkpoint(folder.parent)
+                newest, _ = run_folders.last_checkpoint(folder.parent)
             except CheckpointError:
                 found["unloadable"] += 1
                 continue
@@ -358,13 +361,13 @@ def lose_power() -> Counts:
 def damage(flips: int, cuts: int, seed: int = 0) -> Counts:
     """Flipped bits (all of the header's bytes first) and truncations of a real checkpoint: none may pass."""
     draw = random.Random(seed)
-    data = Path("whole/checkpoints", checkpoints.BEST).read_bytes()
+    data = Path("whole/checkpoints", checkpoint_format.BEST).read_bytes()
     header = 8 + int.from_bytes(data[:8], "little")
     found = {"flips": 0, "cuts": 0, "silent": 0}
 
     def passes(bad: bytes) -> bool:
         try:
-            checkpoints.decode(bad, Path("x"))
+            checkpoint_format.decode(bad, Path("x"))
         except CheckpointError:
             return False
         return True
@@ -389,11 +392,11 @@ class _Gadget:
 
 def hostile_files() -> dict[str, bytes]:
     """Files that are no checkpoint of ours, or pretend to be one; each sealed ones bears a right checksum."""
-    whole = checkpoints.read(Path("whole/checkpoints", checkpoints.BEST))
+    whole = checkpoint_format.read(Path("whole/checkpoints", checkpoint_format.BEST))
     good = {key: value for key, value in whole.meta.items() if key not in ("sha256", "format")}
 
     def sealed(tensors: dict[str, torch.Tensor] | None = None, **meta: Any) -> bytes:
-        return b"".join(checkpoints.encode(whole.tensors if tensors is None else tensors, good | meta))
+        return b"".join(checkpoint_format.encode(whole.tensors if tensors is None else tensors, good | meta))
 
     def resealed(change: Callable[[dict[str, Any]], None]) -> bytes:
         """The header changed by hand, the checksum made right again."""
@@ -401,12 +404,12 @@ def hostile_files() -> dict[str, bytes]:
         size = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + size])
         change(header)
-        header["__metadata__"]["sha256"] = checkpoints.NO_DIGEST
+        header["__metadata__"]["sha256"] = checkpoint_format.NO_DIGEST
         text = json.dumps(header, separators=(",", ":")).encode()
         blank = len(text).to_bytes(8, "little") + text + data[8 + size :]
         import hashlib
 
-        return blank.replace(checkpoints.NO_DIGEST.encode(), hashlib.sha256(blank).hexdigest().encode(), 1)
+        return blank.replace(checkpoint_format.NO_DIGEST.encode(), hashlib.sha256(blank).hexdigest().encode(), 1)
 
     first = "model.5.weight"  # of the last layer
     saved, bomb, tar = io.BytesIO(), io.BytesIO(), io.BytesIO()
@@ -456,7 +459,7 @@ def hostile_files() -> dict[str, bytes]:
 def load_hostile() -> Counts:
     """Each must be refused with exit code 3 (or 2), fast, in little memory, and without running anything."""
     found: Counts = {"files": 0, "accepted": 0, "slow": 0, "too_much_memory": 0, "crashed": 0, "wrong": 0, "which": []}
-    best = Path("whole/checkpoints", checkpoints.BEST)
+    best = Path("whole/checkpoints", checkpoint_format.BEST)
     found["wrong"] += outcome(forked(lambda: main(["evaluate", str(best), WORDS[0], "output=evaluated"]))) != 0
     shutil.rmtree("evaluated", ignore_errors=True)
     for name, data in hostile_files().items():
@@ -545,7 +548,7 @@ def mutate_images(count: int, seed: int = 0) -> Counts:
 def fill_the_disk(sizes: int) -> Counts:
     """From some save on no file may grow beyond a limit that falls into the checkpoint: exit 1, the path, what stood
     there is kept, and with room again the run goes on to the same end."""
-    whole = Path("whole/checkpoints", checkpoints.LAST).stat().st_size
+    whole = Path("whole/checkpoints", checkpoint_format.LAST).stat().st_size
     found = {"trials": 0, "wrong": 0, "lost": 0, "different": 0}
     for i in range(sizes):
         shutil.rmtree("full", ignore_errors=True)
@@ -553,15 +556,15 @@ def fill_the_disk(sizes: int) -> Counts:
 
         def work(limit: int = limit, before: int = before) -> int:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            real, saves = checkpoints.write_whole, [0]
+            real, saves = files.write_whole, [0]
 
             def write_whole(path: Path, *parts: Any, keep_as: Path | None = None) -> None:
-                saves[0] += path.name == checkpoints.LAST
+                saves[0] += path.name == checkpoint_format.LAST
                 if saves[0] > before:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
                 real(path, *parts, keep_as=keep_as)
 
-            checkpoints.write_whole = write_whole
+            files.write_whole = write_whole
             return main(["train", *WORDS, "run_dir=full"])
 
         code = outcome(forked(work, Path("said")))
@@ -570,7 +573,7 @@ def fill_the_disk(sizes: int) -> Counts:
         found["trials"] += 1
         found["wrong"] += code != 1 or len(errors) != 1 or "full/checkpoints/" not in errors[0] or "Traceback" in said
         left = any(Path("full/checkpoints").glob(".*.tmp")) if Path("full/checkpoints").is_dir() else False
-        newest, _ = rundir.last_checkpoint(Path("full"))
+        newest, _ = run_folders.last_checkpoint(Path("full"))
         found["lost"] += left or (0 if newest is None else int(newest.meta["step"])) != before
         found["wrong"] += outcome(forked(lambda: go_on(Path("full")))) != 0
         found["different"] += not equal_runs(Path("whole"), Path("full"))
@@ -598,31 +601,31 @@ def _without_fsync(path: Path, *parts: Any, keep_as: Path | None = None) -> None
         os.fsync = real
 
 
-def _unverified(data: bytes, path: Path) -> checkpoints.Checkpoint:
+def _unverified(data: bytes, path: Path) -> checkpoint_format.Checkpoint:
     size = int.from_bytes(data[:8], "little")
     try:
         strings = json.loads(data[8 : 8 + size])["__metadata__"]
-        meta = {key: text if key in checkpoints.PLAIN else json.loads(text) for key, text in strings.items()}
-        return checkpoints.Checkpoint(path, safetensors.torch.load(data), meta)
+        meta = {key: text if key in checkpoint_format.PLAIN else json.loads(text) for key, text in strings.items()}
+        return checkpoint_format.Checkpoint(path, safetensors.torch.load(data), meta)
     except Exception as error:
         raise CheckpointError(str(error)) from error
 
 
-REAL_WRITE = checkpoints.write_whole
+REAL_WRITE = files.write_whole
 
 
 def mutants() -> dict[str, tuple[Any, str, Any, Callable[[], Counts]]]:
     """The bugs that the harness is there for: (where, what, by what, the experiment that must notice)."""
     return {
-        "written in place": (checkpoints, "write_whole", _in_place, lambda: kill_at_random(40)),
-        "no fsync": (checkpoints, "write_whole", _without_fsync, lose_power),
-        "no checksum": (checkpoints, "decode", _unverified, lambda: damage(400, 20)),
+        "written in place": (checkpoint_format, "write_whole", _in_place, lambda: kill_at_random(40)),
+        "no fsync": (checkpoint_format, "write_whole", _without_fsync, lose_power),
+        "no checksum": (checkpoint_format, "decode", _unverified, lambda: damage(400, 20)),
         "randomness not derived": (seeding, "derive", _not_derived, lambda: kill_at_random(20)),
-        "moving average not restored": (checkpoints, "load_module", _without_average, lambda: kill_at_random(20)),
+        "moving average not restored": (checkpoint_format, "load_module", _without_average, lambda: kill_at_random(20)),
     }
 
 
-REAL_DERIVE, REAL_LOAD = seeding.derive, checkpoints.load_module
+REAL_DERIVE, REAL_LOAD = seeding.derive, checkpoint_state.load_module
 DRAWN = [0]  # numbers, in this process
 
 
@@ -634,8 +637,10 @@ def _not_derived(seed: int, *key: str | int) -> int:
     return REAL_DERIVE(seed, key[0], DRAWN[0])
 
 
-def _without_average(module: nn.Module, checkpoint: checkpoints.Checkpoint, prefix: str = checkpoints.MODEL) -> None:
-    if prefix == checkpoints.MODEL:
+def _without_average(
+    module: nn.Module, checkpoint: checkpoint_format.Checkpoint, prefix: str = checkpoint_state.MODEL
+) -> None:
+    if prefix == checkpoint_state.MODEL:
         REAL_LOAD(module, checkpoint, prefix)
 
 

@@ -27,10 +27,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import checkpoint as checkpoints
-from imgcls import keeper, loop, rundir, train
-from imgcls.cli import main
-from imgcls.data.loaders import Streamed
+from imgcls import train
+from imgcls.checkpoints import format as checkpoint_format
+from imgcls.cli.app import main
+from imgcls.data.fetchers import Streamed
+from imgcls.runs import folder as run_folders
+from imgcls.training import callback as keeper
+from imgcls.training import loop
 from tests.faults import WORDS, Counts, equal_runs, forked, go_on, net, outcome, sound
 
 ROOT = Path(__file__).parents[1]
@@ -67,8 +70,8 @@ STAGES: dict[str, tuple[Any, str, int, int | None]] = {
     "a step": (loop, "update", STEPS_AN_EPOCH + 2, STEPS_AN_EPOCH + 2),
     "the last step": (loop, "update", 3 * STEPS_AN_EPOCH, 3 * STEPS_AN_EPOCH),
     "validation": (keeper, "infer", 2, 2 * STEPS_AN_EPOCH),
-    "a save": (checkpoints, "encode", STEPS_AN_EPOCH + 3, None),
-    "the writing of a save": (checkpoints, "write_whole", STEPS_AN_EPOCH + 5, None),
+    "a save": (checkpoint_format, "encode", STEPS_AN_EPOCH + 3, None),
+    "the writing of a save": (checkpoint_format, "write_whole", STEPS_AN_EPOCH + 5, None),
     "waiting for data": (Streamed, "batches", 3, STEPS_AN_EPOCH + 1),
     "the test": (train, "assess", 1, None),
     "the report": (train, "write_report", 1, None),
@@ -191,7 +194,7 @@ def not_finite() -> Counts:
         is_said = len(lines) == 1 and all(word in lines[0] for word in ("not finite", "step", "epoch"))
         found["runs"] += 1
         found["wrong"] += code != 1 or not is_said
-        last, _ = rundir.last_checkpoint(Path("nan"))
+        last, _ = run_folders.last_checkpoint(Path("nan"))
         is_sound = last is None or all(bool(torch.isfinite(one).all()) for one in last.tensors.values())
         found["unloadable"] += not is_sound or (last is None and name != "learning rate")
         if code != 1 or not is_said or not is_sound:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import imgcls
 from imgcls.attacks import ATTACKS, COLOUR_EPS, GREY_EPS, Attack
-from imgcls.cli import main
-from imgcls.data.digits import digits
+from imgcls.cli.app import main
+from imgcls.data.datasets.digits import digits
 from imgcls.losses import cross_entropy
 
 Capture = pytest.CaptureFixture[str]

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcls import checkpoint as checkpoints
-from imgcls import rundir, train
-from imgcls.cli import main
+from imgcls import train
+from imgcls.checkpoints import format as checkpoint_format
+from imgcls.cli.app import main
+from imgcls.runs import folder as run_folders
 from tests.conftest import SMALL
 
 Capture = pytest.CaptureFixture[str]
@@ -51,16 +52,16 @@ def test_train_evaluate_predict_in_odd_surroundings(env: dict[str, str]) -> None
 def test_a_clock_that_jumps_back_does_not_make_the_older_checkpoint_the_newer(capsys: Capture) -> None:
     assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
     folder = Path("run/checkpoints")
-    os.utime(folder / checkpoints.LAST, (1, 1))
-    newest, warnings = rundir.last_checkpoint(Path("run"))
+    os.utime(folder / checkpoint_format.LAST, (1, 1))
+    newest, warnings = run_folders.last_checkpoint(Path("run"))
     assert newest is not None
-    assert (newest.path.name, newest.meta["epochs_done"], warnings) == (checkpoints.LAST, 2, [])
-    (folder / checkpoints.LAST).rename(folder / "swap")
-    (folder / checkpoints.PREV).rename(folder / checkpoints.LAST)
-    (folder / "swap").rename(folder / checkpoints.PREV)
-    newest, _ = rundir.last_checkpoint(Path("run"))
+    assert (newest.path.name, newest.meta["epochs_done"], warnings) == (checkpoint_format.LAST, 2, [])
+    (folder / checkpoint_format.LAST).rename(folder / "swap")
+    (folder / checkpoint_format.PREV).rename(folder / checkpoint_format.LAST)
+    (folder / "swap").rename(folder / checkpoint_format.PREV)
+    newest, _ = run_folders.last_checkpoint(Path("run"))
     assert newest is not None
-    assert (newest.path.name, newest.meta["epochs_done"]) == (checkpoints.PREV, 2)
+    assert (newest.path.name, newest.meta["epochs_done"]) == (checkpoint_format.PREV, 2)
 
 
 def test_nothing_is_unpickled_by_train_evaluate_and_predict() -> None:

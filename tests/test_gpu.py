@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from imgcls import train
-from imgcls.checkpoint import read
-from imgcls.cli import main
-from imgcls.config import TrainConfig
-from imgcls.data.loaders import Resident
-from imgcls.logbook import Logbook
-from imgcls.loop import update
-from imgcls.runtime import session
+from imgcls.checkpoints.format import read
+from imgcls.cli.app import main
+from imgcls.config.schema import TrainConfig
+from imgcls.data.fetchers import Resident
+from imgcls.loggers.run_log import Logbook
+from imgcls.runtime.session import session
+from imgcls.training.loop import update
 from tests.conftest import SMALL
-from tests.test_resume import interrupted, same_runs
+from tests.training.test_resume import interrupted, same_runs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -37,7 +37,7 @@ def test_a_run_in_each_precision(precision: str) -> None:
 def test_a_stopped_run_ends_like_the_uninterrupted_one(
     model: str, precision: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     words = (f"model={model}", f"precision={precision}", "device=cuda", "deterministic=true", "augment=standard")
     train.train(config(*words, "run_dir=whole"))
     interrupted(config(*words, "run_dir=parts"), [1, 6, 8], monkeypatch, Path("parts"))

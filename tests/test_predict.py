@@ -15,14 +15,15 @@ import torch
 from PIL import Image
 
 import imgcls
-from imgcls import predict as predicting
-from imgcls.cli import main
-from imgcls.data.digits import digits
-from imgcls.data.imagefolder import Scan
-from imgcls.data.pixels import SUFFIXES, load_first
+from imgcls.cli.app import main
+from imgcls.data.datasets.digits import digits
+from imgcls.data.datasets.scan import Scan
+from imgcls.data.decoding import SUFFIXES, load_first
 from imgcls.data.splits import split
 from imgcls.errors import DataError
-from tests.test_splits import options
+from imgcls.inference import inputs
+from imgcls.reports import predictions as prediction_rows
+from tests.data.test_splits import options
 
 Rows = list[dict[str, Any]]
 
@@ -158,7 +159,7 @@ def test_an_image_that_needs_too_much_memory_is_one_of_the_broken_files(
             raise MemoryError
         return load_first(path, *shape)
 
-    monkeypatch.setattr(predicting, "load_first", load)
+    monkeypatch.setattr(inputs, "load_first", load)
     Path("large.png").touch()
     assert main(["predict", "run", "large.png", "photos"]) == 3
     said = capsys.readouterr()
@@ -236,7 +237,7 @@ def test_file_names_of_any_kind_come_back(photos: Path, capsys: pytest.CaptureFi
 )  # fmt: skip
 def test_cells_that_a_spreadsheet_would_run_are_quoted(text: str, cell: str) -> None:
     row = {"path": "a.png", "label": text, "probability": 1.0, "topk": [{"label": text, "probability": 1.0}]}
-    lines = list(csv.reader(predicting.render([row], ".csv", 3, 1).splitlines()))
+    lines = list(csv.reader(prediction_rows.render([row], ".csv", 3, 1).splitlines()))
     assert lines[1][1] == cell
 
 
@@ -258,7 +259,7 @@ def test_an_output_of_another_kind_is_refused_at_once(photos: Path, capsys: pyte
 def test_what_looks_for_images_knows_the_suffixes_of_the_decoder() -> None:
     for suffix in SUFFIXES:
         Path(f"A{suffix.upper()}").touch()
-    assert len(predicting.find_images(["."], Scan())) == len(SUFFIXES)
+    assert len(inputs.find_images(["."], Scan())) == len(SUFFIXES)
 
 
 # --- from Python -----------------------------------------------------------------------------------------------------

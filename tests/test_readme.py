@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.cli import main
-from imgcls.confdir import options
+from imgcls.cli.app import main
+from imgcls.config.options import options
 from tests.conftest import SMALL
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

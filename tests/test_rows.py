@@ -9,75 +9,75 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcls.cli import main
+from imgcls.cli.app import main
+from tests.cli.test_bad_inputs import FILES, ROWS
 from tests.conftest import SMALL
-from tests.test_bad_inputs import FILES, ROWS
 
 HERE = Path(__file__).parent
 LAST = 105
 NOT_APPLICABLE = {101: "TensorBoard is never launched"}
 ELSEWHERE = {  # row: file:test
-    50: "rundir:test_a_folder_that_cannot_be_made_is_the_runs_failure run_faults:odd_places",
-    51: "rundir:test_a_folder_with_something_in_it_is_refused",
-    52: "rundir:test_a_folder_in_use_is_refused_and_free_again_afterwards",
-    53: "data_idx:test_without_a_network_the_message_says_what_to_do",
-    54: "data_imagefolder:test_folders_without_class_folders_are_refused",
-    55: "data_imagefolder:test_an_empty_class_folder_is_named",
-    56: "data_imagefolder:test_hidden_folders_and_other_files_are_passed_over_and_said",
-    57: "data_imagefolder:test_a_class_that_train_does_not_have_is_refused",
-    58: "data_imagefolder:test_labels_of_val_go_by_name_where_it_lacks_a_class",
-    59: "data_imagefolder:test_one_class_is_warned_of splits:test_too_few_images_are_refused",
-    60: "data_imagefolder:test_a_broken_image_is_named_in_one_line run_faults:train_on_broken",
-    61: "data_imagefolder:test_a_link_to_a_folder_above_is_a_loop "
-    "data_verify:test_links_out_of_the_folder_are_refused_where_that_is_asked_for",
-    62: "data_verify:test_files_in_two_parts_are_warned_of",
-    63: "data_imagefolder:test_classes_that_look_alike_are_warned_of",
-    64: "data_imagefolder:test_names_that_are_no_utf8_are_escaped_everywhere",
-    65: "data_download:test_what_a_broken_connection_left_is_gone_on_with",
-    66: "data_idx:test_a_wrong_checksum_is_an_error_and_leaves_no_file",
-    67: "data_cifar:test_links_special_files_and_bombs_in_an_archive_are_refused",
-    68: "data_idx:test_a_damaged_file_is_named_with_what_was_expected_and_found "
-    "data_cifar:test_a_batch_that_does_not_fit_is_named_with_what_was_expected",
+    50: "folder:test_a_folder_that_cannot_be_made_is_the_runs_failure run_faults:odd_places",
+    51: "folder:test_a_folder_with_something_in_it_is_refused",
+    52: "folder:test_a_folder_in_use_is_refused_and_free_again_afterwards",
+    53: "mnist:test_without_a_network_the_message_says_what_to_do",
+    54: "image_folder:test_folders_without_class_folders_are_refused",
+    55: "image_folder:test_an_empty_class_folder_is_named",
+    56: "image_folder:test_hidden_folders_and_other_files_are_passed_over_and_said",
+    57: "image_folder:test_a_class_that_train_does_not_have_is_refused",
+    58: "image_folder:test_labels_of_val_go_by_name_where_it_lacks_a_class",
+    59: "image_folder:test_one_class_is_warned_of splits:test_too_few_images_are_refused",
+    60: "image_folder:test_a_broken_image_is_named_in_one_line run_faults:train_on_broken",
+    61: "image_folder:test_a_link_to_a_folder_above_is_a_loop "
+    "checks:test_links_out_of_the_folder_are_refused_where_that_is_asked_for",
+    62: "checks:test_files_in_two_parts_are_warned_of",
+    63: "image_folder:test_classes_that_look_alike_are_warned_of",
+    64: "image_folder:test_names_that_are_no_utf8_are_escaped_everywhere",
+    65: "download:test_what_a_broken_connection_left_is_gone_on_with",
+    66: "mnist:test_a_wrong_checksum_is_an_error_and_leaves_no_file",
+    67: "cifar:test_links_special_files_and_bombs_in_an_archive_are_refused",
+    68: "mnist:test_a_damaged_file_is_named_with_what_was_expected_and_found "
+    "cifar:test_a_batch_that_does_not_fit_is_named_with_what_was_expected",
     69: "rows:test_row_69_a_label_that_no_training_image_has "
-    "data_imagelist:test_what_cannot_be_used_is_named_with_its_line",
+    "image_table:test_what_cannot_be_used_is_named_with_its_line",
     70: "resume:test_a_data_set_that_has_changed_is_refused",
-    71: "data_pool:test_a_process_that_dies_is_an_error_of_one_line",
-    72: "checkpoint:test_missing_folder_and_unreadable_are_one_line",
-    73: "checkpoint:test_no_bit_flip_and_no_truncation_passes "
+    71: "process_pool:test_a_process_that_dies_is_an_error_of_one_line",
+    72: "checkpoints:test_missing_folder_and_unreadable_are_one_line",
+    73: "checkpoints:test_no_bit_flip_and_no_truncation_passes "
     "resume:test_a_damaged_last_checkpoint_falls_back_to_the_one_before",
-    74: "checkpoint:test_files_that_are_not_ours_are_refused faults:hostile_files",
+    74: "checkpoints:test_files_that_are_not_ours_are_refused faults:hostile_files",
     75: "faults:hostile_files",
-    76: "checkpoint:test_a_file_of_a_newer_imgcls_says_so",
+    76: "checkpoints:test_a_file_of_a_newer_imgcls_says_so",
     77: "cli:test_resume_refuses_what_changes_the_result bad_inputs:test_evaluate_refuses",
     78: "faults:hostile_files",
     79: "faults:hostile_files",
     80: "faults:hostile_files",
     81: "faults:hostile_files",
-    82: "checkpoint:test_weights_only_is_refused_for_resume",
+    82: "checkpoints:test_weights_only_is_refused_for_resume",
     83: "cli:test_resume_refuses_what_changes_the_result",
     84: "resume:test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on "
     "rows:test_row_84b_other_classes_are_both_listed",
     85: "gpu:test_a_gpus_checkpoint_evaluates_on_a_cpu",
-    86: "checkpoint:test_a_full_disk_is_one_line_and_keeps_the_file faults:fill_the_disk",
-    87: "pixels:test_what_is_no_image_is_named_in_one_line",
-    88: "pixels:test_16_bits_are_scaled_not_saturated pixels:test_pixels_of_no_defined_range_are_refused",
-    89: "pixels:test_rgba_is_laid_on_white pixels:test_cmyk_jpeg_is_its_colour "
-    "pixels:test_one_bit_is_black_and_white pixels:test_grey_with_alpha_is_laid_on_white",
-    90: "pixels:test_any_shape_covers_the_wanted_size",
-    91: "pixels:test_more_than_64_million_pixels_are_refused_before_they_are_decoded",
-    92: "pixels:test_what_is_no_file_is_refused_without_waiting_for_it",
-    93: "pixels:test_what_is_no_image_is_named_in_one_line",
-    94: "pixels:test_the_content_counts_not_the_suffix",
-    95: "pixels:test_exif_turns_the_image_upright pixels:test_the_first_frame_of_an_animation_is_taken",
+    86: "checkpoints:test_a_full_disk_is_one_line_and_keeps_the_file faults:fill_the_disk",
+    87: "decoding:test_what_is_no_image_is_named_in_one_line",
+    88: "decoding:test_16_bits_are_scaled_not_saturated decoding:test_pixels_of_no_defined_range_are_refused",
+    89: "decoding:test_rgba_is_laid_on_white decoding:test_cmyk_jpeg_is_its_colour "
+    "decoding:test_one_bit_is_black_and_white decoding:test_grey_with_alpha_is_laid_on_white",
+    90: "decoding:test_any_shape_covers_the_wanted_size",
+    91: "decoding:test_more_than_64_million_pixels_are_refused_before_they_are_decoded",
+    92: "decoding:test_what_is_no_file_is_refused_without_waiting_for_it",
+    93: "decoding:test_what_is_no_image_is_named_in_one_line",
+    94: "decoding:test_the_content_counts_not_the_suffix",
+    95: "decoding:test_exif_turns_the_image_upright decoding:test_the_first_frame_of_an_animation_is_taken",
     96: "predict:test_what_is_no_image_is_named_and_the_rest_is_done",
     97: "predict:test_file_names_of_any_kind_come_back predict:test_cells_that_a_spreadsheet_would_run_are_quoted",
     98: "cli:test_a_reader_that_goes_away_ends_the_command_quietly",
-    99: "pixels:test_colour_for_a_grey_model_is_its_luma",
+    99: "decoding:test_colour_for_a_grey_model_is_its_luma",
     100: "rows:test_row_100_an_address_is_no_file",
     102: "environment:test_train_evaluate_predict_in_odd_surroundings",
     103: "environment:test_a_clock_that_jumps_back_does_not_make_the_older_checkpoint_the_newer",
     104: "environment:test_train_evaluate_predict_in_odd_surroundings run_faults:same_everywhere",
-    105: "data_pool:test_a_process_that_dies_is_an_error_of_one_line",
+    105: "process_pool:test_a_process_that_dies_is_an_error_of_one_line",
 }
 
 Capture = pytest.CaptureFixture[str]
@@ -85,8 +85,8 @@ Capture = pytest.CaptureFixture[str]
 
 def functions(file: str) -> set[str]:
     """The functions that a file of tests defines, those within classes too."""
-    name = file if (HERE / f"{file}.py").is_file() else f"test_{file}"
-    return set(re.findall(r"^ *def (\w+)\(", (HERE / f"{name}.py").read_text(encoding="utf-8"), re.MULTILINE))
+    path = next(path for name in (f"{file}.py", f"test_{file}.py") for path in HERE.rglob(name))
+    return set(re.findall(r"^ *def (\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_every_row_has_a_test_that_exists() -> None:

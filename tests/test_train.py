@@ -20,13 +20,15 @@ from sklearn import metrics as reference
 from torch import nn
 
 import imgcls
-from imgcls import checkpoint as checkpoints
-from imgcls import keeper, train
-from imgcls.checkpoint import State
-from imgcls.cli import main
-from imgcls.config import TrainConfig
+from imgcls import train
+from imgcls.checkpoints import format as checkpoint_format
+from imgcls.checkpoints.state import State
+from imgcls.cli.app import main
+from imgcls.config.schema import TrainConfig
+from imgcls.data.datamodule import fitting_batch
 from imgcls.errors import RunError
-from imgcls.prepare import fitting_batch
+from imgcls.training import artifacts
+from imgcls.training import callback as keeper
 from tests.conftest import SMALL, without_times
 
 Config = Callable[..., TrainConfig]
@@ -52,10 +54,10 @@ def test_the_validation_loss_is_the_one_that_is_trained(words: list[str], tmp_pa
 
 def test_captions_say_how_images_are_mixed() -> None:
     classes = ("airplane", "ship", "truck")
-    assert train._caption(1, classes) == "ship"
-    assert train._caption([0.0, 0.7, 0.3], classes) == "ship .7 truck .3"
-    assert train._caption([1.0, 0.0, 0.0], classes) == "airplane"
-    assert train._caption([1.0], ("alone",)) == "alone"
+    assert artifacts._caption(1, classes) == "ship"
+    assert artifacts._caption([0.0, 0.7, 0.3], classes) == "ship .7 truck .3"
+    assert artifacts._caption([1.0, 0.0, 0.0], classes) == "airplane"
+    assert artifacts._caption([1.0], ("alone",)) == "alone"
 
 
 def test_the_run_folder_holds_what_the_contract_lists(run: Path) -> None:
@@ -208,7 +210,7 @@ def test_the_checkpoint_is_all_that_predict_needs(run: Path) -> None:
 def test_the_header_names_every_choice_that_changes_the_result(
     config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "_draw", lambda *args: None)
+    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("dataset.limit=40", "batch_size=500", "epochs=1"))
     said = capsys.readouterr()
     for words in (
@@ -242,7 +244,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_good_checkpoint(
     monkeypatch.setattr(keeper.Keeper, "after_step", poison)
     with pytest.raises(RunError, match=r"not finite \(step 12, epoch 2, learning rate"):
         train.train(config("run_dir=run"))
-    last = checkpoints.read(Path("run/checkpoints/last.safetensors"))
+    last = checkpoint_format.read(Path("run/checkpoints/last.safetensors"))
     assert last.meta["step"] == 6
     assert all(torch.isfinite(tensor).all() for tensor in last.tensors.values())
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from imgcls.predict import load as load
+from imgcls.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from imgcls.inference.classifier import load as load
+
+
 __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # imported when it is used: torch takes a second and a half
-        from imgcls.predict import load
+        from imgcls.inference.classifier import load
 
         return load
     raise AttributeError(f"module 'imgcls' has no attribute '{name}'")

@@ -1,6 +1,6 @@
 """``python -m imgcls`` is ``imgcls``."""
 
-from imgcls.cli import entry
+from imgcls.cli.app import entry
 
 if __name__ == "__main__":
     entry()

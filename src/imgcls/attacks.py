@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from imgcls.knobs import NonNegative, Positive, Range
+from imgcls.config.types import NonNegative, Positive, Range
 from imgcls.losses import Loss
 
 GREY_EPS, COLOUR_EPS = 0.3, 8 / 255  # Madry et al.'s for MNIST and CIFAR-10

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgcls.knobs import Fraction, NonNegative
+from imgcls.config.types import Fraction, NonNegative
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
 
-from imgcls import checkpoint as checkpoints
-from imgcls import config as configs
-from imgcls import report as pictures
-from imgcls import rundir
-from imgcls.assembly import Parts, Run, build, check, choose_parts
-from imgcls.checkpoint import Checkpoint
-from imgcls.config import OWN_PARTS, TrainConfig
-from imgcls.data.loaders import decode_all
+from imgcls import files
+from imgcls.checkpoints import format as checkpoint_format
+from imgcls.checkpoints import state as checkpoint_state
+from imgcls.checkpoints.format import Checkpoint
+from imgcls.config.options import OWN_PARTS
+from imgcls.config.schema import TrainConfig
+from imgcls.data.datamodule import fetcher_for, is_resident
 from imgcls.errors import (
     CheckpointError,
     ConfigError,
@@ -33,36 +29,27 @@ from imgcls.errors import (
     UnreadableImage,
     is_out_of_memory,
 )
-from imgcls.evaluate import (
-    Report,
-    assess,
-    assess_attacked,
-    choose_attack,
-    complete,
-    empty_classes,
-    fetcher_of,
-    table,
-    write_predictions,
-    write_report,
-)
-from imgcls.inference import restore, versions
-from imgcls.keeper import Best, Keeper, Validation, git_commit, is_exhausted
-from imgcls.logbook import Logbook
-from imgcls.loop import fit
-from imgcls.prepare import fetcher_for, is_resident
-from imgcls.runtime import choose_device, keep_freed_memory, rank_and_world, session
-from imgcls.signals import Signals
-from imgcls.stored import completed
-from imgcls.studio import Studio
+from imgcls.inference.assess import assess, assess_attacked, choose_attack, fetcher_of
+from imgcls.inference.restore import restore
+from imgcls.loggers.run_log import Logbook
+from imgcls.parallel.background import Studio
+from imgcls.reports import plots
+from imgcls.reports.report import Report, complete, empty_classes, write_predictions, write_report
+from imgcls.reports.tables import table
+from imgcls.runs import fingerprint
+from imgcls.runs import folder as run_folders
+from imgcls.runs.folder import folder_word
+from imgcls.runtime.device import choose_device, rank_and_world
+from imgcls.runtime.session import keep_freed_memory, session
+from imgcls.runtime.signals import Signals
+from imgcls.training.artifacts import draw_batch, draw_test
+from imgcls.training.builder import Run, build, checkpoint_metadata
+from imgcls.training.callback import Best, Keeper, Validation, is_exhausted
+from imgcls.training.loop import fit
+from imgcls.training.resume import check_position, check_same_config, finished_report, lost_best, stored_best
+from imgcls.training.spec import Parts, check, choose_parts
 
 __all__ = ["check", "resume", "train"]
-
-MAY_CHANGE = {  # in config.yaml between the parts of a run
-    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
-    *("run_dir", "resume", "sweep_dir", "job_timeout"),
-}
-MISTAKES = 24  # in the picture of the most confident ones
-TILES = 32  # of the training batch in its picture
 
 
 def train(config: TrainConfig, *, is_quiet: bool = False, studio: Studio | None = None) -> Report | None:
@@ -72,7 +59,7 @@ def train(config: TrainConfig, *, is_quiet: bool = False, studio: Studio | None 
     keys = {"deterministic": config.deterministic, "distributed": True}
     with session(config.device, config.precision, config.threads, **keys) as runtime:
         log = Logbook(is_main=runtime.is_main, is_quiet=is_quiet, holding=True)
-        held: rundir.RunFolder | None = None
+        held: run_folders.RunFolder | None = None
         try:
             run = build(config, parts, runtime, log, {})
             held, failure = _claim(run) if runtime.is_main else (None, None)
@@ -96,16 +83,16 @@ def train(config: TrainConfig, *, is_quiet: bool = False, studio: Studio | None 
                 held.close()
 
 
-def _claim(run: Run) -> tuple[rundir.RunFolder | None, ImgclsError | None]:
+def _claim(run: Run) -> tuple[run_folders.RunFolder | None, ImgclsError | None]:
     """The run's folder with its configuration and split, or why it cannot be had."""
     try:
-        held = rundir.claim(run.config.run_dir, f"{_word(run.model.name)}-{_word(run.data.name)}")
+        held = run_folders.claim(run.config.run_dir, f"{folder_word(run.model.name)}-{folder_word(run.data.name)}")
         parts = {name: part for name, part in run.data.splits.parts.items() if part is not None}
         ids: dict[str, Any] = {name: part.ids for name, part in parts.items()}
         ids |= {f"{name}.fingerprint": part.fingerprint() for name, part in parts.items()}
         file = io.BytesIO()
         np.savez_compressed(file, **ids)
-        checkpoints.write_whole(held.path / "split.npz", file.getbuffer())
+        files.write_whole(held.path / "split.npz", file.getbuffer())
         _write_config(held.path, run.config)  # last: where it stands there is a run to go on with
     except ImgclsError as error:
         return None, error
@@ -116,13 +103,7 @@ def _claim(run: Run) -> tuple[rundir.RunFolder | None, ImgclsError | None]:
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
     text = yaml.safe_dump(vars(config), sort_keys=False, allow_unicode=True)
-    checkpoints.write_whole(folder / "config.yaml", text.encode())
-
-
-def _word(name: str) -> str:
-    """A name as part of a folder's name."""
-    plain = "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in name.rpartition(":")[2])
-    return plain.strip("-.")[:60] or "images"
+    files.write_whole(folder / "config.yaml", text.encode())
 
 
 def resume(
@@ -136,9 +117,11 @@ def resume(
     """Go on with the run in that folder, whose own (perhaps longer) configuration this is."""
     parts = choose_parts(config, own_names)
     rank, _, _ = rank_and_world()
-    held = rundir.RunFolder(folder) if rank == 0 else None  # before anything is read: another process may be writing
+    held = (
+        run_folders.RunFolder(folder) if rank == 0 else None
+    )  # before anything is read: another process may be writing
     try:
-        checkpoint, warnings = rundir.last_checkpoint(folder)
+        checkpoint, warnings = run_folders.last_checkpoint(folder)
         return _resume(config, parts, folder, checkpoint, warnings, studio or Studio(), is_quiet=is_quiet)
     finally:
         if held is not None:
@@ -166,10 +149,10 @@ def _resume(
         try:
             for warning in warnings:
                 log.warn(warning)
-            report, done, best = _finished_report(folder), meta["epochs_done"], _best(meta)
+            report, done, best = finished_report(folder), meta["epochs_done"], stored_best(meta)
             if checkpoint is not None and done > meta["step"]:
                 raise CheckpointError(f"{checkpoint.path}: {done:,} epochs in {meta['step']:,} steps cannot be")
-            if best is not None and (lost := _lost_best(folder)):
+            if best is not None and (lost := lost_best(folder)):
                 if done >= config.epochs:
                     raise CheckpointError(f"{lost}; more epochs would bring another best: add epochs={done + 1}")
                 log.warn(f"{lost}; the best of the epochs from here on counts")
@@ -180,13 +163,13 @@ def _resume(
                 log.say(f"{folder} is already complete (epoch {done}/{config.epochs}){more}")
                 return report if runtime.is_main else None
             run = build(config, parts, runtime, log, meta["chosen"])
-            rundir.check_same_images(folder, run.data.splits.parts)
+            fingerprint.check_same_images(folder, run.data.splits.parts)
             if checkpoint is not None:
-                _check_same(config, checkpoint, folder)
-                checkpoints.load_state(run.state, checkpoint)
-                _check_place(run, checkpoint)
+                check_same_config(config, checkpoint, folder)
+                checkpoint_state.load_state(run.state, checkpoint)
+                check_position(run, checkpoint)
                 if runtime.is_main:
-                    rundir.put_damaged_aside(folder, checkpoint)
+                    run_folders.put_damaged_aside(folder, checkpoint)
                 if not runtime.is_main:
                     run.state.sums.zero_()  # the main process carries what all have summed
             words = f", going on at step {run.state.step:,} (epoch {run.state.epochs + 1} of {config.epochs})"
@@ -202,69 +185,15 @@ def _resume(
             log.close()
 
 
-def _check_same(config: TrainConfig, checkpoint: Checkpoint, folder: Path) -> None:
-    """Raises ConfigError if config.yaml is not what the run was trained with, but for what may change."""
-    before, now = (configs.flatten(completed(table)) for table in (checkpoint.meta["config"], vars(config)))
-    for key in [key for key in {**now, **before} if key not in MAY_CHANGE]:
-        one, other = now.get(key), before.get(key)
-        if one != other:
-            raise ConfigError(
-                f"{key} is {configs.show(one)} in {folder / 'config.yaml'}, but the run was trained with "
-                f"{configs.show(other)}; put it back (a changed run is a new run)"
-            )
-
-
-def _check_place(run: Run, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError if the step does not lie within or at the end of the epoch that it says."""
-    state, steps = run.state, len(run.loader)
-    if not state.epochs * steps <= state.step <= (state.epochs + 1) * steps:
-        place = f"step {state.step:,} after {state.epochs:,} epochs of {steps:,} steps"
-        raise CheckpointError(f"{checkpoint.path}: {place} cannot be")
-
-
-def _best(meta: dict[str, Any]) -> Best | None:
-    """Quality and number of the best epoch, as the checkpoint has them."""
-    stored = meta.get("best")
-    if stored is None:
-        return None
-    try:
-        # version 0.1.0 did not keep the epoch
-        (first, second, third), epoch = stored if len(stored) == 2 else (stored, meta["epochs_done"])
-        best = (float(first), float(second), int(third)), int(epoch)
-        if not (math.isfinite(best[0][0]) and math.isfinite(best[0][1]) and 0 <= best[1] <= meta["epochs_done"]):
-            raise ValueError(f"{stored}")
-        return best
-    except (TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"the checkpoint's best epoch is not described as imgcls does it ({error})") from error
-
-
-def _lost_best(folder: Path) -> str:
-    """Why the best checkpoint cannot be used, if so."""
-    try:
-        checkpoints.read(folder / "checkpoints" / checkpoints.BEST)
-    except CheckpointError as error:
-        return str(error)
-    return ""
-
-
-def _finished_report(folder: Path) -> Report | None:
-    """report.json, if the run has been tested."""
-    try:
-        report: Report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return report
-
-
 def _go(run: Run, folder: Path, best: Best | None, studio: Studio, *, was_tested: bool = False) -> Report | None:
     """Train, then test the best checkpoint once."""
     try:
         if run.runtime.is_main:
-            _draw_batch(run, folder, studio)
+            draw_batch(run, folder, studio)
         _train(run, folder, best)
         run.log.end_live()
         if run.runtime.is_main:
-            studio.draw(pictures.curves, run.log.rows, folder / "plots" / "curves.png")
+            studio.draw(plots.curves, run.log.rows, folder / "plots" / "curves.png")
         return _test(run, folder, studio, was_tested=was_tested)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal_number", 2)
@@ -309,7 +238,15 @@ def _train(run: Run, folder: Path, best: Best | None) -> None:
         validation = Validation(val, fetcher, shape, run.recipe.loss)
     with Signals() as signals:
         keeper = Keeper(
-            folder, config, validation, _meta(run), runtime, run.log, signals, _resume_command(run, folder), best
+            folder,
+            config,
+            validation,
+            checkpoint_metadata(run),
+            runtime,
+            run.log,
+            signals,
+            _resume_command(run, folder),
+            best,
         )
         run.log.begin(step=run.state.step, total=config.epochs * len(run.loader), epochs=config.epochs)
         if runtime.device.type == "cpu":
@@ -323,25 +260,9 @@ def _train(run: Run, folder: Path, best: Best | None) -> None:
             raise
 
 
-def _meta(run: Run) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors: enough to use it without anything else."""
-    return {
-        "format_version": checkpoints.FORMAT,
-        "imgcls": versions()["imgcls"],
-        "config": vars(run.config) | {"run_dir": None},  # two equal runs are to have equal checkpoints
-        "model": run.model.node,
-        "classes": list(run.data.source.classes),
-        "preprocessing": run.data.preprocessing.as_dict(),
-        "dataset": run.data.name,
-        "chosen": run.chosen,
-        "versions": versions(),
-        "git_commit": git_commit(),
-    }
-
-
 def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report | None:
     """The only look at the test images: predictions.npz, the table, the pictures, and last of all report.json."""
-    best = checkpoints.read(folder / "checkpoints" / checkpoints.BEST)
+    best = checkpoint_format.read(folder / "checkpoints" / checkpoint_format.BEST)
     exact = replace(run.runtime, precision="fp32")
     trained = restore(best, exact, frozenset({run.model.name}))
     images = run.data.splits.test
@@ -352,11 +273,11 @@ def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report
         numbers |= assess_attacked(trained, images, fetcher, exact, made, attack.node)
     if not run.runtime.is_main:
         return None
-    report = complete(numbers, trained, "test", run.data.name, run.data.source.skipped)
+    report = complete(numbers, best, trained.parameters, "test", run.data.name, run.data.source.skipped)
     if warning := empty_classes(report):
         run.log.warn(warning)
     write_predictions(folder, report, logits, images)
-    _draw(run, folder, report, studio)
+    draw_test(run, folder, report, studio)
     write_report(folder, report)
     run.log.say("")
     used = "used before by the shorter run" if was_tested else "never used before"
@@ -366,63 +287,3 @@ def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report
     run.log.result(f"\nreport   {folder / 'report.json'}")
     run.log.result(f"next     imgcls predict {shlex.quote(str(folder))} photo.png{own}")
     return report
-
-
-# --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def _draw_batch(run: Run, folder: Path, studio: Studio) -> None:
-    """The first training images as the net sees them."""
-    (folder / "plots").mkdir(exist_ok=True)
-    images, targets = run.loader.first(TILES)
-    classes, normalise = run.data.source.classes, run.data.preprocessing.normaliser(run.runtime.device)
-    if run.recipe.attack is not None:
-        images = run.recipe.attack(run.state.module, images, targets, run.recipe.loss, seed=run.config.seed)
-    captions = [_caption(target, classes) for target in targets.tolist()]
-    studio.draw(pictures.batch, list(normalise.inverse(images)), captions, folder / "plots" / "train_batch.png")
-
-
-def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
-    """The class, or of a mixed image the two with their shares: 'ship .7 truck .3'"""
-    if isinstance(target, int) or len(target) == 1:
-        return classes[0 if isinstance(target, list) else target]
-    first, second = sorted(range(len(target)), key=lambda i: -target[i])[:2]
-    if target[second] < 0.05:
-        return classes[first]
-    return " ".join(f"{classes[i][:6]} {target[i]:.1f}".replace(" 0.", " .") for i in (first, second))
-
-
-def _draw(run: Run, folder: Path, report: Report, studio: Studio) -> None:
-    """The pictures of the test, and TensorBoard's last entries."""
-    plots, classes = folder / "plots", run.data.source.classes
-    worst = pictures.worst_mistakes(folder / "predictions.npz", MISTAKES)
-    pixels = [_pixels(run, row) for row, _, _, _ in worst]
-    studio.draw(
-        pictures.mistakes, pixels, [(true, taken, p) for _, true, taken, p in worst], classes, plots / "mistakes.png"
-    )
-    studio.draw(pictures.confusion_matrix, report["confusion_matrix"], classes, plots / "confusion_matrix.png")
-    *_, matrix = studio.finish()
-    if run.log.board is not None:
-        run.log.board.begin()
-        run.log.board.picture("test/confusion_matrix", run.state.step, matrix)
-        numbers = {"hparam/test_accuracy": report["accuracy"], "hparam/test_loss": report["loss"]}
-        if accuracies := [row["val_accuracy"] for row in run.log.rows if row["val_accuracy"] is not None]:
-            numbers["hparam/val_accuracy"] = max(accuracies)
-        run.log.board.hparams(settings(run.config), numbers)
-        run.log.board.flush()
-
-
-def _pixels(run: Run, row: int) -> NDArray[np.uint8]:
-    """A test image as the model sees it, before normalisation."""
-    one = run.data.splits.test.take(np.array([row]))
-    pixels: NDArray[np.uint8] = decode_all(one, run.data.preprocessing, threads=1)[0]
-    return pixels
-
-
-def settings(config: TrainConfig) -> dict[str, Any]:
-    """The configuration as flat hyperparameters: {"model": "mlp", "model.dropout": 0.0, ...}"""
-    flat: dict[str, Any] = {}
-    for key, value in vars(config).items():
-        nested = value if isinstance(value, dict) else {"name": value}
-        flat |= {key if knob == "name" else f"{key}.{knob}": one for knob, one in nested.items()}
-    return {key: value for key, value in flat.items() if value is not None and key != "run_dir"}

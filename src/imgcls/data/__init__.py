@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from imgcls.data.cifar import cifar10, cifar100
-from imgcls.data.digits import digits
-from imgcls.data.idx import fashion_mnist, mnist
-from imgcls.data.imagefolder import imagefolder
-from imgcls.data.imagelist import imagelist
-from imgcls.data.library import LIBRARY
+from imgcls.data.datasets.cifar import cifar10, cifar100
+from imgcls.data.datasets.digits import digits
+from imgcls.data.datasets.image_folder import imagefolder
+from imgcls.data.datasets.image_table import imagelist
+from imgcls.data.datasets.mnist import fashion_mnist, mnist
+from imgcls.data.datasets.torchvision import LIBRARY
 from imgcls.data.source import Images, Source
 
 DATASETS: dict[str, Callable[..., Any]] = {

@@ -156,3 +156,19 @@ class Source:
             if low < 0 or high >= len(self.classes):
                 count = len(self.classes)
                 raise DataError(f"{name}: labels from {low} to {high}, but {count} classes (0 to {count - 1})")
+
+
+def all_images(source: Source) -> Images:
+    parts = list(source.parts.values())
+    if len(parts) == 1:
+        return parts[0]
+    labels = np.concatenate([part.labels for part in parts])
+    if parts[0].pixels is not None:
+        return Images(labels, pixels=np.concatenate([part.pixels for part in parts if part.pixels is not None]))
+    paths = [path for part in parts for path in part.paths or ()]
+    return Images(labels, paths=paths, ids=np.concatenate([part.ids for part in parts]))
+
+
+def describe_parts(parts: dict[str, Any]) -> str:
+    """'45,000 train, 5,000 val, 10,000 test'"""
+    return ", ".join(f"{len(part):,} {name}" for name, part in parts.items() if part is not None)

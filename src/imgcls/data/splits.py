@@ -8,9 +8,9 @@ from typing import Annotated
 import numpy as np
 
 from imgcls import seeding
+from imgcls.config.types import Fraction, Range, Seed
 from imgcls.data.source import Images, Indices, Source
 from imgcls.errors import DataError
-from imgcls.knobs import Fraction, Range, Seed
 
 
 @dataclass(frozen=True, kw_only=True)

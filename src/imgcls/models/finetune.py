@@ -10,7 +10,7 @@ from typing import Annotated
 
 from torch import nn
 
-from imgcls.knobs import Range
+from imgcls.config.types import Range
 
 NUMBERED = re.compile(r"\d+|encoder_layer_\d+|denselayer\d+|transition\d+|inception\d\w|Mixed_\d\w|block\d+-\d+")
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from imgcls.knobs import Fraction, Length, Width
+from imgcls.config.types import Fraction, Length, Width
 from imgcls.models.layers import Activation, convolution, dense, shown
 
 LEAST_SIZE = 4  # pixels: below, hardly anything is left after the pooling

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from imgcls.knobs import Fraction, Width
+from imgcls.config.types import Fraction, Width
 from imgcls.models.layers import Activation, dense
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgcls.data.download import alone
 from imgcls.errors import ConfigError, DataError
+from imgcls.files import alone
 from imgcls.models.finetune import head_of
 
 TIMEOUT = 30.0  # seconds without an answer
@@ -40,12 +40,6 @@ class Pretrained:
     def path(self) -> Path:
         """Where torch keeps the file once it is downloaded, and where a user can put it."""
         return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(self.weights.url))
-
-    def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation for images of so many channels: of grey ones the mean over the colours."""
-        if channels != 1:
-            return self.mean, self.std
-        return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
 
     def load(self, module: nn.Module, num_classes: int) -> None:
         """Put the weights into the module, all but the last layer's. Raises DataError if they cannot be had."""

@@ -1,0 +1,221 @@
+"""The state of a run (weights, optimizer, step) as a checkpoint's tensors, and back."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from imgcls.checkpoints.format import LAST, TYPES, Checkpoint
+from imgcls.errors import CheckpointError, ConfigError, RunError
+from imgcls.optim import fast_step
+
+KNOWN = ("torch.optim.", "imgcls.")  # modules of optimizers whose state is checked to the last slot
+NEVER_NEGATIVE = (
+    *("step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta", "exp_inf"),
+    *("row_var", "col_var", "variance"),
+)
+MODEL, AVERAGE = "model.", "ema."  # before the names of the weights, and of their moving average
+GROUP = "group "  # before the number of a parameter group, among the optimizer's numbers: no parameter is called so
+
+
+@dataclass
+class State:
+    """All that a run's future depends on, beside its configuration.
+
+    module: the raw one, whatever it is wrapped in to compute. sums: loss, hits and images of the epoch so far, (3,).
+    step: updates done; epochs: epochs finished, their line in metrics.jsonl included. average: the moving average of
+    the weights, if the run has one.
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None
+    sums: Tensor
+    step: int = 0
+    epochs: int = 0
+    average: nn.Module | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """The module that is validated and kept as the best: the average where there is one."""
+        return self.module if self.average is None else self.average
+
+
+def model_tensors(module: nn.Module, prefix: str = MODEL) -> dict[str, Tensor]:
+    """The module's parameters and buffers, as they are stored."""
+    return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def unstorable(module: nn.Module) -> str | None:
+    """The first parameter or buffer of a type that a checkpoint cannot hold: 'NAME (TYPE)'."""
+    wrong = (f"{name} ({one.dtype})" for name, one in module.state_dict().items() if one.dtype not in TYPES)
+    return next(wrong, None)
+
+
+def check_storable(module: nn.Module, name: str) -> None:
+    """Raises ConfigError for a model that a checkpoint cannot hold."""
+    if wrong := unstorable(module):
+        raise ConfigError(f"model.name={name}: a checkpoint cannot hold its {wrong}")
+
+
+def state_tensors(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of the state, and the optimizer's plain numbers by name."""
+    tensors = model_tensors(state.module) | {"progress.sums": state.sums}
+    if state.average is not None:
+        tensors |= model_tensors(state.average, AVERAGE)
+    numbers: dict[str, Any] = {}
+    names = {id(parameter): name for name, parameter in state.module.named_parameters()}
+    for parameter, slots in state.optimizer.state.items():
+        for slot, value in slots.items():
+            name = f"{names[id(parameter)]}.{slot}"
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{name}"] = value
+            elif value is None or isinstance(value, bool | int | float | str):
+                numbers[name] = value
+            else:
+                kind = type(value).__name__
+                raise RunError(f"the optimizer keeps a {kind} in its state ('{slot}'), which a checkpoint cannot hold")
+    for i, group in enumerate(state.optimizer.param_groups):
+        own = {key: value for key, value in group.items() if key not in ("params", "lr")}  # the schedule sets lr
+        numbers |= {f"{GROUP}{i}.{key}": value for key, value in own.items() if isinstance(value, bool | int | float)}
+    if state.scaler is not None:
+        scaler = state.scaler.state_dict()
+        tensors["scaler.scale"] = torch.tensor(scaler["scale"], dtype=torch.float64)
+        tensors["scaler.growth_tracker"] = torch.tensor(scaler["_growth_tracker"], dtype=torch.int64)
+    return tensors, numbers
+
+
+def check_fits(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) -> None:
+    """Raises CheckpointError unless the checkpoint's weights have the module's names, shapes and types."""
+    stored, wanted = checkpoint.part(prefix), module.state_dict()
+    wrong = [f"{name} (missing)" for name in wanted if name not in stored]
+    wrong += [f"{name} (unknown)" for name in stored if name not in wanted]
+    for name, tensor in wanted.items():
+        if name in stored and (stored[name].shape, stored[name].dtype) != (tensor.shape, tensor.dtype):
+            got, want = (f"{one.dtype} {tuple(one.shape)}" for one in (stored[name], tensor))
+            wrong.append(f"{name} ({got} instead of {want})".replace("torch.", ""))
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{checkpoint.path}: its tensors do not fit its model: {', '.join(wrong[:3])}{more}")
+
+
+def load_module(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) -> None:
+    """Put the checkpoint's weights into the module, if they fit and are finite."""
+    check_fits(module, checkpoint, prefix)
+    stored = checkpoint.part(prefix)
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{checkpoint.path}: {name} holds numbers that are not finite")
+    state = OrderedDict(stored)
+    state._metadata = getattr(module.state_dict(), "_metadata", {})  # type: ignore[attr-defined]  # MNASNet's version
+    module.load_state_dict(state)
+
+
+def load_state(state: State, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint into a freshly built state, to go on from it."""
+    if "progress.sums" not in checkpoint.tensors:
+        raise CheckpointError(f"{checkpoint.path}: holds weights only, no optimizer state; resume from {LAST}")
+    load_module(state.module, checkpoint)
+    if state.average is not None:
+        load_module(state.average, checkpoint, AVERAGE)
+    try:
+        _load_optimizer(state, checkpoint)
+        if state.scaler is not None:
+            scale, tracker = checkpoint.tensors["scaler.scale"], checkpoint.tensors["scaler.growth_tracker"]
+            values = {"scale": float(scale), "_growth_tracker": int(tracker)}
+            state.scaler.load_state_dict({**state.scaler.state_dict(), **values})
+        if checkpoint.tensors["progress.sums"].shape != state.sums.shape:
+            raise ValueError("progress.sums")
+        state.sums.copy_(checkpoint.tensors["progress.sums"])
+        state.step, state.epochs = int(checkpoint.meta["step"]), int(checkpoint.meta["epochs_done"])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint.path}: its optimizer state does not fit ({error})") from error
+
+
+def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
+    stored = checkpoint.part("optimizer.")
+    numbers: dict[str, Any] = checkpoint.meta["optimizer_numbers"]
+    names = {id(parameter): name for name, parameter in state.module.named_parameters()}
+    packed = state.optimizer.state_dict()
+    shapes = {name: parameter.shape for name, parameter in state.module.named_parameters()}
+    for name, tensor in stored.items():
+        owner = name.rpartition(".")[0]
+        if owner not in shapes or not _may_belong(tensor.shape, shapes[owner]):
+            raise ValueError(f"{name} of shape {tuple(tensor.shape)}")
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    is_known = type(state.optimizer).__module__.startswith(KNOWN)
+    for index, parameter in enumerate(parameters):
+        prefix = f"{names[id(parameter)]}."
+        slots: dict[str, Any] = {
+            name[len(prefix) :]: _in_format_of(parameter, value)
+            for name, value in stored.items()
+            if name.startswith(prefix) and "." not in name[len(prefix) :]
+        }
+        slots |= {
+            name[len(prefix) :]: value
+            for name, value in numbers.items()
+            if name.startswith(prefix) and "." not in name[len(prefix) :]
+        }
+        if slots and is_known:
+            _check_slots(state.optimizer, parameter, slots, names[id(parameter)])
+        if slots:
+            packed["state"][index] = slots
+    state.optimizer.load_state_dict(packed)
+    for index, parameter in enumerate(parameters):  # torch casts what it loads to the parameter's type
+        for slot, value in packed["state"].get(index, {}).items():
+            if isinstance(value, Tensor) and state.optimizer.state[parameter][slot].dtype != value.dtype:
+                state.optimizer.state[parameter][slot] = value.to(state.optimizer.state[parameter][slot].device)
+    for i, group in enumerate([] if is_known else state.optimizer.param_groups):  # known ones count nothing there
+        prefix = f"{GROUP}{i}."
+        group |= {name[len(prefix) :]: value for name, value in numbers.items() if name.startswith(prefix)}
+
+
+def _may_belong(shape: torch.Size, parameter: torch.Size) -> bool:
+    """Whether an optimizer may keep a tensor of this shape for such a parameter.
+
+    One number, the parameter's own shape, or that with sides reduced to 1 (Adafactor's rows and columns).
+    """
+    is_reduced = len(shape) == len(parameter) and all(a in (1, b) for a, b in zip(shape, parameter, strict=True))
+    return shape.numel() == 1 or is_reduced
+
+
+def _check_slots(optimizer: torch.optim.Optimizer, parameter: Tensor, slots: Mapping[str, Any], name: str) -> None:
+    """Raises ValueError unless these are the slots that the optimizer keeps for such a parameter.
+
+    What they are, a step on a small one of as many dimensions shows: kernels trust their sizes and types blindly.
+    """
+    group = next(one for one in optimizer.param_groups if any(other is parameter for other in one["params"]))
+    small = torch.zeros((2,) * parameter.ndim, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
+    small.grad = torch.zeros_like(small)
+    like = type(optimizer)([{**group, "params": [small]}])  # type: ignore[call-arg]
+    fast_step.step(like)
+    wanted = like.state[small]
+    if slots.keys() != wanted.keys():
+        raise ValueError(f"{name} with {', '.join(sorted(slots))}")
+    for slot, value in slots.items():
+        model = wanted[slot]
+        if not isinstance(model, Tensor) or not isinstance(value, Tensor):
+            fits = type(model) is type(value)
+        elif model.ndim != small.ndim:
+            fits = value.shape == model.shape
+        else:  # the parameter's own shape, or (Adafactor's rows and columns) one with sides of 1
+            sides = tuple(1 if one == 1 else side for one, side in zip(model.shape, parameter.shape, strict=True))
+            fits = tuple(value.shape) == sides
+        if not fits or (isinstance(value, Tensor) and value.dtype != model.dtype):
+            raise ValueError(f"{name}.{slot} of shape {tuple(getattr(value, 'shape', ()))}")
+        if slot in NEVER_NEGATIVE and bool((torch.as_tensor(value) < 0).any()):
+            raise ValueError(f"{name}.{slot} is negative")
+
+
+def _in_format_of(parameter: Tensor, stored: Tensor) -> Tensor:
+    """The stored tensor in the parameter's memory format: fused kernels pair elements by address, not by index."""
+    if stored.shape != parameter.shape:
+        return stored
+    return torch.empty_like(parameter, dtype=stored.dtype, requires_grad=False).copy_(stored)

@@ -1,0 +1,1 @@
+"""From command-line words to a table of plain values."""

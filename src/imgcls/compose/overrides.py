@@ -1,0 +1,172 @@
+"""Command-line words as overrides: key, value, and paths that are taken literally."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from imgcls.config.options import GROUPS, options
+from imgcls.config.parsing import FORBIDDEN, forbidden
+from imgcls.errors import ConfigError
+
+TABLES = (".csv", ".tsv", ".txt")
+BRACKETS = {"(": ")", "[": "]", "{": "}"}
+
+
+def check_value(key: str, value: str) -> None:
+    """Raises ConfigError for the slips that Hydra's parser would describe by its token names."""
+    from imgcls.config.parsing import DEEPEST
+
+    if value.startswith("="):
+        raise ConfigError(f"bad value '{value}' for {key}; one '=' is enough")
+    open_ones: list[str] = []
+    quote, escaped = "", False
+    for letter in value:
+        if quote:
+            quote = "" if letter == quote and not escaped else quote
+        elif letter in "'\"" and not escaped:
+            quote = letter
+        elif letter in BRACKETS:
+            open_ones.append(letter)
+        elif letter in BRACKETS.values() and (not open_ones or BRACKETS[open_ones.pop()] != letter):
+            raise ConfigError(f"{key}: '{letter}' without its opening bracket in '{value}'")
+        if len(open_ones) > DEEPEST:
+            raise ConfigError(f"{key}: nested more than {DEEPEST} levels deep")
+        escaped = letter == "\\" and not escaped
+    if quote or open_ones:
+        raise ConfigError(f"{key}: unclosed {quote or repr(open_ones[-1])} in '{value}'")
+
+
+def check_path(key: str, path: str) -> None:
+    """Raises ConfigError for what no file can be called."""
+    if "\0" in path:
+        raise ConfigError(f"{key}: a path cannot contain a NUL character")
+
+
+def is_table(path: str) -> bool:
+    """Whether the path names a list of images rather than a folder of them."""
+    return path.lower().endswith(TABLES) and not os.path.isdir(os.path.expanduser(path))
+
+
+def make_absolute(dataset: Any) -> None:
+    """The user's folders as absolute paths: the run may be resumed or evaluated from another folder."""
+    for key in ("root", "images"):
+        if isinstance(dataset, dict) and isinstance(dataset.get(key), str):
+            dataset[key] = os.path.abspath(os.path.expanduser(dataset[key]))
+
+
+PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root", "dataset.images")
+KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
+LONGEST = 20_000  # letters of a word
+LONGEST_KEY = 200
+PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,100}")  # a value that is one word or number to Hydra's grammar
+
+
+@dataclass(frozen=True)
+class Override:
+    """One word of the command line: sign ("", "+", "++", "~"), key, and the value as typed (None for ~key)."""
+
+    sign: str
+    key: str
+    value: str | None
+
+    def __str__(self) -> str:
+        return f"{self.sign}{self.key}" + ("" if self.value is None else f"={self.value}")
+
+
+@dataclass
+class Paths:
+    """Path values by the placeholder that stands for each."""
+
+    values: dict[str, str] = field(default_factory=dict)
+
+    def hold(self, path: str) -> str:
+        """A word that Hydra's grammar reads as plain text."""
+        placeholder = f"__path_{len(self.values)}__"
+        self.values[placeholder] = path
+        return placeholder
+
+    def restore(self, value: Any) -> Any:
+        """The value with every placeholder replaced by its path."""
+        if isinstance(value, str):
+            return self.values.get(value, value)
+        if isinstance(value, dict):
+            return {key: self.restore(one) for key, one in value.items()}
+        return [self.restore(one) for one in value] if isinstance(value, list) else value
+
+    def restore_text(self, text: str) -> str:
+        """The text with every placeholder in it replaced."""
+        return re.sub(r"__path_\d+__", lambda match: self.values.get(match[0], match[0]), text)
+
+
+def read(word: str) -> Override:
+    """A word as an override; raises ConfigError where it is none."""
+    if not word.strip():
+        raise ConfigError("empty argument; expected key=value")
+    if len(word) > LONGEST:
+        raise ConfigError(f"an argument of {len(word):,} characters is too long (limit {LONGEST:,}): {word[:50]}...")
+    sign = next((sign for sign in ("++", "+", "~") if word.startswith(sign)), "")
+    key, equals, value = word[len(sign) :].partition("=")
+    if not equals and sign != "~":
+        raise ConfigError(f"expected key=value, got '{word}'{_as_key_and_value(word)}")
+    if not key:
+        raise ConfigError(f"missing key before '=' in '{word}'")
+    if not KEY.fullmatch(key) or len(key) > LONGEST_KEY:
+        odd = next((letter for letter in key if not re.match(r"[A-Za-z0-9_.\-]", letter)), None)
+        reason = f"unexpected character '{odd}' in key '{key}'" if odd else f"'{key}' is not a key"
+        raise ConfigError(f"{reason}; keys look like optimizer.lr")
+    if sign == "~" and equals:
+        raise ConfigError(f"'{word}': a key is removed without a value: ~{key}")
+    if equals and not value.strip():
+        raise ConfigError(f"{key}: empty value; give one after the '='")
+    if name := next((part for part in key.split(".") if part in FORBIDDEN), None):
+        raise forbidden(name, key)
+    override = Override(sign, key, value if equals else None)
+    if is_path(override):
+        check_path(key, value)
+    else:
+        check_value(key, value)
+    return override
+
+
+def _as_key_and_value(word: str) -> str:
+    """The key that was left out before a bare value: lenet -> model=lenet."""
+    if word in GROUPS:
+        return f"; for example {word}={options(word)[0]}"
+    group = next((group for group in GROUPS if word in options(group)), None)
+    if group is not None:
+        return f"; did you mean {group}={word}?"
+    return f"; a folder of images is named by dataset={word}" if any(mark in word for mark in "/\\") else ""
+
+
+def is_path(override: Override) -> bool:
+    """Whether the value is a path, to be taken as it stands."""
+    if not override.value or override.value == "null":
+        return False
+    if override.key == "dataset":
+        value = override.value
+        return any(mark in value for mark in "/\\") or (
+            value not in options("dataset") and (os.path.isdir(os.path.expanduser(value)) or is_table(value))
+        )
+    return override.key in PATH_KEYS
+
+
+def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> list[Override]:
+    """The words as overrides, path values held back; no key twice."""
+    overrides: list[Override] = []
+    for word in words:
+        override = read(word)
+        if any(override.key == one.key for one in overrides):
+            raise ConfigError(f"{override.key} is given twice")
+        values = (override.value or "").split(",") if is_sweep else [override.value or ""]
+        pieces = [Override(override.sign, override.key, value) for value in values]
+        if override.key == "class_weights" and override.value and override.value[0] == "{" and not is_sweep:
+            override = Override(override.sign, override.key, paths.hold(override.value))  # of any names: see weights_of
+        elif any(map(is_path, pieces)):
+            held = ",".join(paths.hold(one.value or "") if is_path(one) else str(one.value) for one in pieces)
+            override = Override(override.sign, override.key, held)
+        overrides.append(override)
+    return overrides

@@ -1,0 +1,1 @@
+"""Keys, types, options and YAML files."""

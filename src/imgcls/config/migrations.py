@@ -1,0 +1,58 @@
+"""A configuration that an earlier version of the program may have stored with its run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imgcls.config.options import Node, option_node
+
+# fmt: off
+FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
+    "model", "dataset", "optimizer", "scheduler", "loss", "augment", "epochs", "batch_size", "seed", "device",
+    "precision", "deterministic", "threads", "loader", "workers", "checkpoint_every", "run_dir", "resume", "sweep_dir",
+])
+# fmt: on
+NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes",)}
+NEWER_KNOBS: dict[str, dict[str, tuple[str, ...]]] = {
+    "dataset": {"imagefolder": ("follow_links", "verify", "on_error")},
+    "augment": {
+        "standard": (
+            *("degrees", "shift", "scale", "brightness", "contrast", "saturation"),
+            *("policy", "operations", "magnitude", "erasing", "mixup", "cutmix"),
+        )
+    },
+    "model": {
+        "mlp": ("activation", "batch_norm"),
+        "lenet": ("widths", "hidden", "activation", "batch_norm", "dropout"),
+        "convnet": ("activation", "batch_norm", "dropout"),
+    },
+}
+
+
+def completed(table: Mapping[str, Any]) -> Node:
+    """The table with the keys that are newer than it, at their defaults in conf/train.yaml.
+
+    The keys that every version has had are not filled in: where one is missing, the file is damaged.
+    """
+    defaults = option_node("", "train")
+    for entry in defaults.pop("defaults"):
+        for group, name in entry.items() if isinstance(entry, dict) else ():
+            if group not in FIRST_KEYS:
+                defaults[group] = None if name is None else option_node(group, name)
+    whole = {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
+    groups = {group for group in (*NEWER_KEYS, *NEWER_KNOBS) if isinstance(whole.get(group), dict)}
+    return whole | {group: completed_node(group, whole[group], with_keys=True) for group in groups}
+
+
+def completed_node(group: str, node: Node, *, with_keys: bool) -> Node:
+    """An option's node with the knobs that are newer than it, at their defaults in conf/.
+
+    with_keys: also the keys that every option of the group has.
+    """
+    name = node.get("name")
+    newer = NEWER_KNOBS.get(group, {}).get(name, ()) if isinstance(name, str) else ()
+    filled = {knob: option_node(group, str(name))[knob] for knob in newer}
+    if with_keys:
+        filled |= {key: option_node("", "train")[group][key] for key in NEWER_KEYS.get(group, ())}
+    return {**filled, **node}

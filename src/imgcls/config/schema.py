@@ -1,0 +1,116 @@
+"""The keys of each command: types and ranges, written once. Their defaults are in conf/."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from imgcls.config.options import Node
+from imgcls.config.parsing import convert
+from imgcls.config.types import Count, Positive, Range, Seed, Share
+from imgcls.errors import ConfigError
+from imgcls.text import show
+
+TestTime = Literal["none", "flip", "shift"]  # looks at an image in testing
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^\s,{}]+)\s*(?:,|$)""")  # name: number
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The keys of ``imgcls train``; conf/train.yaml says what each means."""
+
+    model: Node
+    dataset: Node
+    optimizer: Node
+    scheduler: Node
+    loss: Node
+    augment: Node
+    attack: Node
+    experiment: str | None  # the recipe's name, for the record: what it said stands in the other keys
+    epochs: Count
+    batch_size: Literal["auto"] | Count
+    accumulate: Count
+    sampler: Literal["shuffle", "balanced"]
+    class_weights: Any  # "auto" | dict | None: weights_of says more than a type could
+    clip_grad: Positive | None
+    ema: Annotated[float, Range(above=0, below=1)] | None
+    layer_decay: Share | None
+    patience: Count | None
+    monitor: Literal["val_accuracy", "val_loss"]
+    seed: Seed
+    device: str
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    deterministic: bool
+    compile: Literal["auto"] | bool
+    threads: Annotated[int, Range(low=1, high=1024)] | None
+    loader: Literal["auto", "resident", "stream"]
+    workers: Literal["auto"] | Annotated[int, Range(low=0, high=256)]
+    checkpoint_every: Any  # str | int | None: every_of says more than a type could
+    run_dir: str | None
+    resume: str | None  # taken by the command line, null by the time a run starts
+    sweep_dir: str | None  # likewise
+    job_timeout: Positive | None  # likewise
+
+    def __post_init__(self) -> None:
+        every_of(self.checkpoint_every)
+        object.__setattr__(self, "class_weights", weights_of(self.class_weights))  # class names are text
+        if self.class_weights == "auto" and self.sampler == "balanced":
+            raise ConfigError("class_weights: auto beside sampler=balanced would count small classes twice; choose one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """The keys of ``imgcls evaluate``."""
+
+    checkpoint: str
+    split: Literal["train", "val", "test", "all"]
+    tta: TestTime
+    output: str | None
+    device: str
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    threads: Annotated[int, Range(low=1, high=1024)] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """The keys of ``imgcls predict``."""
+
+    checkpoint: str
+    input: list[str]
+    output: str | None
+    topk: Annotated[int, Range(low=1, high=1000)]
+    tta: TestTime
+    device: str
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    threads: Annotated[int, Range(low=1, high=1024)] | None
+
+
+def every_of(value: Any) -> tuple[int | None, float | None]:
+    """checkpoint_every as (steps, seconds): 200 -> (200, None), "30s" -> (None, 30.0), null -> (None, None)."""
+    if value is None:
+        return None, None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value, None
+    if isinstance(value, str) and value.endswith("s"):
+        try:
+            seconds = float(value[:-1])
+        except ValueError:
+            seconds = math.nan
+        if 0 < seconds < math.inf:
+            return None, seconds
+    raise ValueError(f"checkpoint_every: expected steps (200) or seconds (30s), got {show(value)}")
+
+
+def weights_of(value: Any) -> Literal["auto"] | dict[str, float] | None:
+    """class_weights: auto, null, or a number above 0 for each class that is named."""
+    if value is None or value == "auto":
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, str) and value[:1] + value[-1:] == "{}" and not WEIGHT.sub("", value[1:-1]).strip():
+        pairs = [(a or b or c, number) for a, b, c, number in WEIGHT.findall(value[1:-1])]
+        value = {name.strip(): float(number) if NUMBER.fullmatch(number) else number for name, number in pairs}
+    if not isinstance(value, dict):
+        raise ConfigError(f"class_weights: expected auto, null or {{name: weight, ...}}, got {show(value)}")
+    return {str(name): convert(weight, Positive, f"class_weights.{name}") for name, weight in value.items()}

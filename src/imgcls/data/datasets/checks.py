@@ -1,0 +1,99 @@
+"""Looking into the files before they are used: broken ones, and those that stand in two parts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+from imgcls.data.decoding import load_image, quiet_decoders
+from imgcls.data.source import Images
+from imgcls.errors import DataError
+from imgcls.parallel.process_pool import each
+
+SIDE = 32  # pixels: of the small images that the files are decoded to, which takes their whole content
+MOST_NAMED = 10  # broken files in a message
+MOST_COMPARED = 20_000  # files whose content is compared between the parts
+
+
+def reason(path: str) -> str:
+    """Why the file cannot be decoded, or nothing: all of it is read, and made small."""
+    try:
+        load_image(path, 3, SIDE, SIDE)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def broken(images: Images) -> dict[int, str]:
+    """The files that cannot be decoded: {row: message}, all of them tried, by all cores."""
+    paths = images.paths or ()
+    with quiet_decoders():
+        reasons = each(lambda row: reason(paths[row]), len(paths))
+    return {row: text for row, text in enumerate(reasons) if text}
+
+
+def without_broken(parts: dict[str, Images], *, skip: bool) -> tuple[dict[str, Images], list[str]]:
+    """The parts without the files that cannot be decoded, and a message for each of these.
+
+    Raises DataError that names them unless they may be skipped.
+    """
+    found = {name: broken(part) for name, part in parts.items()}
+    messages = [text for of_part in found.values() for text in of_part.values()]
+    if messages and not skip:
+        more = f" and {len(messages) - MOST_NAMED} more" if len(messages) > MOST_NAMED else ""
+        raise DataError(
+            f"{len(messages)} broken file{'s' if len(messages) > 1 else ''}: {'; '.join(messages[:MOST_NAMED])}{more}; "
+            "mend or remove them, or leave them out by dataset.on_error=skip"
+        )
+    kept = {
+        name: part if not found[name] else part.take(np.setdiff1d(np.arange(len(part)), sorted(found[name])))
+        for name, part in parts.items()
+    }
+    return kept, messages
+
+
+def leaks(parts: dict[str, Images]) -> list[str]:
+    """A warning for each two parts that have files in common, byte for byte. Only files of equal size are read."""
+    names = list(parts)
+    sizes = {name: _by_size(part.paths or ()) for name, part in parts.items()}
+    warnings = []
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            common = sizes[first].keys() & sizes[second].keys()
+            candidates = [[path for size in common for path in sizes[name][size]] for name in (first, second)]
+            if sum(map(len, candidates)) > MOST_COMPARED:
+                warnings.append(f"{first} and {second} are not compared: too many files of equal size")
+                continue
+            known = set(map(_digest, candidates[0]))
+            count = sum(_digest(path) in known for path in candidates[1])
+            if count:
+                verb = "file stands" if count == 1 else "files stand"
+                warnings.append(
+                    f"{count:,} {verb} in {first} and in {second}: what is tested there has been seen before"
+                )
+    return warnings
+
+
+def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = defaultdict(list)
+    for path in paths:
+        try:
+            about = os.stat(path)
+            if stat.S_ISREG(about.st_mode) and about.st_size:
+                found[about.st_size].append(path)
+        except OSError:
+            continue  # whoever decodes it will say so
+    return found
+
+
+def _digest(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()
+    except OSError:
+        return path.encode("utf-8", "surrogateescape")

@@ -1,0 +1,135 @@
+"""Where data lies, and how it gets there: several mirrors, a checksum, a time-out, never a half-written file."""
+
+from __future__ import annotations
+
+import hashlib
+import http
+import http.client
+import os
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgcls.errors import DataError, RunError
+from imgcls.files import DISK_FULL, file_size
+
+TIMEOUT = 30  # seconds without a byte
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to be had at each of the folders ``urls``; its MD5 is the one that torchvision pins.
+
+    size: in bytes; a server that sends more is not listened to.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    md5: str
+    size: int = 1 << 30
+
+
+def data_root(root: str | None) -> Path:
+    """dataset.root, else the variable IMGCLS_DATA, else data/ here."""
+    return Path(os.path.expanduser(root or os.environ.get("IMGCLS_DATA") or "data"))
+
+
+def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
+    """The archive in the folder, downloaded if missing or damaged.
+
+    Raises DataError that says what to put where, RunError if the disk is full.
+    Whoever may download at the same time is kept out by ``alone``.
+    """
+    path = folder / archive.name
+    advice = f"put it into {folder}, or try dataset=digits, which needs no download"
+    what = f"{path} is missing"
+    if os.path.exists(path):
+        found = _md5(path)
+        if found == archive.md5:
+            return path
+        what = f"{path} is damaged ({_mismatch(archive.md5, found)})"
+    if not download:
+        raise DataError(f"{dataset}: {what} and dataset.download is false; {advice}")
+    reason = "no mirror"
+    for url in archive.urls:
+        try:
+            return _download(url + archive.name, path, archive)
+        except (OSError, http.client.HTTPException) as error:  # URLError, time-outs and disk errors are OSErrors
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise RunError(f"cannot download {path}: {error.strerror}; what has come is kept") from error
+            reason = str(getattr(error, "reason", error))
+    raise DataError(f"{dataset}: {what} and could not be downloaded ({reason}); {advice}")
+
+
+def is_intact(archive: Archive, folder: Path) -> bool:
+    """Whether the archive lies in the folder as its servers have it."""
+    path = folder / archive.name
+    return os.path.isfile(path) and _md5(path) == archive.md5
+
+
+def _md5(path: Path) -> str:
+    file_size(path)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _mismatch(expected: str, found: str) -> str:
+    return f"checksum mismatch: expected MD5 {expected}, got {found}"
+
+
+def _open(request: urllib.request.Request) -> Any:
+    return urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT)
+
+
+def _download(url: str, path: Path, archive: Archive) -> Path:
+    """The file at that address. What a broken connection left in NAME.part is gone on with; a wrong sum removes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    there = file_size(part) if os.path.exists(part) else 0
+    try:
+        answer = _open(urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {}))
+    except urllib.error.HTTPError as error:
+        if not there or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        part.unlink()  # it is as long as the file or longer, and was not it
+        return _download(url, path, archive)
+    with answer:
+        goes_on = there > 0 and getattr(answer, "status", None) == http.HTTPStatus.PARTIAL_CONTENT
+        print(f"download {url}{f' (going on at {there:,} bytes)' if goes_on else ''}", file=sys.stderr)
+        room = archive.size - (there if goes_on else 0)
+        with part.open("ab" if goes_on else "wb") as file:
+            while room >= 0 and (chunk := answer.read(CHUNK)):
+                file.write(chunk[:room])
+                room -= len(chunk)
+    if room < 0 and not goes_on:
+        part.unlink()
+        raise OSError(f"more than the expected {archive.size:,} bytes came")
+    if room >= 0 and (missing := getattr(answer, "length", None)):  # the connection broke off: what has come is kept
+        raise http.client.IncompleteRead(b"", missing)
+    found = _md5(part)
+    if found != archive.md5:
+        part.unlink()
+        if goes_on:  # the part was of something else
+            return _download(url, path, archive)
+        raise OSError(_mismatch(archive.md5, found))
+    part.replace(path)
+    return path
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect, but never from https to anything less."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        scheme = urllib.parse.urlsplit(newurl).scheme
+        if req.type == "https" and scheme != "https":
+            fp.close()
+            raise urllib.error.URLError(f"refused: {req.host} redirects from https to {scheme[:10]}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

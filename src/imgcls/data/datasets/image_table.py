@@ -1,0 +1,270 @@
+"""The user's own images, listed in a table: a CSV, TSV or text file of path, label and perhaps split."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imgcls.data.datasets.image_folder import PART_NAMES, source_of
+from imgcls.data.datasets.scan import is_image_name
+from imgcls.data.decoding import SUFFIXES
+from imgcls.data.source import Images, Source
+from imgcls.errors import DataError
+from imgcls.files import file_size, is_there
+from imgcls.text import one_line, printable
+
+# fmt: off
+COLUMNS = {  # what a column is usually called, the likelier names first
+    "path": (
+        "path", "image", "file", "filename", "filepath", "file_path", "file_name", "image_path", "img", "img_path",
+        "image_name", "image_file", "fname", "uri", "image_id", "img_id", "id_code", "name", "id",
+    ),
+    "label": ("label", "class", "target", "category", "class_name", "label_name", "class_id", "y"),
+    "split": (
+        "split", "part", "set", "subset", "partition", "data_set", "data set", "is_train", "is_training",
+        "is_training_img", "is_valid", "is_validation", "is_val", "is_test",
+    ),
+}
+# fmt: on
+FLAGS = tuple(name for name in COLUMNS["split"] if name.startswith("is_"))
+YES, NO = (
+    ("1", "1.0", "true", "yes", "t", "y"),
+    ("0", "0.0", "false", "no", "f", "n"),
+)  # in a column is_train, is_valid or is_test
+NONE = "none"  # dataset.split=none: whatever the columns are called, the parts are cut
+LARGEST = 1 << 30  # bytes of a table
+SHOWN = 8  # columns named in a message
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: its number in the file, and its three cells."""
+
+    line: int
+    path: str
+    label: str
+    split: str
+
+
+def imagelist(
+    *,
+    root: str | None,
+    images: str | None,
+    path: str | None,
+    label: str | None,
+    split: str | None,
+    verify: bool,
+    on_error: Literal["error", "skip"],
+) -> Source:
+    """The images that the table at root lists; its first line names the columns, or is an image already.
+
+    images: the folder that relative paths start from; null is the table's own. path, label, split: the names of the
+    columns; null takes the usual ones. Where there is no split column the parts are cut, as of a flat folder. Paths
+    that are listed twice are taken once; with two labels they are an error.
+    """
+    if root is None:
+        raise ValueError("missing required value 'dataset.root': the table (dataset=./labels.csv says the same)")
+    table = Path(os.path.expanduser(root))
+    if not os.path.exists(table):
+        raise DataError(f"no such file: {table}")
+    if file_size(table) > LARGEST:
+        raise DataError(f"{table}: {file_size(table):,} bytes are more than {LARGEST:,}")
+    rows, notes = _rows(table, {"path": path, "label": label, "split": split})
+    folder = table.parent if images is None else Path(os.path.expanduser(images))
+    classes = _in_order({row.label for row in rows})
+    places = {name: i for i, name in enumerate(classes)}
+    by_part: dict[str, list[Row]] = {}
+    for row in rows:
+        by_part.setdefault(_part(row, table), []).append(row)
+    warnings, missing = [], list[str]()
+    if "train" not in by_part:  # to be evaluated as a whole, say
+        warnings.append(f"no line of {table.name} is of the train part: they are taken as one, and the parts are cut")
+        by_part = {"train": rows}
+    learned = {row.label for row in by_part["train"]}
+    parts: dict[str, Images] = {}
+    for name, own in by_part.items():
+        if unknown := next((row for row in own if row.label not in learned), None):
+            raise DataError(f"{table}, line {unknown.line}: the class '{unknown.label}' is not in the train part")
+        names = [_as_found(folder, row.path) for row in own]
+        lost = [row for row, one in zip(own, names, strict=True) if one is None]
+        if lost and (on_error == "error" or len(lost) == len(own)):
+            raise _not_there(lost, len(own), folder, table)
+        missing += [f"no such file: {one_line(row.path)}" for row in lost]
+        found = [(row, one) for row, one in zip(own, names, strict=True) if one is not None]
+        paths = [os.path.join(folder, one) for _, one in found]
+        parts[name] = Images(
+            [places[row.label] for row, _ in found], paths=paths, ids=[printable(one) for _, one in found]
+        )
+    return source_of(parts, classes, verify=verify, on_error=on_error, notes=notes, warnings=warnings, missing=missing)
+
+
+def _rows(table: Path, given: dict[str, str | None]) -> tuple[list[Row], tuple[str, ...]]:
+    """The lines of the table, each path once; and what is to be said of them."""
+    seen: dict[str, Row] = {}
+    notes: list[str] = []
+    again = 0
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            first = next((line for line in file if line.strip() and not line.startswith("#")), "")
+            file.seek(0)
+            lines = csv.reader(file, _dialect(first, table))
+            for row in _cells(lines, table, given, notes):
+                before = seen.setdefault(row.path, row)
+                again += before is not row
+                if (before.label, before.split) != (row.label, row.split):
+                    raise DataError(
+                        f"{table}: {row.path} stands in line {before.line} and in line {row.line}, "
+                        "with another label or split"
+                    )
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: not a table in UTF-8 ({one_line(str(error))}); save it as CSV in UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{table}: cannot be read ({error.strerror or error})") from error
+    if not seen:
+        raise DataError(f"{table}: no images are listed in it")
+    if again:
+        notes.append(f"lines    {again:,} that say again what another says were passed over")
+    unsaid = sum(not row.split for row in seen.values())
+    if 0 < unsaid < len(seen):
+        notes.append(f"lines    {unsaid:,} without a split were taken for train")
+    return list(seen.values()), tuple(notes)
+
+
+def _dialect(first: str, table: Path) -> type[csv.Dialect]:
+    """What separates the cells: what the first line has most of; in a .tsv any tab, in a .txt perhaps spaces."""
+    mark = "\t" if table.suffix.lower() == ".tsv" and "\t" in first else max(",;\t|", key=first.count)
+
+    class Own(csv.excel):
+        delimiter = " " if mark not in first and table.suffix.lower() == ".txt" else mark
+        skipinitialspace = delimiter == " "
+
+    return Own
+
+
+def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None], notes: list[str]) -> Iterator[Row]:
+    """The rows; the first line names the columns, unless it is an image already. What it says goes into the notes."""
+    columns: dict[str, int | None] | None = None
+    flag = ""
+    for number, cells in enumerate(lines, start=1):
+        cells = [cell.strip() for cell in cells]
+        if not any(cells) or (columns is None and cells[0].startswith("#")):
+            continue
+        if columns is None:
+            columns = _columns(cells, table, given)
+            if columns is not None:
+                place = columns["split"]
+                flag = cells[place].lower().removeprefix("is_") if place is not None else ""
+                notes += _said(cells, columns)
+                continue
+            columns = {"path": 0, "label": 1, "split": 2 if len(cells) > 2 and given["split"] != NONE else None}
+        found = {
+            name: cells[place] if place is not None and place < len(cells) else "" for name, place in columns.items()
+        }
+        for name in ("path", "label"):
+            if not found[name]:
+                raise DataError(f"{table}, line {number}: no {name}")
+        if not found["label"].isprintable():
+            raise DataError(f"{table}, line {number}: the label {found['label'][:40]!a} is no plain text")
+        if "\0" in found["path"]:
+            raise DataError(f"{table}, line {number}: a path cannot contain a NUL")
+        found["split"] = _flagged(flag, found["split"])
+        yield Row(number, **found)
+
+
+def _said(header: Sequence[str], columns: dict[str, int | None]) -> list[str]:
+    """Which columns are used, where some are not."""
+    others = [name for i, name in enumerate(header) if name and i not in columns.values()]
+    if not others:
+        return []
+    used = ", ".join(f"{key} '{one_line(header[i])}'" for key, i in columns.items() if i is not None)
+    more = ", ..." if len(others) > SHOWN else ""
+    return [f"columns  {used}; not used: {', '.join(map(one_line, others[:SHOWN]))}{more}"]
+
+
+def _flagged(flag: str, value: str) -> str:
+    """The part that a cell names: of a column is_train, is_valid or is_test what its yes or no amounts to."""
+    for part, others in (("train", "test"), ("val", "train"), ("test", "train")):
+        if flag.startswith(part):
+            return part if value.lower() in YES else others if value.lower() in NO else value
+    return value
+
+
+def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -> dict[str, int | None] | None:
+    """Which column holds what; None if the first line is an image already."""
+    named = any(word for key, word in given.items() if (key, word) != ("split", NONE))
+    if len(header) >= 2 and is_image_name(header[0]) and not named:
+        return None
+    names = [name.lower() for name in header]
+    shown = ", ".join(header[:SHOWN]) + (", ..." if len(header) > SHOWN else "")
+    found: dict[str, int | None] = {}
+    for key, usual in COLUMNS.items():
+        wanted = given[key]
+        if key == "split" and wanted == NONE and wanted not in header:
+            found[key] = None
+            continue
+        if wanted is not None and wanted not in header:
+            raise DataError(f"{table}: no column '{wanted}' (dataset.{key}); it has {shown}")
+        hits = [header.index(wanted)] if wanted is not None else [names.index(name) for name in usual if name in names]
+        found[key] = hits[0] if hits else None
+    flags = [name for name in header if name.lower() in FLAGS]
+    if len(flags) > 1 and given["split"] is None:
+        raise DataError(
+            f"{table}: which column is the split? It has {', '.join(flags)}; name one by dataset.split=, "
+            "or dataset.split=none to have the parts cut"
+        )
+    others = [i for i, name in enumerate(header) if name and i not in found.values()]
+    for key, other in (("path", "label"), ("label", "path")):
+        if found[key] is None and found[other] is not None and len(others) == 1:
+            found[key] = others[0]
+    for key in ("path", "label"):
+        if found[key] is None:
+            raise DataError(
+                f"{table}: which column is the {key}? It has {shown}; name one by dataset.{key}=, "
+                f"or call it {COLUMNS[key][0]}"
+            )
+    return found
+
+
+def _part(row: Row, table: Path) -> str:
+    """train, val or test, under any of their names; train where the table does not say."""
+    word = row.split.lower()
+    for part, words in PART_NAMES.items():
+        if word in words:
+            return part
+    if word:
+        raise DataError(
+            f"{table}, line {row.line}: unknown split '{row.split}' (train, val and test are known); "
+            "dataset.split=none leaves the column out"
+        )
+    return "train"
+
+
+def _in_order(labels: set[str]) -> tuple[str, ...]:
+    """The classes sorted, whole numbers by their value."""
+    if all(label.isdecimal() and label.isascii() for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
+
+
+def _not_there(lost: Sequence[Row], count: int, folder: Path, table: Path) -> DataError:
+    """The error for rows whose files are not there."""
+    one = lost[0]
+    how_many = f" ({len(lost):,} of {count:,} are missing)" if len(lost) > 1 else ""
+    advice = "paths start from the table's folder, or from dataset.images"
+    if _as_found(Path.cwd(), one.path) is not None:
+        advice = "it lies below the current folder: add dataset.images=. to start there"
+    where = one_line(os.path.join(folder, one.path))
+    return DataError(f"{table}, line {one.line}: no such file: {where}{how_many}; {advice}")
+
+
+def _as_found(folder: str | Path, path: str) -> str | None:
+    """The path as it stands, or with slashes for backslashes, or with the suffix that it lacks; None if not there."""
+    plain = path.replace("\\", "/")
+    suffixes = (spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper()) if not is_image_name(plain))
+    candidates = itertools.chain((path, plain), (plain + suffix for suffix in suffixes))
+    return next((one for one in candidates if is_there(Path(folder, one))), None)

@@ -1,0 +1,115 @@
+"""``imgcls data``: a look at a data set before anything is trained on it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from imgcls.data.datasets.checks import reason
+from imgcls.data.decoding import header, quiet_decoders
+from imgcls.data.source import Images, Source
+from imgcls.errors import DataError
+from imgcls.parallel.process_pool import each
+
+Report = dict[str, Any]
+
+
+class Seen(NamedTuple):
+    """An image as it was found; broken: why it cannot be read, if so."""
+
+    height: int = 0
+    width: int = 0
+    is_grey: bool = False
+    digest: str = ""
+    broken: str = ""
+
+
+def look(source: Source) -> Report:
+    """The report on a data set, every image of it read once."""
+    seen = {part: _seen(images) for part, images in source.parts.items()}
+    fine = [one for part in seen.values() for one in part if not one.broken]
+    sizes = Counter((one.height, one.width) for one in fine)
+    grey = sum(one.is_grey for one in fine)
+    broken = [
+        {"part": part, "image": str(images.ids[row]), "reason": one.broken}
+        for part, images in source.parts.items()
+        for row, one in enumerate(seen[part])
+        if one.broken
+    ]
+    counts = {part: np.bincount(one.labels, minlength=len(source.classes)) for part, one in source.parts.items()}
+    return {
+        "images": {part: len(one) for part, one in source.parts.items()},
+        "classes": [
+            {"class": name, **{part: int(count[i]) for part, count in counts.items()}}
+            for i, name in enumerate(source.classes)
+        ],
+        "sizes": [{"width": w, "height": h, "images": count} for (h, w), count in sizes.most_common()],
+        "grey": grey,
+        "colour": len(fine) - grey,
+        "broken": broken,
+        **_twice(source, {part: [one.digest for one in rows] for part, rows in seen.items()}),
+    }
+
+
+def _seen(images: Images) -> list[Seen]:
+    """What each image is, all of them read."""
+
+    def pixels(row: int) -> Seen:
+        assert images.whole is not None
+        one = images.whole[row if images.rows is None else images.rows[row]]
+        height, width, channels = one.shape
+        return Seen(height, width, channels == 1, _digest(one.tobytes()))
+
+    def file(row: int) -> Seen:
+        assert images.paths is not None
+        path = images.paths[row]
+        if why := reason(path):
+            return Seen(broken=why.removeprefix(f"not a readable image: {path} ").strip("()"))
+        try:
+            with open(path, "rb") as content:
+                return Seen(*header(path), _digest(content.read()))
+        except (DataError, OSError) as error:  # gone meanwhile
+            return Seen(broken=str(error))
+
+    if images.paths is None:
+        return [pixels(row) for row in range(len(images))]
+    with quiet_decoders():
+        return [Seen(*found) for found in each(file, len(images))]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _twice(source: Source, digests: Mapping[str, Sequence[str]]) -> Report:
+    """Images with the same content: how many too many within a part, which stand in two parts or in two classes."""
+    places: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for part, own in digests.items():
+        for row, digest in enumerate(own):
+            if digest:
+                places[digest].append((part, row))
+    several = [found for found in places.values() if len(found) > 1]
+    within: Counter[str] = Counter()
+    for found in several:
+        within.update({part: count - 1 for part, count in Counter(part for part, _ in found).items() if count > 1})
+    leaked = [found for found in several if len({part for part, _ in found}) > 1]
+    torn = [found for found in several if len({_label(source, place) for place in found}) > 1]
+    return {
+        "duplicates": {part: within[part] for part in digests},
+        "leaks": [[f"{part}: {_name(source, (part, row))}" for part, row in found] for found in leaked],
+        "conflicts": [
+            [f"{_name(source, place)} ({source.classes[_label(source, place)]})" for place in found] for found in torn
+        ],
+    }
+
+
+def _label(source: Source, place: tuple[str, int]) -> int:
+    return int(source.parts[place[0]].labels[place[1]])
+
+
+def _name(source: Source, place: tuple[str, int]) -> str:
+    return str(source.parts[place[0]].ids[place[1]])

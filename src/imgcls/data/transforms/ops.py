@@ -1,0 +1,198 @@
+"""Changes of geometry and colour, each image of a batch by a strength of its own; RandAugment and TrivialAugment.
+
+Images are (B, H, W, C) uint8, strengths (B,) float. torchvision's functions of the same names take one strength for a
+whole batch; with that they give the same pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GREY = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601-2
+SMOOTH = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))  # Pillow's filter, a thirteenth of it
+Change = Callable[[Tensor, Tensor], Tensor]
+
+
+def where(chosen: Tensor, images: Tensor, strengths: Tensor, change: Change) -> Tensor:
+    """The images, the chosen ones changed; in place on a CPU, and there only they are computed."""
+    if images.device.type == "cpu":
+        rows = chosen.nonzero()[:, 0]
+        if len(rows):
+            images[rows] = change(images[rows], strengths[rows])
+        return images
+    return torch.where(chosen[:, None, None, None], change(images, strengths), images)  # nonzero would wait for it
+
+
+# --- geometry --------------------------------------------------------------------------------------------------------
+
+
+def affine(images: Tensor, matrices: Tensor) -> Tensor:
+    """Each pixel from where the image's matrix says, the nearest one, black outside: (B, 2, 3) float
+
+    A matrix takes (x, y, 1) of the result to (x, y) of the source, in pixels from the image's centre.
+    """
+    batch, height, width, _ = images.shape
+    grid = F.affine_grid(
+        matrices * _to_unit(height, width, matrices.device), [batch, 1, height, width], align_corners=False
+    )
+    planes = images.permute(0, 3, 1, 2).float()
+    moved = F.grid_sample(planes, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+@lru_cache(maxsize=8)
+def _to_unit(height: int, width: int, device: torch.device) -> Tensor:
+    """(2, 3): what takes a matrix in pixels to one for coordinates from -1 to 1."""
+    return torch.tensor([[1.0, height / width, 2 / width], [width / height, 1.0, 2 / height]], device=device)
+
+
+@lru_cache(maxsize=8)
+def _smoothing(channels: int, device: torch.device) -> Tensor:
+    return (torch.tensor(SMOOTH, device=device) / 13).expand(channels, 1, 3, 3)
+
+
+def _matrices(images: Tensor, a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
+    return torch.stack([a, b, x, c, d, y], 1).view(-1, 2, 3)
+
+
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Counter-clockwise about the centre."""
+    cos, sin, none = degrees.deg2rad().cos(), degrees.deg2rad().sin(), torch.zeros_like(degrees)
+    return affine(images, _matrices(images, cos, -sin, none, sin, cos, none))
+
+
+def shear_x(images: Tensor, slope: Tensor) -> Tensor:
+    """Each row moved left by the slope times its distance from the top."""
+    one, none = torch.ones_like(slope), torch.zeros_like(slope)
+    return affine(images, _matrices(images, one, slope, slope * (images.shape[1] / 2), none, one, none))
+
+
+def shear_y(images: Tensor, slope: Tensor) -> Tensor:
+    """Each column moved up by the slope times its distance from the left."""
+    one, none = torch.ones_like(slope), torch.zeros_like(slope)
+    return affine(images, _matrices(images, one, none, none, slope, one, slope * (images.shape[2] / 2)))
+
+
+def translate_x(images: Tensor, share: Tensor) -> Tensor:
+    """Moved right by that share of the width, in whole pixels."""
+    one, none = torch.ones_like(share), torch.zeros_like(share)
+    return affine(images, _matrices(images, one, none, -(share * images.shape[2]).trunc(), none, one, none))
+
+
+def translate_y(images: Tensor, share: Tensor) -> Tensor:
+    """Moved down by that share of the height, in whole pixels."""
+    one, none = torch.ones_like(share), torch.zeros_like(share)
+    return affine(images, _matrices(images, one, none, none, none, one, -(share * images.shape[1]).trunc()))
+
+
+# --- colour ----------------------------------------------------------------------------------------------------------
+
+
+def _blend(images: Tensor, others: Tensor | float, factors: Tensor) -> Tensor:
+    """factor x image + (1 - factor) x other, kept between 0 and 255."""
+    factors = factors.view(-1, 1, 1, 1)
+    return (images.float() * factors + others * (1 - factors)).clamp_(0, 255).to(torch.uint8)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """(B, H, W, 1) float, whole numbers."""
+    if images.shape[3] != 3:
+        return images.float().mean(3, keepdim=True)
+    red, green, blue = images.float().unbind(3)
+    return (red * GREY[0] + green * GREY[1] + blue * GREY[2]).floor()[..., None]
+
+
+def brightness(images: Tensor, change: Tensor) -> Tensor:
+    """1 + change times as bright."""
+    return _blend(images, 0.0, 1 + change)
+
+
+def contrast(images: Tensor, change: Tensor) -> Tensor:
+    """1 + change times as far from the image's mean grey."""
+    return _blend(images, _grey(images).mean((1, 2, 3), keepdim=True), 1 + change)
+
+
+def saturation(images: Tensor, change: Tensor) -> Tensor:
+    """1 + change times as far from its own grey; grey images stay as they are."""
+    return images if images.shape[3] != 3 else _blend(images, _grey(images), 1 + change)
+
+
+def sharpness(images: Tensor, change: Tensor) -> Tensor:
+    """1 + change times as far from the smoothed image; the outermost pixels stay as they are."""
+    _, height, width, channels = images.shape
+    if min(height, width) < 3:
+        return images
+    kernel = _smoothing(channels, images.device)
+    smooth = images.float()
+    inner = F.conv2d(smooth.permute(0, 3, 1, 2), kernel, groups=channels).round()
+    smooth[:, 1:-1, 1:-1] = inner.permute(0, 2, 3, 1)
+    return _blend(images, smooth, 1 + change)
+
+
+def posterize(images: Tensor, lost: Tensor) -> Tensor:
+    """That many (rounded) of the eight bits of each value set to 0."""
+    steps = (2 ** lost.round()).to(torch.int16).view(-1, 1, 1, 1)
+    return (images.to(torch.int16) // steps * steps).to(torch.uint8)
+
+
+def solarize(images: Tensor, share: Tensor) -> Tensor:
+    """The upper share of the values inverted."""
+    threshold = 255 * (1 - share)
+    return torch.where(images >= threshold.view(-1, 1, 1, 1), 255 - images, images)
+
+
+def autocontrast(images: Tensor, _: Tensor) -> Tensor:
+    """Each channel stretched to 0 .. 255."""
+    from torchvision.transforms.v2.functional import autocontrast_image
+
+    stretched: Tensor = autocontrast_image(images.permute(0, 3, 1, 2)) if images.shape[3] in (1, 3) else images
+    return stretched.permute(0, 2, 3, 1) if images.shape[3] in (1, 3) else images
+
+
+def equalize(images: Tensor, _: Tensor) -> Tensor:
+    """Each channel with a flat histogram."""
+    from torchvision.transforms.v2.functional import equalize_image
+
+    return equalize_image(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+
+
+def jitter(images: Tensor, draws: Tensor, *, change: Change, most: float) -> Tensor:
+    """Each image changed by a strength between -most and most: draws (B, 1)"""
+    return change(images, (2 * draws[:, 0] - 1) * most)
+
+
+def random_affine(images: Tensor, draws: Tensor, *, degrees: float, shift: float, scale: float) -> Tensor:
+    """Turned by up to so many degrees, moved by up to that share of a side, enlarged or shrunk by up to that share.
+
+    draws: (B, 4)
+    """
+    turn, right, down, grow = (2 * draws - 1).unbind(1)
+    angle, factor = (turn * degrees).deg2rad(), 1 / (1 + grow * scale)
+    cos, sin = angle.cos() * factor, angle.sin() * factor
+    x, y = -right * shift * images.shape[2], -down * shift * images.shape[1]
+    return affine(images, _matrices(images, cos, -sin, cos * x - sin * y, sin, cos, sin * x + cos * y))
+
+
+def erase(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
+    """With probability p a rectangle of 2 to 33 % of the image in its mean colour: draws (B, 5)
+
+    Zhong et al. 2017, https://arxiv.org/abs/1708.04896
+    """
+    chosen, area, ratio, top, left = draws.unbind(1)
+    _, height, width, _ = images.shape
+    area = (0.02 + 0.31 * area) * height * width
+    ratio = torch.exp((2 * ratio - 1) * math.log(3.3))
+    tall, wide = (area * ratio).sqrt().clamp_max(height).round(), (area / ratio).sqrt().clamp_max(width).round()
+    first_row, first_column = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
+    rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    inside_rows = (rows >= first_row[:, None]) & (rows < (first_row + tall)[:, None])
+    inside_columns = (columns >= first_column[:, None]) & (columns < (first_column + wide)[:, None])
+    inside = (inside_rows[:, :, None] & inside_columns[:, None]) & (chosen < p)[:, None, None]
+    mean = images.float().mean((1, 2), keepdim=True).round().to(torch.uint8)
+    return torch.where(inside[..., None], mean, images)

@@ -1,0 +1,82 @@
+"""RandAugment and TrivialAugment: one drawn operation per image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from imgcls.data.transforms.ops import (
+    Change,
+    autocontrast,
+    brightness,
+    contrast,
+    equalize,
+    posterize,
+    rotate,
+    saturation,
+    sharpness,
+    shear_x,
+    shear_y,
+    solarize,
+    translate_x,
+    translate_y,
+    where,
+)
+
+
+@dataclass(frozen=True)
+class Op:
+    """A change, its greatest strength (in RandAugment, in TrivialAugment), and whether its sign is drawn."""
+
+    change: Change
+    narrow: float
+    wide: float
+    has_sign: bool = True
+
+
+OPS: dict[str, Op] = {
+    "identity": Op(lambda images, _: images, 0, 0),
+    "shear_x": Op(shear_x, 0.3, 0.99),
+    "shear_y": Op(shear_y, 0.3, 0.99),
+    "translate_x": Op(translate_x, 150 / 331, 0.5),
+    "translate_y": Op(translate_y, 150 / 331, 0.5),
+    "rotate": Op(rotate, 30, 135),
+    "brightness": Op(brightness, 0.9, 0.99),
+    "saturation": Op(saturation, 0.9, 0.99),
+    "contrast": Op(contrast, 0.9, 0.99),
+    "sharpness": Op(sharpness, 0.9, 0.99),
+    "posterize": Op(posterize, 4, 6, has_sign=False),
+    "solarize": Op(solarize, 1, 1, has_sign=False),
+    "autocontrast": Op(autocontrast, 0, 0, has_sign=False),
+    "equalize": Op(equalize, 0, 0, has_sign=False),
+}
+DRAWS = 3  # an operation: which one, how strong, which sign
+
+
+def randaugment(images: Tensor, draws: Tensor, *, operations: int, magnitude: float) -> Tensor:
+    """So many operations one after another, each at that share of its greatest strength: draws (B, 3 operations)
+
+    Cubuk et al. 2020, https://arxiv.org/abs/1909.13719, with torchvision's operations and strengths.
+    """
+    for numbers in draws.split_with_sizes([DRAWS] * operations, 1):
+        images = _one_of(images, numbers, torch.full_like(numbers[:, 1], magnitude), is_wide=False)
+    return images
+
+
+def trivialaugment(images: Tensor, draws: Tensor) -> Tensor:
+    """One operation of any strength: draws (B, 3); Müller & Hutter 2021, https://arxiv.org/abs/2103.10158
+
+    Translations reach half the image, where the paper has 32 pixels.
+    """
+    return _one_of(images, draws, draws[:, 1], is_wide=True)
+
+
+def _one_of(images: Tensor, draws: Tensor, levels: Tensor, *, is_wide: bool) -> Tensor:
+    choice = (draws[:, 0] * len(OPS)).long()
+    signs = torch.where(draws[:, 2] < 0.5, -1.0, 1.0)
+    for i, op in enumerate(OPS.values()):
+        strengths = levels * (op.wide if is_wide else op.narrow) * (signs if op.has_sign else 1.0)
+        images = where(choice == i, images, strengths, op.change)
+    return images

@@ -1,0 +1,119 @@
+"""The Python API: a trained model that classifies files, PIL images and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from imgcls import metrics
+from imgcls.config.schema import TestTime
+from imgcls.data.decoding import fit_image, fit_pixels
+from imgcls.data.fetchers import Resident
+from imgcls.data.preprocessing import Preprocessing
+from imgcls.errors import DataError
+from imgcls.inference.infer import check_finite, infer
+from imgcls.inference.restore import Trained, restore
+from imgcls.reports.predictions import Row
+from imgcls.runs import folder as run_folders
+from imgcls.runtime.session import Runtime, exact_fp32, session
+
+Pixels = NDArray[np.uint8]
+
+
+class Classifier:
+    """A trained model to be used from Python: ``model = imgcls.load("latest"); model.predict(["photo.png"])``."""
+
+    def __init__(self, trained: Trained, runtime: Runtime, tta: TestTime = "none") -> None:
+        self._trained = trained
+        self._tta: TestTime = tta
+        self._runtime = runtime
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the logits."""
+        return self._trained.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Size, channels, mean and deviation of the model's input."""
+        return self._trained.preprocessing
+
+    @property
+    def module(self) -> nn.Module:
+        """The plain torch module, in evaluation mode: (B, C, H, W) float -> (B, number of classes) logits."""
+        return self._trained.module
+
+    def pixels(self, image: str | Path | Pixels | Image.Image) -> Pixels:
+        """A file, a PIL image or a uint8 array (H, W) or (H, W, C) as the model's uint8 (height, width, channels)."""
+        if isinstance(image, str | Path):
+            return self.preprocessing.load(str(image))
+        try:
+            return self._fit(image)
+        except ValueError as error:
+            raise DataError(f"not a usable image: {error}") from error
+
+    def _fit(self, image: Pixels | Image.Image) -> Pixels:
+        shape = self.preprocessing
+        if isinstance(image, Image.Image):
+            return fit_image(image, shape.channels, shape.height, shape.width)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
+            given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise DataError(f"expected a path or a uint8 array of shape (H, W) or (H, W, 1, 3 or 4), got {given}")
+        whole: Pixels = image[None, ..., None] if image.ndim == 2 else image[None]
+        pixels: Pixels = fit_pixels(whole, shape.channels, shape.height, shape.width)[0]
+        return pixels
+
+    def preprocess(self, image: str | Path | Pixels | Image.Image) -> Tensor:
+        """An image as the module's input: float32 (1, C, H, W) on the model's device."""
+        pixels = torch.from_numpy(self.pixels(image)[None].copy()).to(self._runtime.device)
+        return self._trained.preprocessing.normaliser(self._runtime.device)(pixels)
+
+    def predict(self, images: Sequence[str | Path | Pixels | Image.Image], topk: int = 1) -> list[Row]:
+        """A row for each image: {"path", "label", "probability", "topk": [{"label", "probability"}, ...]}.
+
+        path is None for arrays. Raises DataError for an image that cannot be read.
+        """
+        if isinstance(images, str | Path | np.ndarray | Image.Image):
+            images = [images]
+        paths = [str(image) if isinstance(image, str | Path) else None for image in images]
+        return self.rows([self.pixels(image) for image in images], paths, topk)
+
+    def rows(self, pixels: Sequence[Pixels], paths: Sequence[str | None], topk: int) -> list[Row]:
+        """The rows of decoded images."""
+        if not pixels:
+            return []
+        trained, runtime = self._trained, self._runtime
+        with exact_fp32():
+            fetcher = Resident(np.stack(pixels), runtime.device)
+            logits = infer(trained.module, fetcher, len(pixels), trained.preprocessing, runtime, tta=self._tta)
+        check_finite(logits, str(trained.checkpoint.path))
+        probabilities = metrics.softmax(logits)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : min(topk, len(self.classes))]
+        return [
+            _row(path, one, best, self.classes) for path, one, best in zip(paths, probabilities, order, strict=True)
+        ]
+
+
+def _row(
+    path: str | None, probabilities: NDArray[np.float32], best: NDArray[np.int64], classes: tuple[str, ...]
+) -> Row:
+    top = [{"label": classes[i], "probability": float(probabilities[i])} for i in best]
+    return {"path": path, "label": top[0]["label"], "probability": top[0]["probability"], "topk": top}
+
+
+def load(run: str | Path, device: str = "auto", own_names: Iterable[str] = ()) -> Classifier:
+    """The best model of a run: a run folder, a checkpoint file, or "latest".
+
+    own_names: package:attribute names of your own code that the checkpoint may import.
+    Raises CheckpointError if it is missing or damaged.
+    """
+    context: AbstractContextManager[Runtime] = session(device, "fp32", None)
+    with context as runtime:
+        return Classifier(restore(run_folders.best_checkpoint(str(run)), runtime, frozenset(own_names)), runtime)

@@ -1,0 +1,81 @@
+"""The image files that `imgcls predict` is given: found, then decoded by several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import itertools
+import os
+from collections import Counter
+from collections.abc import Generator, Sequence
+from typing import NamedTuple
+
+from imgcls.data.datasets.scan import Scan, is_image_name
+from imgcls.data.decoding import load_first, quiet_decoders
+from imgcls.data.preprocessing import Preprocessing
+from imgcls.errors import DataError
+from imgcls.inference.classifier import Pixels
+from imgcls.parallel.process_pool import helpers, spread
+
+
+def find_images(inputs: Sequence[str], scan: Scan) -> list[str]:
+    """The files that paths, folders (at any depth) and globs stand for, in their order; each once."""
+    found: dict[str, None] = {}
+    for given in inputs:
+        for path in _matches(given, scan.ignored):
+            found.update(dict.fromkeys(scan.images(path) if os.path.isdir(path) else [path]))
+    return list(found)
+
+
+def _matches(given: str, ignored: Counter[str]) -> list[str]:
+    """The files and folders that one argument stands for; what a glob finds is sorted out by suffix, as in a folder."""
+    path = os.path.expanduser(given)
+    if os.path.lexists(path):
+        return [path]
+    if any(mark in given for mark in "*?["):
+        matches = sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise DataError(f"nothing matches {given}")
+        wanted = [match for match in matches if os.path.isdir(match) or is_image_name(match)]
+        ignored.update(os.path.splitext(match)[1].lower() or "without suffix" for match in {*matches} - {*wanted})
+        return wanted
+    if "://" in given:
+        raise DataError(f"{given}: addresses are not supported; download the image first")
+    raise DataError(f"no such file: {given}")
+
+
+class Decoded(NamedTuple):
+    """A file's pixels or the problem with it, and whether it holds more images than the one that was taken."""
+
+    pixels: Pixels | None = None
+    problem: str = ""
+    has_more: bool = False
+
+
+def decode_files(
+    preprocessing: Preprocessing, paths: Sequence[str], threads: int
+) -> Generator[tuple[str, Decoded], None, None]:
+    """Each file with what was found in it, in their order; decoded by so many processes."""
+
+    def load(share: range) -> list[Decoded]:
+        return [_attempt(preprocessing, paths[row]) for row in share]
+
+    with (
+        quiet_decoders(),
+        contextlib.closing(
+            spread(load, len(paths), helpers(len(paths), threads), size=16, ahead=4 * threads)
+        ) as answers,
+    ):
+        found = (Decoded(*one) for one in itertools.chain.from_iterable(answers))  # through a pipe they come as tuples
+        yield from zip(paths, found, strict=True)
+
+
+def _attempt(preprocessing: Preprocessing, path: str) -> Decoded:
+    shape = preprocessing
+    try:
+        pixels, has_more = load_first(path, shape.channels, shape.height, shape.width)
+    except DataError as error:
+        return Decoded(problem=str(error))
+    except MemoryError:
+        return Decoded(problem=f"not a readable image: {path} (out of memory)")
+    return Decoded(pixels, has_more=has_more)

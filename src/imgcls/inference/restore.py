@@ -1,0 +1,94 @@
+"""A model restored from its checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from imgcls.checkpoints import state as checkpoint_state
+from imgcls.checkpoints.format import Checkpoint
+from imgcls.config.components import select
+from imgcls.config.migrations import completed_node
+from imgcls.data.preprocessing import Preprocessing
+from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
+from imgcls.models import MODELS
+from imgcls.models.build import MODEL_FACTS, build_model
+from imgcls.runtime.session import Runtime
+
+SPARE = 1 << 22  # numbers: of published stems, which are replaced for small images
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model as its checkpoint describes it, on the runtime's device."""
+
+    module: nn.Module
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    checkpoint: Checkpoint
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were trained."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str]) -> Trained:
+    """The model in a checkpoint. Code of the user's own is imported only if its name is among ``own_names``."""
+    meta = checkpoint.meta
+    try:
+        node, stored = completed_node("model", dict(meta["model"]), with_keys=False), dict(meta["preprocessing"])
+        classes = tuple(str(name) for name in meta["classes"])
+        preprocessing = Preprocessing(
+            int(stored["channels"]),
+            int(stored["height"]),
+            int(stored["width"]),
+            tuple(stored["mean"]),
+            tuple(stored["std"]),
+        )
+        component = select(MODELS, node, "model", facts=MODEL_FACTS, trusted=node.get("name") in own_names)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}: its description of the model is incomplete ({error})") from error
+    except ConfigError as error:
+        if ":" in str(node.get("name")):  # to be named again by the user
+            raise
+        raise CheckpointError(f"{checkpoint.path}: its description of the model is wrong ({error})") from error
+    has_average = any(name.startswith(checkpoint_state.AVERAGE) for name in checkpoint.tensors)
+    prefix = checkpoint_state.AVERAGE if has_average else checkpoint_state.MODEL
+    # a packaged model registers what it keeps; a user's own may replace parts of it on the way
+    guard = contextlib.nullcontext() if ":" in component.name else _no_larger_than(checkpoint, prefix)
+    with torch.random.fork_rng(devices=[]), guard:  # the weights drawn here are replaced
+        module = build_model(component, preprocessing.channels, preprocessing.image_size, len(classes))
+        checkpoint_state.check_storable(module, component.name)
+    checkpoint_state.load_module(module, checkpoint, prefix)
+    return Trained(runtime.place(module).eval(), classes, preprocessing, checkpoint)
+
+
+@contextlib.contextmanager
+def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
+    """Inside, a model of more numbers than the checkpoint holds is refused before they are drawn: memory is lazy."""
+    room = SPARE + sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
+    refusal = CheckpointError(f"{checkpoint.path}: its tensors do not fit its model, which is larger than they are")
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal room
+        room -= 0 if parameter is None else parameter.numel()
+        if room < 0:
+            raise refusal
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        asked = re.search(r"allocate (\d+) bytes", str(error))  # torch refuses at once what the system cannot have
+        if is_out_of_memory(error) and asked is not None and int(asked[1]) > 8 * room:
+            raise refusal from error
+        raise
+    finally:
+        handle.remove()

@@ -1,0 +1,144 @@
+"""Optimizers: parameter groups and knobs -> a torch optimizer, fused where torch has a fused kernel.
+
+Left out of torch.optim's: LBFGS (calls the model several times a step), SparseAdam (for sparse gradients), Rprop (for
+the whole data set at once) and ASGD (its averaged weights would have to be the ones that are tested; ema does that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from imgcls.config.types import Fraction, LearningRate, NonNegative, Positive, Range
+from imgcls.optim.muon import Muon
+from imgcls.optim.param_groups import Groups
+
+
+def sgd(
+    groups: Groups, *, lr: LearningRate, momentum: Fraction, nesterov: bool, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with (Nesterov's) momentum."""
+    return torch.optim.SGD(
+        groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay, fused=True
+    )
+
+
+def adam(
+    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Adam; its weight decay is an L2 term: Kingma & Ba 2015, https://arxiv.org/abs/1412.6980"""
+    return torch.optim.Adam(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
+
+
+def adamw(
+    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay: Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101"""
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
+
+
+def adagrad(
+    groups: Groups, *, lr: LearningRate, lr_decay: NonNegative, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Duchi, Hazan & Singer 2011, https://jmlr.org/papers/v12/duchi11a.html"""
+    on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
+    fused = True if on_cpu else None  # not on every device, in every torch that we support
+    return torch.optim.Adagrad(groups, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay, fused=fused)
+
+
+def rmsprop(
+    groups: Groups, *, lr: LearningRate, alpha: Fraction, momentum: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Tieleman & Hinton 2012, lecture 6.5 of Neural Networks for Machine Learning."""
+    return torch.optim.RMSprop(groups, lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
+
+
+def adadelta(
+    groups: Groups, *, lr: LearningRate, rho: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Zeiler 2012, https://arxiv.org/abs/1212.5701"""
+    return torch.optim.Adadelta(groups, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
+
+
+def adamax(
+    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Kingma & Ba 2015, section 7.1: https://arxiv.org/abs/1412.6980"""
+    return torch.optim.Adamax(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
+
+
+def nadam(
+    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; decoupled weight decay."""
+    betas = (beta1, beta2)
+    return torch.optim.NAdam(
+        groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True
+    )
+
+
+def radam(
+    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+) -> torch.optim.Optimizer:
+    """Liu et al. 2020, https://arxiv.org/abs/1908.03265; decoupled weight decay."""
+    betas = (beta1, beta2)
+    return torch.optim.RAdam(
+        groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True
+    )
+
+
+def adafactor(
+    groups: Groups,
+    *,
+    lr: LearningRate,
+    beta2_decay: Annotated[float, Range(low=-10, below=0)],
+    clip: Positive,
+    weight_decay: NonNegative,
+) -> torch.optim.Optimizer:
+    """Shazeer & Stern 2018, https://arxiv.org/abs/1804.04235; decoupled weight decay."""
+    return torch.optim.Adafactor(groups, lr=lr, beta2_decay=beta2_decay, d=clip, weight_decay=weight_decay)
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether it has several rows and columns; not a scale for each channel, nor a token."""
+    return parameter.ndim > 1 and 1 < len(parameter) < parameter.numel()
+
+
+def muon(
+    groups: Groups,
+    *,
+    lr: LearningRate,
+    momentum: Fraction,
+    nesterov: bool,
+    adamw_lr: LearningRate,
+    weight_decay: NonNegative,
+) -> torch.optim.Optimizer:
+    """Muon for weights of two dimensions and more but for the last layer's, which AdamW updates with all the rest."""
+    last = next((group["params"][-1] for group in groups if group["params"][-1].ndim > 1), None)
+    parted: Groups = []
+    knobs = {"momentum": momentum, "nesterov": nesterov}
+    for group in groups:
+        is_matrix = [_is_matrix(parameter) and parameter is not last for parameter in group["params"]]
+        for kind, rate in ((True, lr), (False, adamw_lr)):
+            parameters = [one for one, own in zip(group["params"], is_matrix, strict=True) if own is kind]
+            if parameters:
+                parted.append({**group, **knobs, "params": parameters, "is_matrix": kind, "lr": rate})
+    return Muon(parted, weight_decay=weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "adamw": adamw,
+    "adagrad": adagrad,
+    "rmsprop": rmsprop,
+    "adadelta": adadelta,
+    "adamax": adamax,
+    "nadam": nadam,
+    "radam": radam,
+    "adafactor": adafactor,
+    "muon": muon,
+}

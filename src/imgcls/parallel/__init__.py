@@ -1,0 +1,1 @@
+"""Processes next to the main one; no torch."""

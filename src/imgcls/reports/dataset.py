@@ -1,0 +1,83 @@
+"""`imgcls data`: what is in a data set, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from imgcls.config.options import Node
+from imgcls.data.datamodule import choose_data, load_source
+from imgcls.data.inspection import Report, look
+from imgcls.loggers.run_log import Logbook
+from imgcls.text import line, one_line
+
+NAMED = 10  # files in the text; the report has all
+MOST_ROWS = 12  # classes in the text, if there are more the smallest and the largest
+
+
+def examine(node: Node, *, is_quiet: bool) -> Report:
+    """What is in the data set: counts, sizes, colours, balance, broken files, files that stand twice."""
+    choice = choose_data(node)
+    source = load_source(choice)
+    log = Logbook(is_main=True, is_quiet=is_quiet)
+    report = {"dataset": choice.name, **look(source)}
+    for text in (*source.notes, *(f"warning  {warning}" for warning in source.warnings)):
+        log.say(text)
+    for text in describe(report):
+        log.result(text)
+    return report
+
+
+def describe(report: Report) -> list[str]:
+    """The report as lines for the terminal, under 80 columns."""
+    parts = ", ".join(f"{count:,} {part}" for part, count in report["images"].items())
+    lines = [line("data", f"{report['dataset']}: {parts}; {len(report['classes'])} classes")]
+    colours = [f"{report[kind]:,} {word}" for kind, word in (("grey", "grey"), ("colour", "RGB")) if report[kind]]
+    lines.append(line("images", f"{_sizes(report['sizes'])}; {', '.join(colours) or 'none can be read'}"))
+    lines += _balance(report)
+    if report["broken"]:
+        lines.append(line("broken", f"{len(report['broken']):,} cannot be read"))
+        lines += [line("", one_line(f"{one['image']}: {one['reason']}")) for one in report["broken"][:NAMED]]
+        lines.append(line("", "dataset.on_error=skip leaves them out"))
+    for part, count in report["duplicates"].items():
+        if count:
+            lines.append(line("twice", f"{count:,} of {part} are copies of others of it, byte for byte"))
+    for key, words in (("leaks", "in two parts: what is tested has been seen"), ("conflicts", "in two classes")):
+        if report[key]:
+            lines.append(line("twice", f"{len(report[key]):,} stand {words}"))
+            lines += [line("", " = ".join(map(one_line, found))) for found in report[key][:NAMED]]
+    if not (report["broken"] or report["leaks"] or report["conflicts"] or any(report["duplicates"].values())):
+        lines.append(line("fine", "every image can be read, and none stands twice"))
+    return lines
+
+
+def _sizes(sizes: Sequence[Mapping[str, int]]) -> str:
+    """'28x28', or the smallest, the median by area and the largest."""
+    if len(sizes) < 2:
+        return " ".join(f"{one['width']}x{one['height']}" for one in sizes) or "no sizes"
+    ordered = sorted(sizes, key=lambda one: one["width"] * one["height"])
+    reached = np.cumsum([one["images"] for one in ordered])
+    median = ordered[int(np.searchsorted(reached, reached[-1] / 2))]
+    shown = [f"{one['width']}x{one['height']}" for one in (ordered[0], ordered[-1], median)]
+    return f"{shown[0]} to {shown[1]}, median {shown[2]} ({len(sizes):,} sizes)"
+
+
+def _balance(report: Report) -> list[str]:
+    """A row for each class, largest first; of many only the ends."""
+    parts = list(report["images"])
+    rows = sorted(report["classes"], key=lambda row: (-row["train"], row["class"]))
+    shown = rows if len(rows) <= MOST_ROWS else [*rows[: MOST_ROWS // 2], None, *rows[-MOST_ROWS // 2 :]]
+    width = min(40, max(5, *(len(row["class"]) for row in rows)))
+    lines = ["", f"{'class':<{width}}" + "".join(f"{part:>10}" for part in parts)]
+    for row in shown:
+        if row is None:
+            lines.append(f"... {len(rows) - MOST_ROWS:,} more between them")
+            continue
+        name = row["class"] if len(row["class"]) <= width else row["class"][: width - 3] + "..."
+        lines.append(f"{name:<{width}}" + "".join(f"{row[part]:>10,}" for part in parts))
+    least, most = rows[-1]["train"], rows[0]["train"]
+    if least and most >= 2 * least:
+        times = most / least
+        lines.append(f"the largest class has {times:.1f} times the images of the smallest: see class_weights, sampler")
+    return [*lines, ""]

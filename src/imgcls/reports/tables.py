@@ -1,0 +1,50 @@
+"""The test result as lines for the terminal."""
+
+from __future__ import annotations
+
+from imgcls.reports.report import Report
+
+WORST = 8  # classes in the table, if there are more than
+ALL_ROWS = 12
+
+
+def table(report: Report, images_word: str) -> list[str]:
+    """The result as lines for the terminal: accuracy, then a row for each class (or the worst), under 80 columns."""
+    low, high = (bound * 100 for bound in report["accuracy_ci95"])
+    macro = {name: report[name]["macro"] * 100 for name in ("precision", "recall", "f1")}
+    lines = [
+        f"test     {report['n']:,} images, {images_word}",
+        f"         accuracy {report['accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f})  "
+        f"precision {macro['precision']:.1f}  recall {macro['recall']:.1f}  F1 {macro['f1']:.1f}",
+    ]
+    if "robust_accuracy" in report:
+        low, high = (bound * 100 for bound in report["robust_accuracy_ci95"])
+        attack = report["attack"]
+        steps = f", {attack['steps']} steps" if "steps" in attack else ""
+        how = f"{attack['name']} {attack['norm']} {attack['eps']:.3g}{steps}"
+        lines.append(
+            f"         robust accuracy {report['robust_accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f}), {how}"
+        )
+    rows = sorted(enumerate(report["per_class"]), key=lambda pair: -pair[1]["f1"])
+    left_out = len(rows) - WORST if len(rows) > ALL_ROWS else 0
+    width = min(20, max(5, *(len(row["class"]) for _, row in rows)))
+    lines.append(f"{'class':<{width}}  precision  recall     F1  images")
+    if left_out:
+        lines.append(f"... {left_out} better ones; all of them are in report.json")
+    for i, row in rows[left_out:]:
+        name = row["class"] if len(row["class"]) <= width else row["class"][: width - 3] + "..."
+        numbers = (
+            f"{name:<{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}  {row['support']:6,}"
+        )
+        lines.append(numbers + _confusion(report, i, 80 - len(numbers)))
+    return lines
+
+
+def _confusion(report: Report, i: int, room: int) -> str:
+    """'  most often taken for dog (181)' where a class loses more than a tenth of its images to another."""
+    row = [0 if j == i else count for j, count in enumerate(report["confusion_matrix"][i])]
+    most = max(row)
+    if most == 0 or most < 0.1 * report["per_class"][i]["support"]:
+        return ""
+    text = f"  most often taken for {report['per_class'][row.index(most)]['class']} ({most:,})"
+    return text if len(text) <= room else ""

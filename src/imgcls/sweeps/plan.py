@@ -1,0 +1,54 @@
+"""The jobs of a sweep, composed and checked before the first one starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, get_type_hints
+
+from imgcls.config.options import OWN_PARTS, as_yaml
+from imgcls.config.parsing import convert, parse
+from imgcls.config.schema import TrainConfig
+from imgcls.errors import ConfigError
+
+if TYPE_CHECKING:
+    from imgcls.compose.composer import Composer
+    from imgcls.compose.overrides import Override
+from imgcls.sweeps.jobs import Plan, digest
+
+OWN_KEYS = ("sweep_dir", "job_timeout")  # of the sweep, not of its jobs
+
+
+def plan(
+    composer: Composer, words: Sequence[str], check: Callable[[TrainConfig], None]
+) -> tuple[list[Plan], str | None, float | None]:
+    """(the jobs, each composed and checked; sweep_dir; job_timeout)"""
+    jobs = composer.expand(words)
+    folders = {composer.paths.restore(one.value) for job in jobs for one in job if one.key == "sweep_dir"}
+    if len(folders) > 1:
+        raise ConfigError("sweep_dir: one folder for the whole sweep, got several")
+    if key := next((one.key for one in jobs[0] if one.key in ("run_dir", "resume")), None):
+        raise ConfigError(f"{key} cannot be used with --multirun; sweep_dir= names the folder of all its runs")
+    timeout = _job_timeout(jobs, composer)
+    plans = []
+    for i, job in enumerate([[one for one in job if one.key not in OWN_KEYS] for job in jobs]):
+        try:
+            table = composer.table(job, "train")
+            check(parse(TrainConfig, table))
+            names = {f"{group}.name": str(table[group]["name"]) for group in OWN_PARTS}
+            own = [f"{key}={name}" for key, name in names.items() if ":" in name]
+            plans.append(Plan(composer.words(job), own, digest(as_yaml(table))))
+        except ConfigError as error:
+            which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""
+            raise type(error)(f"{error}{which}") from error
+    return plans, next(iter(folders), None), timeout
+
+
+def _job_timeout(jobs: list[list[Override]], composer: Composer) -> float | None:
+    """Seconds that a job may take, None for any."""
+    key = "job_timeout"
+    given = [composer.values([one])[key] for job in jobs for one in job if one.key == key]
+    if any(value != given[0] for value in given):
+        raise ConfigError(f"{key}: one value for the whole sweep, got several")
+    kind = get_type_hints(TrainConfig, include_extras=True)[key]
+    seconds: float | None = convert(given[0] if given else None, kind, key)
+    return seconds

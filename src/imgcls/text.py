@@ -1,0 +1,84 @@
+"""Words for people: values as they would be typed, near misses, lists cut short, durations."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+LONGEST_WORD = 100  # letters: of a message's longer ones the rest is left out
+
+
+def brief(text: str) -> str:
+    """Text short enough for a message."""
+    return text if len(text) <= LONGEST_WORD else f"{text[:LONGEST_WORD]}..."
+
+
+def show(value: Any) -> str:
+    """A value as it would be typed."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"'{brief(value)}'"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(show, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {show(one)}' for key, one in value.items())}}}"
+    if isinstance(value, int) and value.bit_length() > 14_000:  # Python refuses to write more than 4,300 digits
+        return "a number of thousands of digits"
+    return str(value)
+
+
+def closest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that was probably meant: like it in spelling, or of the same last part (lr -> optimizer.lr)."""
+
+    def tail(name: str) -> str:
+        return name.rpartition(".")[2].lower()
+
+    def likeness(name: str) -> float:
+        is_sibling = name.rpartition(".")[0] == word.rpartition(".")[0]
+        whole = 0.0 if is_sibling else difflib.SequenceMatcher(None, name.lower(), word.lower()).ratio()
+        return max(whole, difflib.SequenceMatcher(None, tail(name), tail(word)).ratio() - (0.0 if is_sibling else 0.1))
+
+    word = word[:LONGEST_WORD]
+    best = max(sorted(candidates), key=likeness, default=None)
+    return best if best is not None and likeness(best) > 0.63 else None
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """ "; did you mean 'x'?", or nothing."""
+    near = closest(word, candidates)
+    return f"; did you mean '{near}'?" if near else ""
+
+
+def line(label: str, text: str) -> str:
+    """A line of the header, wrapped at 80 columns."""
+    start, width = f"{label:<9}", 80
+    return textwrap.fill(
+        text, width, initial_indent=start, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def clock(seconds: float) -> str:
+    """27 s, 4:05 min, 2:03 h"""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+def printable(path: str) -> str:
+    """A file's name as text, bytes that are no UTF-8 as escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def one_line(text: str) -> str:
+    """Text for a terminal: bytes that are no UTF-8, line breaks, control characters and the like as escapes."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in printable(text))
+
+
+def listing(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(map(one_line, names[:most])) + (f" ... ({len(names)} in all)" if len(names) > most else "")

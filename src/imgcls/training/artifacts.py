@@ -1,0 +1,76 @@
+"""The pictures of a run, and the settings that TensorBoard shows next to its results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls.config.schema import TrainConfig
+from imgcls.data.fetchers import decode_all
+from imgcls.parallel.background import Studio
+from imgcls.reports import plots
+from imgcls.reports.report import Report
+from imgcls.training.builder import Run
+
+MISTAKES = 24  # in the picture of the most confident ones
+TILES = 32  # of the training batch in its picture
+
+
+def draw_batch(run: Run, folder: Path, studio: Studio) -> None:
+    """The first training images as the net sees them."""
+    (folder / "plots").mkdir(exist_ok=True)
+    images, targets = run.loader.first(TILES)
+    classes, normalise = run.data.source.classes, run.data.preprocessing.normaliser(run.runtime.device)
+    if run.recipe.attack is not None:
+        images = run.recipe.attack(run.state.module, images, targets, run.recipe.loss, seed=run.config.seed)
+    captions = [_caption(target, classes) for target in targets.tolist()]
+    studio.draw(plots.batch, list(normalise.inverse(images)), captions, folder / "plots" / "train_batch.png")
+
+
+def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
+    """The class, or of a mixed image the two with their shares: 'ship .7 truck .3'"""
+    if isinstance(target, int) or len(target) == 1:
+        return classes[0 if isinstance(target, list) else target]
+    first, second = sorted(range(len(target)), key=lambda i: -target[i])[:2]
+    if target[second] < 0.05:
+        return classes[first]
+    return " ".join(f"{classes[i][:6]} {target[i]:.1f}".replace(" 0.", " .") for i in (first, second))
+
+
+def draw_test(run: Run, folder: Path, report: Report, studio: Studio) -> None:
+    """The pictures of the test, and TensorBoard's last entries."""
+    target, classes = folder / "plots", run.data.source.classes
+    worst = plots.worst_mistakes(folder / "predictions.npz", MISTAKES)
+    pixels = [_pixels(run, row) for row, _, _, _ in worst]
+    studio.draw(
+        plots.mistakes, pixels, [(true, taken, p) for _, true, taken, p in worst], classes, target / "mistakes.png"
+    )
+    studio.draw(plots.confusion_matrix, report["confusion_matrix"], classes, target / "confusion_matrix.png")
+    *_, matrix = studio.finish()
+    if run.log.board is not None:
+        run.log.board.begin()
+        run.log.board.picture("test/confusion_matrix", run.state.step, matrix)
+        numbers = {"hparam/test_accuracy": report["accuracy"], "hparam/test_loss": report["loss"]}
+        if accuracies := [row["val_accuracy"] for row in run.log.rows if row["val_accuracy"] is not None]:
+            numbers["hparam/val_accuracy"] = max(accuracies)
+        run.log.board.hparams(settings(run.config), numbers)
+        run.log.board.flush()
+
+
+def _pixels(run: Run, row: int) -> NDArray[np.uint8]:
+    """A test image as the model sees it, before normalisation."""
+    one = run.data.splits.test.take(np.array([row]))
+    pixels: NDArray[np.uint8] = decode_all(one, run.data.preprocessing, threads=1)[0]
+    return pixels
+
+
+def settings(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as flat hyperparameters: {"model": "mlp", "model.dropout": 0.0, ...}"""
+    flat: dict[str, Any] = {}
+    for key, value in vars(config).items():
+        nested = value if isinstance(value, dict) else {"name": value}
+        flat |= {key if knob == "name" else f"{key}.{knob}": one for knob, one in nested.items()}
+    return {key: value for key, value in flat.items() if value is not None and key != "run_dir"}

@@ -1,0 +1,167 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from imgcls import seeding
+from imgcls.checkpoints.state import State
+from imgcls.data.loader import Loader
+from imgcls.loggers.run_log import Logbook
+from imgcls.losses import Loss
+from imgcls.models.build import is_random
+from imgcls.optim import fast_step
+from imgcls.optim.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the loop does to a batch, beside the model: pure functions and numbers.
+
+    base_lrs: the learning rate of each parameter group, which the schedule scales.
+    accumulate: micro-batches of an update. clip_grad: largest norm of the gradient. ema: decay of the average weights.
+    attack: what the images are changed by before each update: (module, images, targets, loss, seed=...) -> images.
+    """
+
+    epochs: int
+    seed: int
+    schedule: Schedule
+    base_lrs: tuple[float, ...]
+    loss: Loss
+    autocast: Callable[[], AbstractContextManager[object]]
+    accumulate: int = 1
+    clip_grad: float | None = None
+    ema: float | None = None
+    attack: Callable[..., Tensor] | None = None
+    rank: int = 0
+    world: int = 1
+
+
+class Watch:
+    """What happens around the loop: saving, stopping, validating. The loop calls it and knows no more."""
+
+    def after_step(self, state: State) -> None:
+        """Each update."""
+
+    def after_epoch(self, state: State, images: int, started: float, lr: float) -> None:
+        """Each pass over the data: images seen since ``started`` (time.perf_counter), last learning rate."""
+
+    def is_enough(self, state: State) -> bool:
+        """Whether the run ends before its last epoch, as far as the state tells."""
+        return False
+
+
+def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: Logbook, watch: Watch) -> None:
+    """Train until ``recipe.epochs`` are done, from wherever the state stands.
+
+    forward: the state's module, as it is wrapped to compute.
+    """
+    forward.train()
+    # seeding takes as long as all else between two updates: only where something draws, as another's optimizer may
+    draws = is_random(state.module) or not type(state.optimizer).__module__.startswith(("torch.optim.", "imgcls."))
+    while state.epochs < recipe.epochs and not watch.is_enough(state):
+        done = state.step - state.epochs * len(loader)
+        if done == 0:
+            state.sums.zero_()
+        images_done, started = 0, time.perf_counter()
+        for position, (images, labels) in enumerate(loader.epoch(state.epochs, start=done), start=done):
+            lr = set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
+            if draws:
+                seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
+            size = loader.global_size(position)
+            total = update(state, forward, images, labels, size, recipe)
+            state.step += 1
+            if state.average is not None and recipe.ema is not None:
+                follow(state.average, state.module, ema_decay(recipe.ema, state.step))
+            images_done += size
+            log.log(state.step, total, len(labels), lr, state.epochs, size)
+            watch.after_step(state)
+        lr = recipe.base_lrs[0] * recipe.schedule(state.step - 1)
+        watch.after_epoch(state, images_done, started, lr)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, base_lrs: tuple[float, ...], factor: float) -> float:
+    """Scale each group's learning rate; returns the first group's."""
+    for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
+        group["lr"] = base * factor
+    return float(optimizer.param_groups[0]["lr"])
+
+
+def update(
+    state: State, forward: nn.Module, images: Tensor, labels: Tensor, global_size: int, recipe: Recipe
+) -> Tensor:
+    """One update: (B, C, H, W) float images, targets as losses.py has them -> the sum of this process's losses, on the
+    device.
+
+    The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are shared out,
+    summed over the micro-batches.
+    """
+    fast_step.clear_gradients(state.optimizer)
+    count = min(recipe.accumulate, len(labels))
+    parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
+    before = state.sums[0].clone() if len(parts) > 1 else None
+    for i, (some, their_labels) in enumerate(parts, start=1):
+        # the processes average their gradients once, with the last micro-batch
+        is_apart = recipe.world > 1 and i < len(parts)
+        if recipe.attack is not None:
+            seed = seeding.derive(recipe.seed, "attack", state.step, i, recipe.rank)
+            # a gradient that is not scaled would vanish in fp16, hence fp32 then
+            with recipe.autocast() if state.scaler is None else contextlib.nullcontext():
+                some = recipe.attack(state.module, some, their_labels, recipe.loss, seed=seed)
+        with forward.no_sync() if is_apart else contextlib.nullcontext():  # type: ignore[operator]
+            with recipe.autocast():
+                logits = forward(some)
+                total = recipe.loss(logits.float(), their_labels).sum()
+            loss = total * (recipe.world / global_size)
+            (loss if state.scaler is None else state.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            total = total.detach()
+            their_labels = their_labels if their_labels.ndim == 1 else their_labels.argmax(1)
+            hits = (logits.argmax(1) == their_labels).sum(dtype=total.dtype)
+            state.sums += torch.stack([total, hits, torch.full_like(total, len(their_labels))])
+    take_step(state, recipe.clip_grad)
+    return total if before is None else state.sums[0] - before
+
+
+def take_step(state: State, clip_grad: float | None) -> None:
+    """The optimizer's step, the gradient clipped; with a scaler (fp16) a step with infinite gradients is skipped."""
+    optimizer, scaler = state.optimizer, state.scaler
+    if clip_grad is not None:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip_grad)
+    if scaler is None:
+        fast_step.step(optimizer)
+        return
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def ema_decay(decay: float, step: int) -> float:
+    """The decay of the average after ``step`` updates: less at first, so that the initial weights do not linger.
+
+    TensorFlow's rule for ExponentialMovingAverage with num_updates: min(decay, (1 + step) / (10 + step)).
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """Move the average's parameters and buffers towards the module's; whole numbers are copied."""
+    pairs = zip(
+        chain(average.parameters(), average.buffers()), chain(module.parameters(), module.buffers()), strict=True
+    )
+    for mine, new in pairs:
+        if mine.is_floating_point():
+            mine.lerp_(new, 1 - decay)
+        else:
+            mine.copy_(new)

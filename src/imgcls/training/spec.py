@@ -1,0 +1,164 @@
+"""RunSpec: every component that the configuration chose, checked before any data is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imgcls import text
+from imgcls.attacks import ATTACKS, Attack
+from imgcls.config import parsing
+from imgcls.config.components import Component, select
+from imgcls.config.options import Node, listed, option_node, options
+from imgcls.config.parsing import parse
+from imgcls.config.schema import TrainConfig, weights_of
+from imgcls.data.datamodule import (
+    Data,
+    DataChoice,
+    InputPreset,
+    choose_data,
+)
+from imgcls.data.transforms.augment import AUGMENTS, Augment
+from imgcls.errors import ConfigError
+from imgcls.losses import LOSSES
+from imgcls.models import MODELS
+from imgcls.models.build import MODEL_FACTS, automatic, check_knobs
+from imgcls.models.finetune import ModelOptions
+from imgcls.models.pretrained import Pretrained, pretrained
+from imgcls.optim.optimizers import OPTIMIZERS
+from imgcls.optim.schedules import SCHEDULERS
+from imgcls.runs import folder as run_folders
+from imgcls.runtime.device import choose_device, choose_precision, rank_and_world
+from imgcls.text import did_you_mean
+
+MOST_NAMES = 12  # of classes, in a message
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The components that the configuration chose, their knobs checked; None where the choice needs the data."""
+
+    data: DataChoice
+    model: Component | None
+    optimizer: Component
+    scheduler: Component
+    loss: Component
+    augment: Component | None
+    attack: Attack | None
+    options: ModelOptions
+    pretrained: Pretrained | None
+
+
+def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -> Parts:
+    """Check every component of the configuration, touching neither data nor disk.
+
+    own_names: the names of the user's own code that may be imported; None: any, since the user wrote the configuration.
+    """
+
+    def may(node: Node) -> bool:
+        return own_names is None or node.get("name") in own_names
+
+    common = {field.name for field in fields(ModelOptions)}
+    options = parse(ModelOptions, {key: value for key, value in config.model.items() if key in common}, "model.")
+    model = {key: value for key, value in config.model.items() if key not in common}
+    if options.pretrained is not False and model.get("stem") == "auto":
+        model["stem"] = "large"  # the one that the weights are for
+    scheduler = select(SCHEDULERS, config.scheduler, "scheduler")
+    scheduler(1, config.epochs)  # milestones and warm-up are checked against the epochs
+    if model["name"] == "auto":
+        resolved(model, "model", "lenet")  # it has no knobs of its own
+    if config.augment["name"] == "default":
+        resolved(config.augment, "augment", "none")
+    return Parts(
+        data=choose_data(config.dataset, trusted=may(config.dataset)),
+        model=None if model["name"] == "auto" else _model(model, trusted=may(model)),
+        optimizer=select(OPTIMIZERS, config.optimizer, "optimizer", trusted=may(config.optimizer)),
+        scheduler=scheduler,
+        loss=select(LOSSES, config.loss, "loss"),
+        augment=None if config.augment["name"] == "default" else select(AUGMENTS, config.augment, "augment"),
+        attack=select(ATTACKS, config.attack, "attack")(),
+        options=options,
+        pretrained=_weights(str(model["name"]), options),
+    )
+
+
+def _model(node: Node, *, trusted: bool) -> Component:
+    component = select(MODELS, node, "model", facts=MODEL_FACTS, trusted=trusted)
+    try:
+        check_knobs(component.name, component.knobs)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from error
+    return component
+
+
+def _weights(name: str, options: ModelOptions) -> Pretrained | None:
+    """The weights that the model begins with, if any."""
+    if options.pretrained is not False and name == "auto":
+        raise ConfigError("model.pretrained: name the model too, such as model=resnet18")
+    try:
+        return pretrained(name, options.pretrained)
+    except ValueError as error:
+        raise ConfigError(f"model.pretrained: {error}") from error
+
+
+def input_preset(weights: Pretrained | None) -> InputPreset | None:
+    """What the weights want of their images."""
+    return None if weights is None else InputPreset(weights.size, weights.mean, weights.std)
+
+
+def check(config: TrainConfig) -> None:
+    """Everything that can be refused before any data is read or anything is made on disk."""
+    _, local_rank, world = rank_and_world()
+    choose_precision(config.precision, choose_device(config.device, local_rank, world))
+    choose_parts(config)
+    run_folders.check_new(config.run_dir)
+
+
+def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64]) -> list[float] | None:
+    """The factor on the loss of each class; auto: the images' mean of it is 1, and all classes have the same sum."""
+    wanted = weights_of(value)
+    if wanted is None:
+        return None
+    if wanted == "auto":
+        counts = np.bincount(labels, minlength=len(classes))
+        present = np.count_nonzero(counts)
+        return [float(len(labels) / (present * count)) if count else 1.0 for count in counts]
+    for name in wanted:
+        if name not in classes:
+            shown = ", ".join(classes[:MOST_NAMES]) + (", ..." if len(classes) > MOST_NAMES else "")
+            raise ConfigError(f"class_weights: unknown class '{name}'{did_you_mean(name, classes)} (classes: {shown})")
+    return [wanted.get(name, 1.0) for name in classes]
+
+
+def settle(parts: Parts, data: Data) -> tuple[Component, Augment]:
+    """The model and the augmentation for these images: what auto and default stand for.
+
+    Raises ConfigError for what does not go with them.
+    """
+    count = len(data.source.classes)
+    if parts.options.num_classes not in (None, count):
+        given = f"model.num_classes: {parts.options.num_classes} does not fit"
+        raise ConfigError(f"{given}, dataset {data.name} has {count} classes; leave it null")
+    size = (data.preprocessing.height, data.preprocessing.width)
+    model = parts.model or select(MODELS, resolved({"name": "auto"}, "model", automatic(size)), "model")
+    default = resolved({"name": "default"}, "augment", data.source.augment)
+    component = parts.augment or select(AUGMENTS, default, "augment")
+    return model, component(size, data.source.mirror)
+
+
+def resolved(node: Node, group: str, name: str) -> Node:
+    """The node that ``name`` stands for where the node itself says auto or default; it has no knobs of its own then."""
+    extra = [key for key in node if key != "name"]
+    if extra:
+        beside = option_node("", "train").get(group) or {}  # the keys that every option has
+        known = {f"{group}.{key}": value for key, value in beside.items()}
+        if text.closest(f"{group}.{extra[0]}", known):
+            raise parsing.unknown_key(f"{group}.{extra[0]}", known)
+        choices = listed(option for option in options(group) if option != node["name"])
+        raise ConfigError(
+            f"unknown key '{group}.{extra[0]}': {group}={node['name']} has no keys of its own; name one of {choices}"
+        )
+    return option_node(group, name)

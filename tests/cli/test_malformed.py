@@ -1,0 +1,181 @@
+"""Malformed overrides and files, made from every key that there is: exit code 2, one line that names the key or the
+file, nothing on disk."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from imgcls.cli.app import main
+from imgcls.config.options import GROUPS, conf_dir, option_node
+from tests.cli.test_bad_inputs import EVERY, PATHS, TRAIN_KEYS, leaves
+
+Case = tuple[str, str, str]  # the option that has the key, the override, what the message must name
+FileCase = tuple[str, bytes, str]  # the file in a --config-dir, what it says, what the message must name
+KEYS = [(choice, key) for choice, key in EVERY if key not in PATHS]
+OTHERS = {command: leaves(option_node("", command)) for command in ("evaluate", "predict")}
+OTHER_PATHS = ("checkpoint", "input", "output")
+
+
+def misspelt(key: str, count: int, known: set[str], draw: random.Random) -> list[str]:
+    """The key so many times with a letter left out, doubled, or swapped with the next; not one of the known ones."""
+    outer, dot, name = key.rpartition(".")
+    made: set[str] = set()
+    while len(made) < min(count, len(name)):
+        i = draw.randrange(len(name))
+        words = (
+            name[:i] + name[i + 1 :],
+            name[:i] + name[i] + name[i:],
+            name[:i] + name[i : i + 2][::-1] + name[i + 2 :],
+        )
+        word = f"{outer}{dot}{draw.choice(words)}"
+        if word not in known and not word.endswith(".") and word:
+            made.add(word)
+    return sorted(made)
+
+
+# --- overrides of train ----------------------------------------------------------------------------------------------
+
+
+def typos() -> Iterator[Case]:
+    """Five for each key."""
+    draw = random.Random(0)
+    known = {key for _, key in EVERY}
+    for choice, key in EVERY:
+        for word in misspelt(key, 5, known, draw):
+            yield choice, f"{word}=1", word
+
+
+def wrong_types() -> Iterator[Case]:
+    """Lists and groups where numbers, words and switches belong, each in two forms."""
+    for choice, key in KEYS:
+        for value in ("[[1],[2]]", "{a:{b:1}}"):
+            yield choice, f"{key}={value}", key
+
+
+def out_of_range() -> Iterator[Case]:
+    """Numbers that no key takes."""
+    for choice, key in KEYS:
+        for value in ("-1000000000", "nan", "1e400"):
+            yield choice, f"{key}={value}", key
+
+
+def broken_grammar() -> Iterator[Case]:
+    """What Hydra's grammar cannot read."""
+    ends = ("=[1,2", "={a:1", "='abc", '="abc', "=${nope}", "=(1", "=a]", "=choice(1", "=1:2:", "=range(")
+    for i, (choice, key) in enumerate(KEYS):
+        for end in (ends[i % len(ends)], ends[(3 * i + 1) % len(ends)], ends[(7 * i + 5) % len(ends)]):
+            yield choice, f"{key}{end}", key
+
+
+KINDS = {"typo": typos, "type": wrong_types, "range": out_of_range, "grammar": broken_grammar}
+
+
+def test_there_are_enough_of_them() -> None:
+    assert sum(len({case[1] for case in cases()}) for cases in KINDS.values()) >= 600
+
+
+def mistake(argv: list[str], needle: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What is wrong with how the command line ends; nothing, as it should be."""
+    code = main(argv)
+    out, err = capsys.readouterr()
+    if code != 2 or len(err.strip().splitlines()) != 1 or out or needle not in err or "Traceback" in err:
+        return [f"{' '.join(argv)}: exit {code}, {err.strip()[:200]!r} lacks {needle!r}"]
+    return []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_malformed(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = KINDS[kind]()
+    wrong = [line for choice, word, needle in cases for line in mistake(["train", choice, word], needle, capsys)]
+    assert not wrong, "\n".join(wrong)
+    assert list(Path().iterdir()) == []
+
+
+# --- evaluate and predict --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_malformed_for_the_other_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    draw = random.Random(1)
+    keys = OTHERS[command]
+    cases = [(f"{word}=1", word) for key in keys for word in misspelt(key, 5, set(keys), draw)]
+    bad = ("[[1],[2]]", "{a:{b:1}}", "-1000000000", "nan", "1e400", "", "[1,2", "'abc", "${nope}", "1,2")
+    cases += [(f"{key}={value}", key) for key in keys if key not in OTHER_PATHS for value in bad]
+    cases += [(f"{key}=", key) for key in OTHER_PATHS if key in keys]
+    assert len(cases) >= 60
+    words = ["run", "photo.png"][: 1 if command == "evaluate" else 2]
+    wrong = []
+    for word, needle in cases:
+        given = [one for one in words if not word.startswith("checkpoint=") or one != "run"]
+        wrong += mistake([command, *given, word], needle, capsys)
+    assert not wrong, "\n".join(wrong)
+    assert list(Path().iterdir()) == []
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def changed_files(count: int, value: Any) -> Iterator[FileCase]:
+    """For each key a file that has it, so many times misspelt (0: as it is), with that value.
+
+    The file is an option's, or an experiment and a start of one's own (--config-name) in turn.
+    """
+    draw = random.Random(2)
+    known = {key for _, key in EVERY}
+    for i, (choice, key) in enumerate(EVERY):
+        group, _, name = choice.partition("=")
+        for new in misspelt(key, count, known, draw) if count else [key] if key not in PATHS else []:
+            outer, _, inner = new.rpartition(".")
+            table: dict[str, Any] = {outer: {inner: value}} if outer else {inner: value}
+            if key not in TRAIN_KEYS:
+                others = {knob: now for knob, now in option_node(group, name).items() if f"{group}.{knob}" != key}
+                filled = {knob: "x" if now == "???" else now for knob, now in others.items()}
+                yield f"{group}/mine.yaml", as_yaml(filled | table[group]), new
+            elif i % 2:
+                yield "mine.yaml", as_yaml({"defaults": ["train", "_self_"]} | table), new
+            else:
+                yield "experiment/mine.yaml", b"# @package _global_\n" + as_yaml(table), new
+
+
+def as_yaml(table: dict[str, Any]) -> bytes:
+    return yaml.safe_dump(table).encode()
+
+
+def broken_files() -> Iterator[FileCase]:
+    """A good file of each kind with something in it that is no YAML, or not the YAML of a configuration."""
+    ends = (b"\tx: 1", b"x: [1, 2", b"x: {a: 1", b"x: 'abc", b"x: *nope", b"x: !!python/name:os.system y", b"x: 1: 2")
+    ends += (b"--- {x: 1}", b"x: 1\nx: 2", b"x: \xff", b"x: \x00", b"? [x]\n: 1", b"x: &x [*x]", b"x: 1\n1: x")
+    for group in ("", *GROUPS):
+        first = min((conf_dir() / group).glob("*.yaml")) if group else conf_dir() / "train.yaml"
+        good = first.read_bytes()
+        for end in ends:
+            yield str(Path(group, "mine.yaml")), good + b"\n" + end + b"\n", f"own/{Path(group, 'mine.yaml')}:"
+
+
+FILES = {
+    "typo": lambda: changed_files(1, 1),
+    "type": lambda: changed_files(0, [{"a": [1]}]),
+    "broken": broken_files,
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_malformed_files(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = list(FILES[kind]())
+    assert len({(name, content) for name, content, _ in cases}) >= 40
+    wrong = []
+    for name, content, needle in cases:
+        file = Path("own", name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        word = f"{file.parent.name}=mine" if "/" in name else "--config-name=mine"
+        wrong += [f"{line} in\n{content!r}" for line in mistake(["train", "--config-dir=own", word], needle, capsys)]
+        file.unlink()
+    assert not wrong, "\n".join(wrong)
+    assert [path for path in Path().rglob("*") if path.is_file() or path.parent.name != "own"] == [Path("own")]

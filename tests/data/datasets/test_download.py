@@ -1,0 +1,202 @@
+"""Downloads: gone on with, checked, and one at a time."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.server
+import io
+import os
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from imgcls.data.datasets import download
+from imgcls.data.datasets.download import Archive, fetch
+from imgcls.errors import DataError, RunError
+
+CONTENT = bytes(range(256)) * 4000
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT under any name, the parts that are asked for too."""
+
+    asked: ClassVar[list[str | None]] = []
+    knows_ranges = True
+    most: int | None = None  # bytes before the connection breaks off
+    hangs: ClassVar[threading.Event | None] = None  # no answer before this
+
+    def do_GET(self) -> None:
+        if self.hangs is not None:
+            self.hangs.wait(30)
+        if self.path.startswith("/moved/"):
+            self.send_response(302)
+            self.send_header("Location", "/file.gz")
+            self.end_headers()
+            return
+        given = self.headers.get("Range")
+        self.asked.append(given)
+        start = int(given.removeprefix("bytes=").rstrip("-")) if given and self.knows_ranges else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start:][: self.most])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence."""
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """One that is not disturbed by clients that hang up."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Silence."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """The address of a server on this machine."""
+    Handler.asked.clear()
+    Handler.knows_ranges = True
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+def archive(url: str, content: bytes = CONTENT) -> Archive:
+    return Archive("file.gz", (url,), hashlib.md5(content).hexdigest())
+
+
+def test_what_a_broken_connection_left_is_gone_on_with(url: str, tmp_path: Path) -> None:
+    (tmp_path / "file.gz.part").write_bytes(CONTENT[:1000])
+    path = fetch(archive(url), tmp_path, "dataset=x", download=True)
+    assert path.read_bytes() == CONTENT
+    assert Handler.asked == ["bytes=1000-"]
+    assert [one.name for one in tmp_path.iterdir()] == ["file.gz"]
+
+
+def test_a_server_that_knows_no_ranges_sends_it_all(url: str, tmp_path: Path) -> None:
+    Handler.knows_ranges = False
+    (tmp_path / "file.gz.part").write_bytes(CONTENT[:1000])
+    assert fetch(archive(url), tmp_path, "dataset=x", download=True).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("left", [b"something else", CONTENT + b"more"])
+def test_a_part_of_something_else_is_thrown_away(left: bytes, url: str, tmp_path: Path) -> None:
+    (tmp_path / "file.gz.part").write_bytes(left)
+    assert fetch(archive(url), tmp_path, "dataset=x", download=True).read_bytes() == CONTENT
+    assert len(Handler.asked) == 2
+
+
+def test_a_connection_that_breaks_off_leaves_what_has_come_for_the_next_time(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "most", 1000)
+    with pytest.raises(DataError, match="could not be downloaded"):
+        fetch(archive(url), tmp_path, "dataset=x", download=True)
+    assert (tmp_path / "file.gz.part").read_bytes() == CONTENT[:1000]
+    monkeypatch.setattr(Handler, "most", None)
+    assert fetch(archive(url), tmp_path, "dataset=x", download=True).read_bytes() == CONTENT
+    assert Handler.asked == [None, "bytes=1000-"]
+
+
+def test_a_wrong_sum_leaves_nothing(url: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="checksum mismatch"):
+        fetch(archive(url, b"other"), tmp_path, "dataset=x", download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [b"", CONTENT[:1000]])
+def test_a_server_that_sends_too_much_is_not_listened_to(url: str, tmp_path: Path, left: bytes) -> None:
+    if left:
+        (tmp_path / "file.gz.part").write_bytes(left)
+    wanted = Archive("file.gz", (url,), "0" * 32, 5000)
+    with pytest.raises(DataError, match=r"could not be downloaded \(more than the expected 5,000 bytes came\)"):
+        fetch(wanted, tmp_path, "dataset=x", download=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_never_stops_fills_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(io.RawIOBase):
+        sent = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.sent += size
+            return bytes(size)
+
+    endless = Endless()
+    monkeypatch.setattr(download, "_open", lambda request: endless)
+    with pytest.raises(DataError, match="more than the expected 5,000,000 bytes came"):
+        fetch(Archive("file.gz", ("http://x/",), "0" * 32, 5_000_000), tmp_path, "dataset=x", download=True)
+    assert endless.sent < 7_000_000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_a_failed_run_and_what_has_come_is_kept(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            super().write(content[:1000])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    real = Path.open
+
+    def opened(path: Path, mode: str = "r") -> Any:
+        return Full(path, mode) if path.suffix == ".part" and "r" not in mode else real(path, mode)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(RunError) as caught:
+        fetch(archive(url), tmp_path, "dataset=x", download=True)
+    assert str(caught.value) == f"cannot download {tmp_path}/file.gz: No space left on device; what has come is kept"
+    assert [(one.name, one.stat().st_size) for one in tmp_path.iterdir()] == [("file.gz.part", 1000)]
+
+
+def test_a_server_that_does_not_answer_is_given_up(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(Handler, "hangs", threading.Event())
+    try:
+        with pytest.raises(DataError, match=r"could not be downloaded \(.*timed out"):
+            fetch(archive(url), tmp_path, "dataset=x", download=True)
+    finally:
+        Handler.hangs.set()  # type: ignore[union-attr]
+
+
+def test_redirects_are_followed(url: str, tmp_path: Path) -> None:
+    assert fetch(archive(f"{url}moved/"), tmp_path, "dataset=x", download=True).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("target", ["http://b/file", "ftp://b/file", "HTTP://b/file"])
+def test_redirects_from_https_to_anything_less_are_refused(target: str) -> None:
+    request = urllib.request.Request("https://a/file")
+    handler = download._Redirects()
+    with pytest.raises(urllib.error.URLError, match="refused: a redirects from https to"):
+        handler.redirect_request(request, io.BytesIO(), 302, "", {}, target)
+    assert handler.redirect_request(request, io.BytesIO(), 302, "", {}, "https://b/file").full_url == "https://b/file"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+def test_four_processes_at_once_download_once(url: str, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from imgcls.files import alone\n"
+        "from imgcls.data.datasets.download import Archive, fetch\n"
+        f"with alone(Path({str(tmp_path)!r})):\n"
+        f"    fetch(Archive('file.gz', ({url!r},), {archive(url).md5!r}), Path({str(tmp_path)!r}), 'x', True)"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert [process.wait(60) for process in running] == [0, 0, 0, 0]
+    assert len(Handler.asked) == 1
+    assert (tmp_path / "file.gz").read_bytes() == CONTENT

@@ -1,0 +1,54 @@
+"""HEIC and AVIF: read where the extra is installed, named where it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgcls.cli.app import main
+from imgcls.data import decoding as pixels
+from imgcls.data.datasets.scan import Scan
+from imgcls.errors import DataError
+
+needs_extra = pytest.mark.skipif(not pixels.HAS_HEIF, reason="pillow-heif is not installed")
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tuple(suffix for suffix in pixels.SUFFIXES if suffix not in pixels.HEIF_SUFFIXES)
+    monkeypatch.setattr("imgcls.data.datasets.scan.SUFFIXES", plain)
+    Path("photos").mkdir()
+    for name in ("a.heic", "b.HEIF", "c.avif", "d.txt"):
+        Path("photos", name).touch()
+    scan = Scan()
+    assert scan.images("photos") == []
+    assert scan.notes() == (
+        "ignored  1 .avif, 1 .heic, 1 .heif, 1 .txt (no image files by their suffix; "
+        "pip install 'imgcls[heif]' to read HEIC and AVIF)",
+    )
+
+
+@needs_extra
+@pytest.mark.parametrize("suffix", [".heic", ".avif"])
+def test_a_photo_of_a_telephone(suffix: str) -> None:
+    import pillow_heif
+
+    pixels._formats()
+    image = Image.fromarray(np.full((40, 60, 3), (200, 30, 40), np.uint8))
+    if suffix == ".heic":
+        pillow_heif.from_pillow(image).save("photo.heic", quality=-1)
+    else:
+        image.save("photo.avif", quality=95)
+    assert pixels.header(f"photo{suffix}") == (40, 60, False)
+    found = pixels.load_image(f"photo{suffix}", 3, 8, 8)
+    assert np.abs(found.astype(int) - (200, 30, 40)).max() < 12
+
+
+@needs_extra
+def test_what_is_no_photo_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.heic").write_bytes(b"ftypheic" * 10)
+    with pytest.raises(DataError, match=r"not a readable image: bad\.heic"):
+        pixels.load_image("bad.heic", 3, 8, 8)
+    assert main(["data", "./nowhere"]) == 3

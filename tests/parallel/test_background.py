@@ -1,0 +1,74 @@
+"""Pictures drawn by a process beside the run: the same pictures, errors and all, and no process left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imgcls.parallel.background import Studio
+from imgcls.reports import plots as report
+from tests.conftest import SMALL
+
+# In a process of its own, as the command line does it: before torch, with one thread.
+DRAWN_APART = """
+import os, sys
+from imgcls import report
+from imgcls.studio import Studio
+from pathlib import Path
+studio = Studio(apart=True)
+assert studio._pipe is not None
+studio.draw(os.getpid)
+studio.draw(report.confusion_matrix, [[3, 1], [0, 2]], ["a", "b"], Path("apart.png"))
+pid, picture = studio.finish()
+assert pid != os.getpid()
+assert "matplotlib" not in sys.modules
+assert picture.shape == (400, 400, 3)
+studio.draw(report.confusion_matrix, [[1]], ["a"], Path("no/such/folder.png"))
+try:
+    studio.finish()
+except FileNotFoundError as error:
+    print("raised", Path(error.filename).name)
+os.kill(pid, 9)
+studio.draw(report.confusion_matrix, [[1]], ["a"], Path("after.png"))
+studio.finish()
+print("drawn", Path("after.png").is_file(), "matplotlib" in sys.modules)
+"""
+
+
+def test_a_picture_drawn_apart_is_the_one_drawn_here() -> None:
+    ran = subprocess.run([sys.executable, "-c", DRAWN_APART], capture_output=True, text=True, check=False, timeout=60)
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core: nothing is drawn apart")
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines() == ["raised folder.png", "drawn True True"]
+    report.confusion_matrix([[3, 1], [0, 2]], ["a", "b"], Path("here.png"))
+    assert Path("apart.png").read_bytes() == Path("here.png").read_bytes()
+
+
+def test_without_a_process_the_orders_are_drawn_when_they_are_asked_for() -> None:
+    studio = Studio()
+    studio.draw(report.batch, [], [], Path("batch.png"))
+    studio.draw(len, [1, 2])
+    assert not Path("batch.png").exists()
+    assert studio.finish() == [None, 2]
+    assert Path("batch.png").is_file()
+    assert studio.finish() == []
+
+
+@pytest.mark.parametrize("ends", [None, signal.SIGKILL])
+def test_no_process_is_left_by_a_run_that_ends_or_is_killed(ends: signal.Signals | None) -> None:
+    words = ["train", *(word for word in SMALL if "epochs" not in word), f"epochs={5000 if ends else 1}", "run_dir=run"]
+    code = f"import sys; from imgcls.cli import entry; sys.argv[1:] = {words!r}; entry()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        if ends:
+            next(line for line in process.stderr if line.startswith("    1"))  # an epoch is done
+            process.send_signal(ends)
+        process.communicate(timeout=60)  # until nobody holds stderr any more, the other process neither
+        assert process.returncode == (-ends if ends else 0)
