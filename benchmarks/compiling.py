@@ -36,7 +36,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     from imgcls.compose.overrides import read_all
     from imgcls.config.parsing import parse
     from imgcls.config.schema import TrainConfig
-    from imgcls.loggers.run_log import Logbook
+    from imgcls.loggers.run_log import RunLog
     from imgcls.runtime.session import session
     from imgcls.training import builder as assembly
     from imgcls.training import spec
@@ -45,7 +45,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     words = [*words, "batch_size=128", f"threads={THREADS}", "device=cpu"]
     config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
     with session(config.device, config.precision, config.threads) as runtime:
-        run = assembly.build(config, spec.choose_parts(config), runtime, Logbook(is_main=False), {})
+        run = assembly.build(config, spec.run_spec(config), runtime, RunLog(is_main=False), {})
         images, labels = next(run.loader.epoch(0))
         modules = {"eager": run.state.module, "compiled": copy.deepcopy(run.state.module)}
         forwards = {kind: runtime.wrap(one, is_compiled=kind == "compiled") for kind, one in modules.items()}

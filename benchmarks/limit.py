@@ -57,7 +57,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     from imgcls.compose.overrides import read_all
     from imgcls.config.parsing import parse
     from imgcls.config.schema import TrainConfig
-    from imgcls.loggers.run_log import Logbook
+    from imgcls.loggers.run_log import RunLog
     from imgcls.runtime.session import keep_freed_memory, session
 
     composer = Composer()
@@ -65,7 +65,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
     with session(config.device, config.precision, config.threads) as runtime:
         keep_freed_memory()  # as a run does
-        run = train.build(config, train.choose_parts(config), runtime, Logbook(is_main=False), {})
+        run = train.build(config, train.run_spec(config), runtime, RunLog(is_main=False), {})
         rows = [{**paired_epoch(run), "parts": parts_epoch(run)} for _ in range(repeats + 1)]
         found = {"steps": len(run.loader), "images": len(run.data.splits.train), "repeats": rows[1:]}
         torch.set_num_threads(1)

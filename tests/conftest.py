@@ -56,9 +56,9 @@ def real_data() -> str:
     return root
 
 
-def imagefolder(**knobs: Any) -> Source:
+def imagefolder(**params: Any) -> Source:
     """Class folders, the knobs that are not given as in conf/."""
-    return class_folders(**({"root": None, "follow_links": True, "verify": False, "on_error": "error"} | knobs))
+    return class_folders(**({"root": None, "follow_links": True, "verify": False, "on_error": "error"} | params))
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:

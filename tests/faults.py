@@ -34,14 +34,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import files, seeding
+from imgcls import files, seeding, train
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints import state as checkpoint_state
 from imgcls.cli.app import main
 from imgcls.data.decoding import load_image
 from imgcls.errors import CheckpointError, DataError
 from imgcls.runs import folder as run_folders
-from imgcls.training import artifacts as train
 
 Counts = dict[str, Any]
 
@@ -115,11 +114,11 @@ def laboratory() -> Iterator[Path]:
     memory = Path("/dev/shm")
     where = memory if memory.is_dir() and shutil.disk_usage(memory).free > 256 * MEGABYTE else None
     before, threads = Path.cwd(), torch.get_num_threads()
-    drawing = train._draw, train.draw_batch
+    drawing = train.draw_test, train.draw_batch
     with tempfile.TemporaryDirectory(dir=where, prefix="imgcls-faults-") as folder:
         os.chdir(folder)
         torch.set_num_threads(1)
-        train._draw = train.draw_batch = lambda *args: None  # pictures have no part in it
+        train.draw_test = train.draw_batch = lambda *args: None  # pictures have no part in it
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
                 code = main(["train", *WORDS, "run_dir=whole"])
@@ -127,7 +126,7 @@ def laboratory() -> Iterator[Path]:
                 raise RuntimeError(said.getvalue())
             yield Path(folder)
         finally:
-            train._draw, train.draw_batch = drawing
+            train.draw_test, train.draw_batch = drawing
             torch.set_num_threads(threads)
             os.chdir(before)
 
@@ -617,11 +616,11 @@ REAL_WRITE = files.write_whole
 def mutants() -> dict[str, tuple[Any, str, Any, Callable[[], Counts]]]:
     """The bugs that the harness is there for: (where, what, by what, the experiment that must notice)."""
     return {
-        "written in place": (checkpoint_format, "write_whole", _in_place, lambda: kill_at_random(40)),
-        "no fsync": (checkpoint_format, "write_whole", _without_fsync, lose_power),
+        "written in place": (files, "write_whole", _in_place, lambda: kill_at_random(40)),
+        "no fsync": (files, "write_whole", _without_fsync, lose_power),
         "no checksum": (checkpoint_format, "decode", _unverified, lambda: damage(400, 20)),
         "randomness not derived": (seeding, "derive", _not_derived, lambda: kill_at_random(20)),
-        "moving average not restored": (checkpoint_format, "load_module", _without_average, lambda: kill_at_random(20)),
+        "moving average not restored": (checkpoint_state, "load_module", _without_average, lambda: kill_at_random(20)),
     }
 
 

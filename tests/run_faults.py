@@ -175,7 +175,7 @@ def not_finite() -> Counts:
     step = STEPS_AN_EPOCH + 2
     kinds: dict[str, tuple[tuple[str, ...], Callable[[], None]]] = {
         "loss": ((), lambda: calling(loop, "update", step, spoil_loss)),
-        "gradient": ((), lambda: calling(loop.lean, "step", step, spoil_gradient)),
+        "gradient": ((), lambda: calling(loop.fast_step, "step", step, spoil_gradient)),
         "weight": ((), lambda: calling(loop, "update", step, spoil_weight)),
         "learning rate": (("optimizer=sgd", "optimizer.lr=1000", "optimizer.momentum=0.999"), lambda: None),
     }
@@ -470,7 +470,7 @@ def odd_places() -> Counts:
 def same_everywhere() -> Counts:
     """The same words with other hash seeds, time zones, languages and terminals: the same bytes."""
     found: Counts = {"runs": 0, "different": 0, "wrong": 0}
-    sums = set()
+    totals = set()
     here = Path.cwd()
     for i, more in enumerate(
         (
@@ -492,9 +492,9 @@ def same_everywhere() -> Counts:
         found["runs"] += 1
         found["wrong"] += done.returncode != 0
         files = sorted(folder.glob("run/checkpoints/*.safetensors"))
-        sums.add(hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest() if files else f"none {i}")
+        totals.add(hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest() if files else f"none {i}")
         shutil.rmtree(folder)
-    found["different"] = len(sums) - 1
+    found["different"] = len(totals) - 1
     return found
 
 
@@ -565,12 +565,12 @@ def processes(*, is_full: bool) -> Counts:
         shutil.rmtree("hurt", ignore_errors=True)
     if is_full:
         torchrun(*words, "run_dir=hurt", IMGCLS_TEST_FAULT="SIGTERM")
-        alone = outcome(forked(lambda: main(["train", "resume=hurt", name]), Path("said")))
+        locked = outcome(forked(lambda: main(["train", "resume=hurt", name]), Path("said")))
         rows = [len(Path(run, "metrics.jsonl").read_text().splitlines()) for run in ("two", "hurt")]
         found["runs"] += 1
-        found["wrong"] += alone != 0 or rows[0] != rows[1]
-        if alone != 0:
-            found["which"].append(f"two, then one: exit {alone}; {Path('said').read_text()[-300:]}")
+        found["wrong"] += locked != 0 or rows[0] != rows[1]
+        if locked != 0:
+            found["which"].append(f"two, then one: exit {locked}; {Path('said').read_text()[-300:]}")
     for folder in ("two", "hurt"):
         shutil.rmtree(folder, ignore_errors=True)
     return found

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import imgcls
-from imgcls.attacks import ATTACKS, COLOUR_EPS, GREY_EPS, Attack
+from imgcls.attacks import ATTACKS, COLOR_EPS, GRAY_EPS, Attack
 from imgcls.cli.app import main
 from imgcls.data.datasets.digits import digits
 from imgcls.losses import cross_entropy
@@ -108,7 +108,7 @@ def test_the_random_start_is_derived() -> None:
 
 def test_what_null_stands_for() -> None:
     attack = Attack("pgd", "linf", None, 10, None, True)
-    assert (attack.radius(1, 28, 28), attack.radius(3, 32, 32)) == (GREY_EPS, COLOUR_EPS)
+    assert (attack.radius(1, 28, 28), attack.radius(3, 32, 32)) == (GRAY_EPS, COLOR_EPS)
     assert attack.stride(0.4) == pytest.approx(0.1)
     assert attack.words(1, 28, 28) == "pgd linf, eps 0.3, 10 steps of 0.075"
     assert Attack("fgsm", "linf", None, 1, None, True).stride(0.2) == pytest.approx(0.25)
@@ -156,8 +156,8 @@ def test_naming_the_runs_own_attack_keeps_its_knobs() -> None:
     own = {"name": "pgd", "eps": 8 / 255, "norm": "linf", "steps": 2, "step_size": 10 / 255, "random_start": True}
     assert robust("run")["attack"] == pytest.approx(own)
     assert robust("run", "attack=pgd")["attack"] == pytest.approx(own)
-    assert robust("run", "attack=pgd", "attack.eps=null")["attack"]["eps"] == GREY_EPS
-    assert robust("run", "attack=fgsm")["attack"]["eps"] == GREY_EPS
+    assert robust("run", "attack=pgd", "attack.eps=null")["attack"]["eps"] == GRAY_EPS
+    assert robust("run", "attack=fgsm")["attack"]["eps"] == GRAY_EPS
     other = robust("run", "attack.norm=l2")["attack"]
     assert other["eps"] == pytest.approx(0.5 * (64 / 3072) ** 0.5)
     assert robust("run", "attack.norm=l2", "attack.eps=1.5")["attack"]["eps"] == 1.5

@@ -13,7 +13,7 @@ from imgcls.checkpoints.format import read
 from imgcls.cli.app import main
 from imgcls.config.schema import TrainConfig
 from imgcls.data.fetchers import Resident
-from imgcls.loggers.run_log import Logbook
+from imgcls.loggers.run_log import RunLog
 from imgcls.runtime.session import session
 from imgcls.training.loop import update
 from tests.conftest import SMALL
@@ -48,7 +48,7 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(
 def test_a_step_makes_no_host_synchronisation(precision: str, config: Config) -> None:
     made = config("device=cuda", f"precision={precision}", "augment=standard")
     with session("cuda", precision, 1) as runtime:
-        run = train.build(made, train.choose_parts(made), runtime, Logbook(is_main=False), {})
+        run = train.build(made, train.run_spec(made), runtime, RunLog(is_main=False), {})
         assert isinstance(run.loader.fetcher, Resident)
         assert run.loader.fetcher.pixels.is_cuda
         batches = list(run.loader.epoch(0))
@@ -57,7 +57,7 @@ def test_a_step_makes_no_host_synchronisation(precision: str, config: Config) ->
             images, labels = batch
             images = torch.zeros(len(labels), *run.loader.fetcher.pixels.shape[1:], dtype=torch.uint8, device="cuda")
             draws = torch.zeros(len(images), run.loader.augment.draws, device="cuda")
-            images = run.loader.normalise(run.loader.augment(images, draws))
+            images = run.loader.normalize(run.loader.augment(images, draws))
             update(run.state, run.forward, images, labels, len(labels), run.recipe)
 
         step(batches[0])  # the first makes the optimizer's state

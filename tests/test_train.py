@@ -193,9 +193,9 @@ def test_tensorboard_reads_the_events_back(run: Path) -> None:
 
 
 def test_the_checkpoint_is_all_that_predict_needs(run: Path) -> None:
-    alone = Path("alone.safetensors")
-    alone.write_bytes((run / "checkpoints/best.safetensors").read_bytes())
-    model = imgcls.load(str(alone))
+    locked = Path("alone.safetensors")
+    locked.write_bytes((run / "checkpoints/best.safetensors").read_bytes())
+    model = imgcls.load(str(locked))
     assert model.classes == tuple("0123456789")
     image = np.arange(64, dtype=np.uint8).reshape(8, 8)
     row = model.predict([image], topk=3)[0]

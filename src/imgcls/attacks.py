@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from imgcls.config.types import NonNegative, Positive, Range
 from imgcls.losses import Loss
 
-GREY_EPS, COLOUR_EPS = 0.3, 8 / 255  # Madry et al.'s for MNIST and CIFAR-10
+GRAY_EPS, COLOR_EPS = 0.3, 8 / 255  # Madry et al.'s for MNIST and CIFAR-10
 L2_EPS = 0.5  # of images of 32x32 in colour; scaled with the root of their numbers
 TINY = 1e-12
 ROUNDING = 1e-5  # of eps: what is kept back, so that no rounding leads out of the ball
@@ -44,7 +44,7 @@ class Attack:
             return self.eps
         if self.norm == "l2":
             return L2_EPS * math.sqrt(channels * height * width / 3072)
-        return GREY_EPS if channels == 1 else COLOUR_EPS
+        return GRAY_EPS if channels == 1 else COLOR_EPS
 
     def stride(self, radius: float) -> float:
         """The step size; where it is null, enough to cross the ball: 1.25 eps for one step, else 2.5 eps / steps."""

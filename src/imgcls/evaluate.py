@@ -13,13 +13,13 @@ from imgcls.config import parsing
 from imgcls.config.migrations import completed_node
 from imgcls.config.options import Node
 from imgcls.config.schema import EvaluateConfig
-from imgcls.data.datamodule import DataChoice, auto_workers, choose_data, load_source
+from imgcls.data.datamodule import DataSpec, auto_workers, data_spec, load_source
 from imgcls.data.source import Images, Source, all_images, describe_parts
 from imgcls.data.splits import split
 from imgcls.errors import CheckpointError, ConfigError, DataError
 from imgcls.inference.assess import assess, assess_attacked, choose_attack, fetcher_of
 from imgcls.inference.restore import restore
-from imgcls.loggers.run_log import Logbook
+from imgcls.loggers.run_log import RunLog
 from imgcls.reports.report import Report, complete, empty_classes, write_predictions, write_report
 from imgcls.reports.tables import table
 from imgcls.runs import fingerprint
@@ -55,26 +55,26 @@ def evaluate(
     stored = checkpoint.meta.get("chosen", {})
     threads = config.threads or stored.get("threads")
     with session(config.device, "fp32" if config.precision == "auto" else config.precision, threads) as runtime:
-        log = Logbook(is_main=True, is_quiet=is_quiet)
+        log = RunLog(is_main=True, is_quiet=is_quiet)
         trained = restore(checkpoint, runtime, own_names)
         choice = _choose(checkpoint.meta, dataset, changes, own_names)
         component = choose_attack(checkpoint.meta, attack, attack_changes)
         source = load_source(choice)
         for note in source.notes:
-            log.say(note)
+            log.info(note)
         for doubt in source.warnings:
-            log.warn(doubt)
+            log.warning(doubt)
         images, how = _part(source, choice, config.split, trained.classes)
         is_sample = config.split == "test" and set(changes) == {"test_limit"}  # more or fewer of the same test images
         if dataset is None and config.split != "all" and not is_sample:
             fingerprint.check_same_images(run_folders.folder_of(checkpoint.path), {config.split: images})
         if config.split != "train" and (count := _trained_on(checkpoint, choice, images)):
-            log.warn(f"{count:,} of these {len(images):,} images were used in training")
-        log.say(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
-        log.say(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
-        log.say(f"device   {runtime.describe()}\n")
+            log.warning(f"{count:,} of these {len(images):,} images were used in training")
+        log.info(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
+        log.info(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
+        log.info(f"device   {runtime.describe()}\n")
         if config.tta != "none" and not source.mirror:
-            log.warn(f"tta={config.tta} looks at mirror images too, which for {choice.name} may be of no class")
+            log.warning(f"tta={config.tta} looks at mirror images too, which for {choice.name} may be of no class")
         fetcher = fetcher_of(trained, images, runtime, loader="auto", workers=auto_workers(runtime))
         report, logits = assess(trained, images, fetcher, runtime, tta=config.tta)
         if (made := component()) is not None:
@@ -86,16 +86,16 @@ def evaluate(
     write_predictions(folder, report, logits, images)
     write_report(folder, report)
     if warning := empty_classes(report):
-        log.warn(warning)
+        log.warning(warning)
     for line in table(report, f"the {config.split} split of {choice.name}"):
-        log.result(line)
-    log.result(f"\nreport   {folder / 'report.json'}")
+        log.output(line)
+    log.output(f"\nreport   {folder / 'report.json'}")
     return report
 
 
 def _choose(
     meta: Mapping[str, Any], dataset: Node | None, changes: Mapping[str, Any], own_names: frozenset[str]
-) -> DataChoice:
+) -> DataSpec:
     node = dataset
     if node is None:
         try:
@@ -110,10 +110,10 @@ def _choose(
             known = {f"dataset.{key}": value for key, value in own.items()}
             raise parsing.unknown_key(f"dataset.{unknown[0]}", known)
     name = str(node.get("name"))
-    return choose_data(node, trusted=dataset is not None or name in own_names)
+    return data_spec(node, trusted=dataset is not None or name in own_names)
 
 
-def _trained_on(checkpoint: Checkpoint, choice: DataChoice, images: Images) -> int:
+def _trained_on(checkpoint: Checkpoint, choice: DataSpec, images: Images) -> int:
     """How many of the images the model was trained on, where they lie in the run's own folder or table."""
     config = checkpoint.meta.get("config")
     own = config.get("dataset") if isinstance(config, Mapping) else None
@@ -127,7 +127,7 @@ def _root(node: object) -> str | None:
     return os.path.realpath(os.path.expanduser(root)) if isinstance(root, str) else None
 
 
-def _part(source: Source, choice: DataChoice, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:
+def _part(source: Source, choice: DataSpec, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:
     """The images of the split, labelled by the model's classes, and a phrase on how the split came about."""
     if set(source.classes) - set(classes):
         both = f"it has {_listing(source.classes)}; the model has {_listing(classes)}"

@@ -16,7 +16,7 @@ from imgcls.errors import DataError, RunError
 def write_whole(path: Path, *parts: bytes | memoryview, keep_as: Path | None = None) -> None:
     """Replace path by these bytes at once or not at all; what stood there becomes ``keep_as``.
 
-    The folder has one writer (rundir.py's lock), so a temporary file that a kill left behind is simply written anew.
+    The folder has one writer (see runs/folder.py), so a temporary file that a kill left behind is overwritten.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -61,13 +61,13 @@ def file_size(path: Path) -> int:
     return status.st_size
 
 
-def is_there(path: Path) -> bool:
+def is_present(path: Path) -> bool:
     """Whether there is something of that name that is no folder. A FIFO counts, and is refused when it is read."""
     return os.path.exists(path) and not os.path.isdir(path)
 
 
 @contextlib.contextmanager
-def alone(folder: Path, *, make: bool = True) -> Iterator[bool]:
+def locked(folder: Path, *, make: bool = True) -> Iterator[bool]:
     """One process at a time in there: runs that start together download and unpack once.
 
     Gives whether that is so: it is not where the file system has no locks, nor where there is no folder and none is
@@ -75,7 +75,7 @@ def alone(folder: Path, *, make: bool = True) -> Iterator[bool]:
     """
     descriptor = _open_folder(folder, make)
     try:
-        yield descriptor is not None and _lock(descriptor, folder)
+        yield descriptor is not None and _acquire(descriptor, folder)
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -89,7 +89,7 @@ def _open_folder(folder: Path, make: bool) -> int | None:
     return None
 
 
-def _lock(descriptor: int, folder: Path) -> bool:
+def _acquire(descriptor: int, folder: Path) -> bool:
     with contextlib.suppress(ImportError, OSError):
         import fcntl
 

@@ -17,7 +17,7 @@ from imgcls.files import write_whole
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.inputs import decode_files, find_images
 from imgcls.inference.restore import restore
-from imgcls.loggers.run_log import Logbook
+from imgcls.loggers.run_log import RunLog
 from imgcls.reports.predictions import Row, render
 from imgcls.runs import folder as run_folders
 from imgcls.runtime.device import choose_device, choose_precision
@@ -38,9 +38,9 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
     checkpoint = run_folders.best_checkpoint(config.checkpoint)
     scan = Scan()
     paths = find_images(config.input, scan)
-    log = Logbook(is_main=True, is_quiet=is_quiet)
+    log = RunLog(is_main=True, is_quiet=is_quiet)
     for note in scan.notes():
-        log.say(note)
+        log.info(note)
     precision = "fp32" if config.precision == "auto" else config.precision
     with session(
         config.device, precision, config.threads or checkpoint.meta.get("chosen", {}).get("threads")
@@ -58,22 +58,22 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
                 rows += classifier.rows([pixels for _, pixels in good], [path for path, _ in good], config.topk)
     if several:
         files = "1 file" if several == 1 else f"{several:,} files"
-        log.say(f"frames   only the first was taken of {files} with several (animations, pages)")
+        log.info(f"frames   only the first was taken of {files} with several (animations, pages)")
     suffix = Path(config.output).suffix.lower() if config.output else ""
     text = render(rows, suffix, len(classifier.classes), config.topk)
     if config.output:
         _write(Path(os.path.expanduser(config.output)), text)
-        log.say(f"wrote    {config.output}: {len(rows):,} image{'' if len(rows) == 1 else 's'}")
+        log.info(f"wrote    {config.output}: {len(rows):,} image{'' if len(rows) == 1 else 's'}")
     elif rows:
-        log.result(text.rstrip("\n"))
+        log.output(text.rstrip("\n"))
     if accuracy := _accuracy(rows, classifier.classes):
-        (log.say if config.output else log.result)(accuracy)
+        (log.info if config.output else log.output)(accuracy)
     if is_quiet:
         print(json.dumps(rows, indent=1))
     if not paths:
         raise DataError(f"no images in {', '.join(config.input)}")
     for message in broken[:-1]:
-        log.say(f"imgcls: error: {message}")
+        log.info(f"imgcls: error: {message}")
     if broken:
         raise DataError(broken[-1])
     return rows

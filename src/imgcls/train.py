@@ -31,8 +31,8 @@ from imgcls.errors import (
 )
 from imgcls.inference.assess import assess, assess_attacked, choose_attack, fetcher_of
 from imgcls.inference.restore import restore
-from imgcls.loggers.run_log import Logbook
-from imgcls.parallel.background import Studio
+from imgcls.loggers.run_log import RunLog
+from imgcls.parallel.background import BackgroundWorker
 from imgcls.reports import plots
 from imgcls.reports.report import Report, complete, empty_classes, write_predictions, write_report
 from imgcls.reports.tables import table
@@ -47,30 +47,30 @@ from imgcls.training.builder import Run, build, checkpoint_metadata
 from imgcls.training.callback import Best, Keeper, Validation, is_exhausted
 from imgcls.training.loop import fit
 from imgcls.training.resume import check_position, check_same_config, finished_report, lost_best, stored_best
-from imgcls.training.spec import Parts, check, choose_parts
+from imgcls.training.spec import RunSpec, check, run_spec
 
 __all__ = ["check", "resume", "train"]
 
 
-def train(config: TrainConfig, *, is_quiet: bool = False, studio: Studio | None = None) -> Report | None:
+def train(config: TrainConfig, *, is_quiet: bool = False, plotter: BackgroundWorker | None = None) -> Report | None:
     """A new run; returns its report (in the main process). studio: where its pictures are drawn."""
     check(config)
-    parts = choose_parts(config)
+    parts = run_spec(config)
     keys = {"deterministic": config.deterministic, "distributed": True}
     with session(config.device, config.precision, config.threads, **keys) as runtime:
-        log = Logbook(is_main=runtime.is_main, is_quiet=is_quiet, holding=True)
+        log = RunLog(is_main=runtime.is_main, is_quiet=is_quiet, holding=True)
         held: run_folders.RunFolder | None = None
         try:
             run = build(config, parts, runtime, log, {})
             held, failure = _claim(run) if runtime.is_main else (None, None)
-            folder = runtime.say_to_all(str(held.path) if held else "")
+            folder = runtime.broadcast_text(str(held.path) if held else "")
             if not folder:
                 raise failure or RunError("the main process could not make the run folder")
             log.open(Path(folder), "")
-            return _go(run, Path(folder), None, studio or Studio())
+            return _go(run, Path(folder), None, plotter or BackgroundWorker())
         except UnreadableImage as error:
             log.drop_held()
-            if "on_error" not in parts.data.source.knobs:
+            if "on_error" not in parts.data.source.params:
                 raise
             ways = "dataset.verify=true names all such files, dataset.on_error=skip leaves them out"
             raise DataError(f"{error}; {ways}") from error
@@ -112,17 +112,17 @@ def resume(
     own_names: frozenset[str],
     *,
     is_quiet: bool = False,
-    studio: Studio | None = None,
+    plotter: BackgroundWorker | None = None,
 ) -> Report | None:
     """Go on with the run in that folder, whose own (perhaps longer) configuration this is."""
-    parts = choose_parts(config, own_names)
+    parts = run_spec(config, own_names)
     rank, _, _ = rank_and_world()
     held = (
         run_folders.RunFolder(folder) if rank == 0 else None
     )  # before anything is read: another process may be writing
     try:
         checkpoint, warnings = run_folders.last_checkpoint(folder)
-        return _resume(config, parts, folder, checkpoint, warnings, studio or Studio(), is_quiet=is_quiet)
+        return _resume(config, parts, folder, checkpoint, warnings, plotter or BackgroundWorker(), is_quiet=is_quiet)
     finally:
         if held is not None:
             held.close()
@@ -130,11 +130,11 @@ def resume(
 
 def _resume(
     config: TrainConfig,
-    parts: Parts,
+    parts: RunSpec,
     folder: Path,
     checkpoint: Checkpoint | None,
     warnings: list[str],
-    studio: Studio,
+    plotter: BackgroundWorker,
     *,
     is_quiet: bool,
 ) -> Report | None:
@@ -145,22 +145,22 @@ def _resume(
         raise ConfigError(f"device: {folder} is trained in fp16, which needs a GPU to go on")
     keys = {"deterministic": config.deterministic, "distributed": True}
     with session(config.device, precision, threads, **keys) as runtime:
-        log = Logbook(is_main=runtime.is_main, is_quiet=is_quiet, holding=True)
+        log = RunLog(is_main=runtime.is_main, is_quiet=is_quiet, holding=True)
         try:
             for warning in warnings:
-                log.warn(warning)
+                log.warning(warning)
             report, done, best = finished_report(folder), meta["epochs_done"], stored_best(meta)
             if checkpoint is not None and done > meta["step"]:
                 raise CheckpointError(f"{checkpoint.path}: {done:,} epochs in {meta['step']:,} steps cannot be")
             if best is not None and (lost := lost_best(folder)):
                 if done >= config.epochs:
                     raise CheckpointError(f"{lost}; more epochs would bring another best: add epochs={done + 1}")
-                log.warn(f"{lost}; the best of the epochs from here on counts")
+                log.warning(f"{lost}; the best of the epochs from here on counts")
                 best = None
             is_through, is_early = done >= config.epochs, is_exhausted(best, done, config.patience)
             if report is not None and (is_through or is_early):
                 more = "; patience stopped it early" if is_early else f"; epochs={2 * done} would go on"
-                log.say(f"{folder} is already complete (epoch {done}/{config.epochs}){more}")
+                log.info(f"{folder} is already complete (epoch {done}/{config.epochs}){more}")
                 return report if runtime.is_main else None
             run = build(config, parts, runtime, log, meta["chosen"])
             fingerprint.check_same_images(folder, run.data.splits.parts)
@@ -171,13 +171,13 @@ def _resume(
                 if runtime.is_main:
                     run_folders.put_damaged_aside(folder, checkpoint)
                 if not runtime.is_main:
-                    run.state.sums.zero_()  # the main process carries what all have summed
+                    run.state.totals.zero_()  # the main process carries what all have summed
             words = f", going on at step {run.state.step:,} (epoch {run.state.epochs + 1} of {config.epochs})"
             if runtime.is_main:
                 _write_config(folder, config)
                 (folder / "report.json").unlink(missing_ok=True)  # it is of the shorter run
             log.open(folder, words, keep_epochs=run.state.epochs)
-            return _go(run, folder, best, studio, was_tested=report is not None)
+            return _go(run, folder, best, plotter, was_tested=report is not None)
         except ImgclsError:
             log.drop_held()
             raise
@@ -185,16 +185,18 @@ def _resume(
             log.close()
 
 
-def _go(run: Run, folder: Path, best: Best | None, studio: Studio, *, was_tested: bool = False) -> Report | None:
+def _go(
+    run: Run, folder: Path, best: Best | None, plotter: BackgroundWorker, *, was_tested: bool = False
+) -> Report | None:
     """Train, then test the best checkpoint once."""
     try:
         if run.runtime.is_main:
-            draw_batch(run, folder, studio)
+            draw_batch(run, folder, plotter)
         _train(run, folder, best)
         run.log.end_live()
         if run.runtime.is_main:
-            studio.draw(plots.curves, run.log.rows, folder / "plots" / "curves.png")
-        return _test(run, folder, studio, was_tested=was_tested)
+            plotter.draw(plots.curves, run.log.rows, folder / "plots" / "curves.png")
+        return _test(run, folder, plotter, was_tested=was_tested)
     except KeyboardInterrupt as error:
         number = getattr(error, "signal_number", 2)
         raise Stopped(f"stopped; go on with: {_resume_command(run, folder)}", number) from error
@@ -260,7 +262,7 @@ def _train(run: Run, folder: Path, best: Best | None) -> None:
             raise
 
 
-def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report | None:
+def _test(run: Run, folder: Path, plotter: BackgroundWorker, *, was_tested: bool) -> Report | None:
     """The only look at the test images: predictions.npz, the table, the pictures, and last of all report.json."""
     best = checkpoint_format.read(folder / "checkpoints" / checkpoint_format.BEST)
     exact = replace(run.runtime, precision="fp32")
@@ -275,15 +277,15 @@ def _test(run: Run, folder: Path, studio: Studio, *, was_tested: bool) -> Report
         return None
     report = complete(numbers, best, trained.parameters, "test", run.data.name, run.data.source.skipped)
     if warning := empty_classes(report):
-        run.log.warn(warning)
+        run.log.warning(warning)
     write_predictions(folder, report, logits, images)
-    draw_test(run, folder, report, studio)
+    draw_test(run, folder, report, plotter)
     write_report(folder, report)
-    run.log.say("")
+    run.log.info("")
     used = "used before by the shorter run" if was_tested else "never used before"
     for line in table(report, f"{used}; checkpoint of epoch {report['epoch']}"):
-        run.log.result(line)
+        run.log.output(line)
     own = f" model.name={run.model.name}" if ":" in run.model.name else ""
-    run.log.result(f"\nreport   {folder / 'report.json'}")
-    run.log.result(f"next     imgcls predict {shlex.quote(str(folder))} photo.png{own}")
+    run.log.output(f"\nreport   {folder / 'report.json'}")
+    run.log.output(f"next     imgcls predict {shlex.quote(str(folder))} photo.png{own}")
     return report

@@ -355,8 +355,8 @@ def test_words_win_over_the_experiment_wherever_they_stand() -> None:
     ]:
         table = composed(word, "experiment=mine", config_dir="own")
         assert table == composed("experiment=mine", word, config_dir="own")
-        group, _, knob = key.partition(".")
-        assert (table[group][knob] if knob else table[group]) == value
+        group, _, param = key.partition(".")
+        assert (table[group][param] if param else table[group]) == value
         untouched = {"experiment", "epochs", "threads", "model", "optimizer", "dataset"} - {group}
         assert {one: table[one] for one in untouched} == {one: before[one] for one in untouched}
     assert composed("dataset=./a b", "experiment=mine", config_dir="own")["dataset"]["limit"] == 200

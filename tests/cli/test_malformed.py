@@ -134,8 +134,8 @@ def changed_files(count: int, value: Any) -> Iterator[FileCase]:
             outer, _, inner = new.rpartition(".")
             table: dict[str, Any] = {outer: {inner: value}} if outer else {inner: value}
             if key not in TRAIN_KEYS:
-                others = {knob: now for knob, now in option_node(group, name).items() if f"{group}.{knob}" != key}
-                filled = {knob: "x" if now == "???" else now for knob, now in others.items()}
+                others = {param: now for param, now in option_node(group, name).items() if f"{group}.{param}" != key}
+                filled = {param: "x" if now == "???" else now for param, now in others.items()}
                 yield f"{group}/mine.yaml", as_yaml(filled | table[group]), new
             elif i % 2:
                 yield "mine.yaml", as_yaml({"defaults": ["train", "_self_"]} | table), new

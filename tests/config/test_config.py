@@ -29,7 +29,7 @@ from imgcls.data.transforms.augment import AUGMENTS
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES
 from imgcls.models import MODELS
-from imgcls.models.build import MODEL_FACTS
+from imgcls.models.build import MODEL_CONTEXT
 from imgcls.models.finetune import ModelOptions
 from imgcls.optim.optimizers import OPTIMIZERS
 from imgcls.optim.schedules import SCHEDULERS
@@ -45,7 +45,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "attack": ATTACKS,
 }
 CHOSEN_LATER = {"model": "auto", "augment": "default"}  # what the data decides
-FACTS = {"model": MODEL_FACTS}
+FACTS = {"model": MODEL_CONTEXT}
 PARTS_GROUPS = tuple(group for group in GROUPS if group != "experiment")
 OPTIONS = [(group, name) for group in PARTS_GROUPS for name in options(group)]
 ENTRIES = [(group, name) for group, table in TABLES.items() for name in table]

@@ -42,9 +42,9 @@ def load(path: str, channels: int = 3, height: int = HEIGHT, width: int = WIDTH)
     return load_image(path, channels, height, width)
 
 
-def on_white(colour: Bytes, alpha: Bytes) -> NDArray[np.float64]:
+def on_white(color: Bytes, alpha: Bytes) -> NDArray[np.float64]:
     share = alpha[..., None] / 255
-    return colour * share + 255 * (1 - share)
+    return color * share + 255 * (1 - share)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "ppm", "webp"])
@@ -214,7 +214,7 @@ def test_a_jpeg_is_what_pillow_makes_of_it_step_by_step(mode: str, size: tuple[i
 
 @pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tiff"])
 def test_the_first_frame_of_an_animation_is_taken(suffix: str) -> None:
-    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), color) for color in ("red", "blue")]
     path = save(frames[0], f"a.{suffix}", lossless=True)
     assert not load_first(path, 3, HEIGHT, WIDTH)[1]
     save(frames[0], path, save_all=True, append_images=frames[1:], lossless=True)
@@ -348,8 +348,8 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> No
     ("mode", "is_grey"),
     [("L", True), ("1", True), ("LA", True), ("I;16", True), ("RGB", False), ("RGBA", False), ("P", False)],
 )
-def test_the_header_says_size_and_whether_it_is_grey(mode: str, is_grey: bool) -> None:
-    assert header(save(Image.new(mode, (5, 3)), "a.png")) == (3, 5, is_grey)
+def test_the_header_says_size_and_whether_it_is_grey(mode: str, is_gray: bool) -> None:
+    assert header(save(Image.new(mode, (5, 3)), "a.png")) == (3, 5, is_gray)
 
 
 def test_the_header_of_a_png_is_read_without_decoding_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,14 +423,14 @@ def test_normalising_is_minus_mean_by_deviation(channels: int, height: int, widt
     mean, std = statistics(images)
     assert np.allclose(mean, images.mean((0, 1, 2)) / 255, atol=1e-12)
     assert np.allclose(std, images.std((0, 1, 2)) / 255, atol=1e-12)
-    normalise = Preprocessing(channels, height, width, mean, std).normaliser(torch.device("cpu"))
+    normalize = Preprocessing(channels, height, width, mean, std).normalizer(torch.device("cpu"))
     given = torch.from_numpy(images)
-    out = normalise(given)
+    out = normalize(given)
     slow = (images / 255 - np.array(mean)) / np.array(std)
     assert out.shape == (70, channels, height, width)
     assert np.abs(out.permute(0, 2, 3, 1).numpy() - slow).max() < 1e-5
     assert np.array_equal(given.numpy(), images)  # the input is left alone
-    assert np.array_equal(normalise.inverse(out), images)
+    assert np.array_equal(normalize.inverse(out), images)
 
 
 def test_a_channel_without_contrast_gets_deviation_1() -> None:

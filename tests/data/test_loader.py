@@ -136,7 +136,7 @@ def mark(images: Tensor, draws: Tensor) -> Tensor:
 
 
 MARK = Augment(3, "mark", mark)
-NORMALISE = SHAPE.normaliser(CPU)
+NORMALISE = SHAPE.normalizer(CPU)
 
 
 def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
@@ -170,11 +170,11 @@ def test_a_batch_is_the_images_labels_and_numbers_of_its_rows(files: Images) -> 
 @pytest.mark.parametrize("start", [0, 2])
 def test_batches_prepared_together_are_those_prepared_alone(files: Images, at_once: int, start: int) -> None:
     made = loader(files, is_resident=True)
-    alone = list(loader(files, is_resident=False).epoch(1, start=start))
+    locked = list(loader(files, is_resident=False).epoch(1, start=start))
     made.fetcher.at_once = at_once
     together = list(made.epoch(1, start=start))
-    assert [len(images) for images, _ in together] == [len(images) for images, _ in alone]
-    assert all(same(one, other) for one, other in zip(alone, together, strict=True))
+    assert [len(images) for images, _ in together] == [len(images) for images, _ in locked]
+    assert all(same(one, other) for one, other in zip(locked, together, strict=True))
 
 
 @pytest.mark.parametrize("is_resident", [True, False])
@@ -248,12 +248,12 @@ def many(images: Images, times: int = 10) -> Images:
 def test_decoded_by_processes_or_threads_or_alone_it_is_the_same(
     files: Images, platform: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = decode_all(many(files), SHAPE, threads=1)
+    locked = decode_all(many(files), SHAPE, threads=1)
     monkeypatch.setattr("sys.platform", platform)
     seen: list[tuple[int, int]] = []
     together = decode_all(many(files), SHAPE, 2, lambda done, total: seen.append((done, total)))
-    assert np.array_equal(alone, together)
-    assert len(np.unique(alone, axis=0)) > 20
+    assert np.array_equal(locked, together)
+    assert len(np.unique(locked, axis=0)) > 20
     assert seen[-1] == (230, 230)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 

@@ -13,7 +13,7 @@ import torch
 from imgcls.errors import RunError
 from imgcls.loggers import progress
 from imgcls.loggers import run_log as logbook
-from imgcls.loggers.run_log import Logbook, epoch_line, read_rows
+from imgcls.loggers.run_log import RunLog, epoch_line, read_rows
 from imgcls.text import clock
 
 ROW = {
@@ -42,11 +42,11 @@ def test_a_row_of_the_table() -> None:
 
 
 def test_the_line_that_names_the_folder_comes_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    log = Logbook(is_main=True, holding=True)
-    log.say("data     digits")
+    log = RunLog(is_main=True, holding=True)
+    log.info("data     digits")
     assert capsys.readouterr().err == ""
     log.open(tmp_path, ", going on")
-    log.result("test     1 image")
+    log.output("test     1 image")
     log.close()
     said = capsys.readouterr()
     assert said.err == f"run      {tmp_path}, going on\ndata     digits\n"
@@ -55,15 +55,15 @@ def test_the_line_that_names_the_folder_comes_first(capsys: pytest.CaptureFixtur
 
 
 def test_what_was_held_is_said_when_the_run_fails_before_it_has_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    log = Logbook(is_main=True, holding=True)
-    log.warn("only one class")
+    log = RunLog(is_main=True, holding=True)
+    log.warning("only one class")
     log.close()
     assert capsys.readouterr().err == "imgcls: warning: only one class\n"
 
 
 def test_other_processes_say_and_write_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    log = Logbook(is_main=False, holding=True)
-    log.say("data")
+    log = RunLog(is_main=False, holding=True)
+    log.info("data")
     log.open(tmp_path, "")
     log.epoch(ROW, is_best=True, is_last=True)
     log.close()
@@ -72,7 +72,7 @@ def test_other_processes_say_and_write_nothing(capsys: pytest.CaptureFixture[str
 
 
 def test_json_keeps_stdout_for_the_report(capsys: pytest.CaptureFixture[str]) -> None:
-    Logbook(is_main=True, is_quiet=True).result("test")
+    RunLog(is_main=True, is_quiet=True).output("test")
     assert capsys.readouterr().out == ""
 
 
@@ -80,7 +80,7 @@ def test_rows_of_a_killed_run_are_read_up_to_the_torn_one(tmp_path: Path) -> Non
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(ROW) + "\n" + json.dumps(ROW) + '\n{"epoch": 3, "st')
     assert read_rows(path) == [ROW, ROW]
-    log = Logbook(is_main=True)
+    log = RunLog(is_main=True)
     log.open(tmp_path, "", keep_epochs=1)
     log.close()
     assert log.rows == [ROW]
@@ -88,7 +88,7 @@ def test_rows_of_a_killed_run_are_read_up_to_the_torn_one(tmp_path: Path) -> Non
 
 
 def test_the_loss_is_looked_at_every_so_many_steps() -> None:
-    log, bad = Logbook(is_main=False), torch.tensor(float("inf"))
+    log, bad = RunLog(is_main=False), torch.tensor(float("inf"))
     log.log(logbook.INTERVAL - 1, bad, 16, 0.1, 0, 32)
     with pytest.raises(RunError, match=r"step 50, epoch 1, learning rate 0\.1"):
         log.log(logbook.INTERVAL, bad, 16, 0.1, 0, 32)
@@ -106,7 +106,7 @@ def test_the_live_line_is_there_on_a_terminal_only(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TERM", "xterm")
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", stream)
-        log = Logbook(is_main=True)
+        log = RunLog(is_main=True)
         log.begin(step=0, total=200, epochs=2)
         log.log(50, torch.tensor(2.10), 2, 0.1, 0, 32)
         log.epoch(ROW, is_best=True, is_last=False)

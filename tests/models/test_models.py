@@ -16,13 +16,13 @@ from imgcls.config.options import option_node
 from imgcls.config.torchvision_names import MODELS as TORCHVISION
 from imgcls.errors import ConfigError
 from imgcls.models import MODELS
-from imgcls.models.build import MODEL_FACTS, automatic, is_random
+from imgcls.models.build import MODEL_CONTEXT, automatic, is_random
 from imgcls.models.layers import ACTIVATIONS, Activation
 
 
-def build(name: str, channels: int, image_size: tuple[int, int], num_classes: int = 10, **knobs: object) -> nn.Module:
+def build(name: str, channels: int, image_size: tuple[int, int], num_classes: int = 10, **params: object) -> nn.Module:
     """The model as the command line builds it from conf/model/NAME.yaml."""
-    component: Component = select(MODELS, option_node("model", name) | knobs, "model", facts=MODEL_FACTS)
+    component: Component = select(MODELS, option_node("model", name) | params, "model", facts=MODEL_CONTEXT)
     module: nn.Module = component(channels=channels, image_size=image_size, num_classes=num_classes)
     return module
 

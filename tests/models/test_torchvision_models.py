@@ -98,9 +98,9 @@ def test_sizes_that_do_not_divide(name: str, side: int, words: str) -> None:
         ("inception_v3", {"stem": "small"}, "inception_v3 has no small stem; leave model.stem auto"),
     ],
 )
-def test_knobs_that_a_model_has_not(name: str, knobs: dict[str, Any], words: str) -> None:
+def test_knobs_that_a_model_has_not(name: str, params: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build(name, 3, (96, 96), **knobs)
+        build(name, 3, (96, 96), **params)
     assert words in str(caught.value)
 
 
@@ -154,13 +154,13 @@ def test_pretrained_weights_are_loaded_but_for_the_last_layer(name: str, hub: Pa
     state = place(name, hub)
     found = pretrained(name, True)
     assert found is not None
-    knobs = {"stem": "large"}
-    module = build(name, 3, (224, 224), 7, **knobs)
+    params = {"stem": "large"}
+    module = build(name, 3, (224, 224), 7, **params)
     found.load(module, 7)
     head = head_of(module, 7)
     for key, value in module.state_dict().items():
         assert key.startswith(head) or torch.equal(value, state[key])
-    grey = build(name, 1, (224, 224), 7, **knobs)
+    grey = build(name, 1, (224, 224), 7, **params)
     found.load(grey, 7)
     first = next(key for key, value in grey.state_dict().items() if value.ndim == 4)
     assert torch.equal(grey.state_dict()[first], state[first].sum(1, keepdim=True))

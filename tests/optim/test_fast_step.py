@@ -83,10 +83,10 @@ def test_gradients_are_cleared_not_zeroed() -> None:
 
 
 # What torch's private names must be for this to work. If a new torch fails here, training still works: it only starts
-# a second later, and lean.py is to be looked at.
+# a second later, and optim/fast_step.py needs a look.
 FIRST_STEP = """
 import sys
-from imgcls import lean, loop
+from imgcls.training import loop
 from imgcls.cli import main
 took, update = [], loop.update
 def counted(*arguments):

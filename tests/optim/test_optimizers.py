@@ -43,8 +43,8 @@ def test_weights_of_classes_of_any_name(
     assert yaml.safe_load(capsys.readouterr().out)["class_weights"] == weights
 
 
-def build(name: str, module: nn.Module, **knobs: object) -> torch.optim.Optimizer:
-    component = select(OPTIMIZERS, option_node("optimizer", name) | knobs, "optimizer")
+def build(name: str, module: nn.Module, **params: object) -> torch.optim.Optimizer:
+    component = select(OPTIMIZERS, option_node("optimizer", name) | params, "optimizer")
     optimizer: torch.optim.Optimizer = component(parameter_groups(module))
     return optimizer
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from imgcls.parallel.background import Studio
+from imgcls.parallel.background import BackgroundWorker
 from imgcls.reports import plots as report
 from tests.conftest import SMALL
 
 # In a process of its own, as the command line does it: before torch, with one thread.
 DRAWN_APART = """
 import os, sys
-from imgcls import report
-from imgcls.studio import Studio
+from imgcls.reports import plots as report
+from imgcls.parallel.background import BackgroundWorker
 from pathlib import Path
-studio = Studio(apart=True)
+studio = BackgroundWorker(apart=True)
 assert studio._pipe is not None
 studio.draw(os.getpid)
 studio.draw(report.confusion_matrix, [[3, 1], [0, 2]], ["a", "b"], Path("apart.png"))
@@ -51,13 +51,13 @@ def test_a_picture_drawn_apart_is_the_one_drawn_here() -> None:
 
 
 def test_without_a_process_the_orders_are_drawn_when_they_are_asked_for() -> None:
-    studio = Studio()
-    studio.draw(report.batch, [], [], Path("batch.png"))
-    studio.draw(len, [1, 2])
+    plotter = BackgroundWorker()
+    plotter.draw(report.batch, [], [], Path("batch.png"))
+    plotter.draw(len, [1, 2])
     assert not Path("batch.png").exists()
-    assert studio.finish() == [None, 2]
+    assert plotter.finish() == [None, 2]
     assert Path("batch.png").is_file()
-    assert studio.finish() == []
+    assert plotter.finish() == []
 
 
 @pytest.mark.parametrize("ends", [None, signal.SIGKILL])

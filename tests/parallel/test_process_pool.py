@@ -157,7 +157,7 @@ def test_a_daemon_forks_nobody() -> None:
     assert process.exitcode == 0
 
 
-def is_there(process: int) -> bool:
+def is_present(process: int) -> bool:
     """Whether it runs: a zombie, which waits for its new parent to look, does not."""
     try:
         return ") Z " not in Path(f"/proc/{process}/stat").read_text()
@@ -197,9 +197,9 @@ def test_no_process_outlives_the_main_one(tmp_path: Path, number: int, code: int
     process.join()
     assert process.exitcode == code
     deadline = time.monotonic() + 5
-    while any(map(is_there, crew())) and time.monotonic() < deadline:
+    while any(map(is_present, crew())) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not any(map(is_there, crew()))
+    assert not any(map(is_present, crew()))
     assert (tmp_path / "stderr").read_text() == ""
 
 

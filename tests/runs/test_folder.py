@@ -61,7 +61,7 @@ def test_what_a_kill_leaves_before_there_is_a_run_is_in_nobodys_way(tmp_path: Pa
 
 def test_a_folder_in_use_is_refused_and_free_again_afterwards() -> None:
     code = (
-        "import sys; from imgcls import rundir; held = rundir.claim('run', 'x'); "
+        "import sys; from imgcls.runs import folder; held = folder.claim('run', 'x'); "
         "open('run/config.yaml', 'w').close(); print(flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -117,7 +117,7 @@ def test_a_forked_worker_does_not_keep_the_folder() -> None:
     try:
         held.close()
         run_folders.RunFolder(Path("run")).close()
-        code = "from pathlib import Path; from imgcls import rundir; rundir.RunFolder(Path('run'))"
+        code = "from pathlib import Path; from imgcls.runs.folder import RunFolder; RunFolder(Path('run'))"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     finally:
         os.kill(child, signal.SIGKILL)

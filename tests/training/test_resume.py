@@ -258,12 +258,12 @@ def test_optimizer_state_is_loaded_in_its_parameters_memory_format(config: Confi
     )
     train.train(made)
     checkpoint = checkpoint_format.read(Path("run/checkpoints/last.safetensors"))
-    parts = train.choose_parts(made)
-    from imgcls.loggers.run_log import Logbook
+    parts = train.run_spec(made)
+    from imgcls.loggers.run_log import RunLog
     from imgcls.runtime.session import session
 
     with session("cpu", "fp32", 1) as runtime:
-        state = train.build(made, parts, runtime, Logbook(is_main=False), {}).state
+        state = train.build(made, parts, runtime, RunLog(is_main=False), {}).state
     checkpoint_state.load_state(state, checkpoint)
     parameter = state.module.get_parameter("layer1.0.conv1.weight")
     momentum = state.optimizer.state[parameter]["momentum_buffer"]

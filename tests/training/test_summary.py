@@ -10,7 +10,7 @@ import torch
 from imgcls.cli.app import main
 from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
-from imgcls.loggers.run_log import Logbook
+from imgcls.loggers.run_log import RunLog
 from imgcls.models.lenet import lenet
 from imgcls.runtime.session import Runtime
 from imgcls.training import summary as header
@@ -18,7 +18,7 @@ from imgcls.training import summary as header
 
 def said(config: TrainConfig, capsys: pytest.CaptureFixture[str], *, model: str = "lenet", kind: str = "cpu") -> str:
     runtime = Runtime(torch.device(kind), "fp32", 1)
-    header.say_speed(Logbook(is_main=True), config, runtime, Component("model", model, lenet, {}), False, "auto: why")
+    header.say_speed(RunLog(is_main=True), config, runtime, Component("model", model, lenet, {}), False, "auto: why")
     return capsys.readouterr().err
 
 

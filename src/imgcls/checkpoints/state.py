@@ -35,13 +35,13 @@ class State:
     module: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
-    sums: Tensor
+    totals: Tensor
     step: int = 0
     epochs: int = 0
     average: nn.Module | None = None
 
     @property
-    def judged(self) -> nn.Module:
+    def eval_module(self) -> nn.Module:
         """The module that is validated and kept as the best: the average where there is one."""
         return self.module if self.average is None else self.average
 
@@ -65,7 +65,7 @@ def check_storable(module: nn.Module, name: str) -> None:
 
 def state_tensors(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of the state, and the optimizer's plain numbers by name."""
-    tensors = model_tensors(state.module) | {"progress.sums": state.sums}
+    tensors = model_tensors(state.module) | {"progress.sums": state.totals}
     if state.average is not None:
         tensors |= model_tensors(state.average, AVERAGE)
     numbers: dict[str, Any] = {}
@@ -129,9 +129,9 @@ def load_state(state: State, checkpoint: Checkpoint) -> None:
             scale, tracker = checkpoint.tensors["scaler.scale"], checkpoint.tensors["scaler.growth_tracker"]
             values = {"scale": float(scale), "_growth_tracker": int(tracker)}
             state.scaler.load_state_dict({**state.scaler.state_dict(), **values})
-        if checkpoint.tensors["progress.sums"].shape != state.sums.shape:
+        if checkpoint.tensors["progress.sums"].shape != state.totals.shape:
             raise ValueError("progress.sums")
-        state.sums.copy_(checkpoint.tensors["progress.sums"])
+        state.totals.copy_(checkpoint.tensors["progress.sums"])
         state.step, state.epochs = int(checkpoint.meta["step"]), int(checkpoint.meta["epochs_done"])
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint.path}: its optimizer state does not fit ({error})") from error

@@ -21,8 +21,7 @@ from imgcls.version import __version__
 if TYPE_CHECKING:
     from imgcls.compose.composer import Composer
     from imgcls.compose.overrides import Override
-    from imgcls.parallel.background import Studio
-from imgcls.training.resume import stored_config
+    from imgcls.parallel.background import BackgroundWorker
 
 RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every")
 OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
@@ -51,11 +50,11 @@ def dispatch(arguments: list[str]) -> int:
     return commands[line.command](line, composer)
 
 
-def _studio() -> Studio:
+def _plotter() -> BackgroundWorker:
     """Where the pictures of a run are drawn: in the main process of several, apart if torch is not there yet."""
-    from imgcls.parallel.background import Studio
+    from imgcls.parallel.background import BackgroundWorker
 
-    return Studio(apart="torch" not in sys.modules and os.environ.get("RANK", "0") == "0")
+    return BackgroundWorker(apart="torch" not in sys.modules and os.environ.get("RANK", "0") == "0")
 
 
 def _ready() -> None:
@@ -91,12 +90,12 @@ def _train(line: Line, composer: Composer) -> int:
     if "cfg" in line.flags:
         print(as_yaml(table), end="")
         return 0
-    with contextlib.closing(_studio()) as studio:
+    with contextlib.closing(_plotter()) as plotter:
         with signals_wait():
             from imgcls.train import train
 
         _ready()
-        return _finish(train(config, is_quiet=bool(line.flags.get("json")), studio=studio), line)
+        return _finish(train(config, is_quiet=bool(line.flags.get("json")), plotter=plotter), line)
 
 
 def _finish(report: Mapping[str, Any] | None, line: Line) -> int:
@@ -110,11 +109,11 @@ def _sweep(line: Line, words: list[str], composer: Composer) -> int:
     with signals_wait():
         from imgcls.sweeps import local as sweep
         from imgcls.sweeps import plan as sweep_plan
-        from imgcls.training.dry_run import Rehearsal
+        from imgcls.training.dry_run import DryRun
 
     if "cfg" in line.flags:
         raise ConfigError("--cfg cannot be used with --multirun")
-    plans, folder, timeout = sweep_plan.plan(composer, words, Rehearsal())
+    plans, folder, timeout = sweep_plan.plan(composer, words, DryRun())
     flags = [
         f"--{name.replace('_', '-')}={line.flags[name]}" for name in ("config_dir", "config_name") if name in line.flags
     ]
@@ -127,6 +126,7 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
     """Go on with a run by its own configuration; beside it only what does not change what is computed may be given."""
     with signals_wait():
         from imgcls.runs import folder as run_folders
+        from imgcls.training.resume import stored_config
 
     from imgcls.config.parsing import flatten, parse, unknown_key
     from imgcls.config.schema import TrainConfig
@@ -159,13 +159,13 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
     make_absolute(table.get("dataset"))
     config = parse(TrainConfig, table)
     own_names = frozenset(str(given[key]) for key in OWN_NAMES if key in given)
-    with contextlib.closing(_studio()) as studio:
+    with contextlib.closing(_plotter()) as plotter:
         with signals_wait():
             from imgcls.train import resume
 
         _ready()
         is_quiet = bool(line.flags.get("json"))
-        return _finish(resume(config, folder, own_names, is_quiet=is_quiet, studio=studio), line)
+        return _finish(resume(config, folder, own_names, is_quiet=is_quiet, plotter=plotter), line)
 
 
 # --- evaluate and predict --------------------------------------------------------------------------------------------
@@ -305,10 +305,10 @@ def _data(line: Line, composer: Composer) -> int:
         print(as_yaml({"dataset": node}), end="")
         return 0
     with signals_wait():
-        from imgcls.reports.dataset import examine
+        from imgcls.reports.dataset import inspect_dataset
 
     _ready()
-    return _finish(examine(node, is_quiet=bool(line.flags.get("json"))), line)
+    return _finish(inspect_dataset(node, is_quiet=bool(line.flags.get("json"))), line)
 
 
 def _no_multirun(line: Line) -> None:

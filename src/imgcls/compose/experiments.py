@@ -102,9 +102,9 @@ def check_keys(one: Experiment, composed: Mapping[str, Any], known: set[str]) ->
             raise ConfigError(f"{one.path}: {unknown_key(key, near)}")
         if key in GROUPS and not isinstance(value, Mapping):
             raise ConfigError(f"{one.path}: '{key}: {_typed(value)}'; {_in_defaults(key, value)}")
-        for knob in value if key in GROUPS else ():
-            if f"{key}.{knob}" in composed:  # else ~key has removed it
-                _check_knob(one.path, key, str(knob), composed[key])
+        for param in value if key in GROUPS else ():
+            if f"{key}.{param}" in composed:  # else ~key has removed it
+                _check_knob(one.path, key, str(param), composed[key])
 
 
 def _in_defaults(group: str, option: Any) -> str:
@@ -116,18 +116,18 @@ def _typed(value: Any) -> str:
     return value if isinstance(value, str) else show(value)
 
 
-def _check_knob(path: Path, group: str, knob: str, node: Mapping[str, Any]) -> None:
+def _check_knob(path: Path, group: str, param: str, node: Mapping[str, Any]) -> None:
     name = node.get("name")
     if name not in options(group):  # the user's own part
         return
-    if knob == "name":
+    if param == "name":
         raise ConfigError(f"{path}: '{group}.name'; {_in_defaults(group, name)}")
     beside = option_node("", "train").get(group) or {}  # the keys that every option has
-    knobs = {f"{group}.{key}": node.get(key) for key in {**option_node(group, str(name)), **beside} if key != "name"}
-    key = f"{group}.{knob}"
-    if key in knobs:
+    params = {f"{group}.{key}": node.get(key) for key in {**option_node(group, str(name)), **beside} if key != "name"}
+    key = f"{group}.{param}"
+    if key in params:
         return
-    if closest(key, knobs):
-        raise ConfigError(f"{path}: {unknown_key(key, knobs)}")
-    has = f"{group}={name} has {', '.join(knobs) or 'no keys of its own'}"
+    if closest(key, params):
+        raise ConfigError(f"{path}: {unknown_key(key, params)}")
+    has = f"{group}={name} has {', '.join(params) or 'no keys of its own'}"
     raise ConfigError(f"{path}: unknown key '{key}'; {has}; ~{key} leaves it out")

@@ -23,20 +23,20 @@ class Component:
     group: str
     name: str
     function: Callable[..., Any]
-    knobs: Node
+    params: Node
 
     @property
     def node(self) -> Node:
         """{name: ..., knob: ...}, as it can be selected again."""
-        return {"name": self.name, **self.knobs}
+        return {"name": self.name, **self.params}
 
-    def __call__(self, *args: Any, **facts: Any) -> Any:
+    def __call__(self, *args: Any, **context: Any) -> Any:
         """Build it. ``facts`` are what the run knows (num_classes, ...); a user's own part gets those it asks for."""
         if ":" in self.name:
             accepted = _parameters(self.function)
-            facts = {key: value for key, value in facts.items() if key in accepted}
+            context = {key: value for key, value in context.items() if key in accepted}
         try:
-            return self.function(*args, **facts, **self.knobs)
+            return self.function(*args, **context, **self.params)
         except ValueError as error:
             raise ConfigError(f"{self.group}: {error}") from error
         except (TypeError, SystemExit) as error:  # a user's own part may be anything that can be called: sys:exit
@@ -51,7 +51,7 @@ def select(
     node: Node,
     group: str,
     *,
-    facts: tuple[str, ...] = (),
+    context: tuple[str, ...] = (),
     trusted: bool = True,
 ) -> Component:
     """The component that the node names, its knobs checked against the function's keyword-only arguments.
@@ -67,7 +67,7 @@ def select(
         function = table[name]
     else:
         raise ConfigError(f"{group}: unknown '{name}'{did_you_mean(name, table)} (choices: {listed(table)})")
-    return Component(group, name, function, _knobs(function, node, group, name, facts))
+    return Component(group, name, function, _params(function, node, group, name, context))
 
 
 def _import(name: str, group: str, trusted: bool) -> Callable[..., Any]:
@@ -105,7 +105,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _knobs(function: Callable[..., Any], node: Node, group: str, name: str, facts: tuple[str, ...]) -> Node:
+def _params(function: Callable[..., Any], node: Node, group: str, name: str, context: tuple[str, ...]) -> Node:
     parameters = _parameters(function)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if ":" in name:
@@ -113,7 +113,7 @@ def _knobs(function: Callable[..., Any], node: Node, group: str, name: str, fact
         own = {
             key: p
             for key, p in list(parameters.items())[first:]
-            if key not in facts and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+            if key not in context and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
         }
     else:
         own = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -122,11 +122,11 @@ def _knobs(function: Callable[..., Any], node: Node, group: str, name: str, fact
     for key in given:
         if key not in own and not takes_any:
             known = {
-                f"{group}.{knob}": given.get(knob, p.default if p.default is not p.empty else None)
-                for knob, p in own.items()
+                f"{group}.{param}": given.get(param, p.default if p.default is not p.empty else None)
+                for param, p in own.items()
             }
             beside = option_node("", "train").get(group) or {}  # the keys that every option has
-            known_too = known | {f"{group}.{knob}": value for knob, value in beside.items()}
+            known_too = known | {f"{group}.{param}": value for param, value in beside.items()}
             if closest(f"{group}.{key}", known_too):
                 raise unknown_key(f"{group}.{key}", known_too)
             raise ConfigError(

@@ -14,7 +14,7 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
 ])
 # fmt: on
 NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes",)}
-NEWER_KNOBS: dict[str, dict[str, tuple[str, ...]]] = {
+NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {"imagefolder": ("follow_links", "verify", "on_error")},
     "augment": {
         "standard": (
@@ -41,7 +41,7 @@ def completed(table: Mapping[str, Any]) -> Node:
             if group not in FIRST_KEYS:
                 defaults[group] = None if name is None else option_node(group, name)
     whole = {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
-    groups = {group for group in (*NEWER_KEYS, *NEWER_KNOBS) if isinstance(whole.get(group), dict)}
+    groups = {group for group in (*NEWER_KEYS, *NEWER_PARAMS) if isinstance(whole.get(group), dict)}
     return whole | {group: completed_node(group, whole[group], with_keys=True) for group in groups}
 
 
@@ -51,8 +51,8 @@ def completed_node(group: str, node: Node, *, with_keys: bool) -> Node:
     with_keys: also the keys that every option of the group has.
     """
     name = node.get("name")
-    newer = NEWER_KNOBS.get(group, {}).get(name, ()) if isinstance(name, str) else ()
-    filled = {knob: option_node(group, str(name))[knob] for knob in newer}
+    newer = NEWER_PARAMS.get(group, {}).get(name, ()) if isinstance(name, str) else ()
+    filled = {param: option_node(group, str(name))[param] for param in newer}
     if with_keys:
         filled |= {key: option_node("", "train")[group][key] for key in NEWER_KEYS.get(group, ())}
     return {**filled, **node}

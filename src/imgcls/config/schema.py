@@ -13,7 +13,7 @@ from imgcls.config.types import Count, Positive, Range, Seed, Share
 from imgcls.errors import ConfigError
 from imgcls.text import show
 
-TestTime = Literal["none", "flip", "shift"]  # looks at an image in testing
+TTA = Literal["none", "flip", "shift"]  # looks at an image in testing
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^\s,{}]+)\s*(?:,|$)""")  # name: number
 
@@ -67,7 +67,7 @@ class EvaluateConfig:
 
     checkpoint: str
     split: Literal["train", "val", "test", "all"]
-    tta: TestTime
+    tta: TTA
     output: str | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -82,7 +82,7 @@ class PredictConfig:
     input: list[str]
     output: str | None
     topk: Annotated[int, Range(low=1, high=1000)]
-    tta: TestTime
+    tta: TTA
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     threads: Annotated[int, Range(low=1, high=1024)] | None

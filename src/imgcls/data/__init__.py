@@ -14,7 +14,7 @@ from imgcls.data.datasets.digits import digits
 from imgcls.data.datasets.image_folder import imagefolder
 from imgcls.data.datasets.image_table import imagelist
 from imgcls.data.datasets.mnist import fashion_mnist, mnist
-from imgcls.data.datasets.torchvision import LIBRARY
+from imgcls.data.datasets.torchvision import TORCHVISION_DATASETS
 from imgcls.data.source import Images, Source
 
 DATASETS: dict[str, Callable[..., Any]] = {
@@ -25,7 +25,7 @@ DATASETS: dict[str, Callable[..., Any]] = {
     "cifar100": cifar100,
     "imagefolder": imagefolder,
     "imagelist": imagelist,
-    **LIBRARY,
+    **TORCHVISION_DATASETS,
 }
 
 __all__ = ["DATASETS", "Images", "Source"]

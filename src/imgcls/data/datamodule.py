@@ -35,7 +35,7 @@ STATISTICS_SAMPLE = 2000  # training images that mean and deviation are computed
 
 
 @dataclass(frozen=True)
-class DataChoice:
+class DataSpec:
     """The dataset's node, checked: which source, and the keys that every data set has."""
 
     source: Component
@@ -44,7 +44,7 @@ class DataChoice:
     @property
     def name(self) -> str:
         """As it stands in headers, reports and folder names: for the user's images the folder's or table's own name."""
-        root = self.source.knobs.get("root")
+        root = self.source.params.get("root")
         if self.source.name in ("imagefolder", "imagelist") and root:
             path = Path(os.path.expanduser(root)).resolve()
             return (path.stem if self.source.name == "imagelist" else path.name) or "images"
@@ -77,15 +77,15 @@ class Data:
     words: str  # on the image size, where it was chosen
 
 
-def choose_data(node: Node, *, trusted: bool = True) -> DataChoice:
+def data_spec(node: Node, *, trusted: bool = True) -> DataSpec:
     """Check the dataset's node, touching no file."""
     common = {field.name for field in fields(SplitOptions)}
     options = parse(SplitOptions, {key: node[key] for key in node if key in common}, "dataset.")
     rest = {key: value for key, value in node.items() if key not in common}
-    return DataChoice(select(DATASETS, rest, "dataset", trusted=trusted), options)
+    return DataSpec(select(DATASETS, rest, "dataset", trusted=trusted), options)
 
 
-def load_source(choice: DataChoice) -> Source:
+def load_source(choice: DataSpec) -> Source:
     """Read the data set (file names and headers of the user's own images, the arrays of the others)."""
     source = choice.source()
     if not isinstance(source, Source):
@@ -100,7 +100,7 @@ def load_source(choice: DataChoice) -> Source:
         raise ConfigError(f"dataset.classes: {error}") from error
 
 
-def load_data(choice: DataChoice, default_size: int, preset: InputPreset | None = None) -> Data:
+def load_data(choice: DataSpec, default_size: int, preset: InputPreset | None = None) -> Data:
     """The data set in its splits, and the size and channels that its images will have; statistics come later.
 
     default_size: pixels a side for files of unequal size. preset: of weights that want images of their own size, in
@@ -123,7 +123,7 @@ def geometry(train: Images, options: SplitOptions, default_size: int) -> tuple[i
     """(height, width, channels, words): as given, else the images' own where all agree."""
     if train.whole is not None:
         _, height, width, channels = train.whole.shape
-        is_uniform, is_grey = True, channels == 1
+        is_uniform, is_gray = True, channels == 1
         if channels not in (1, 3) and (options.image_size, options.channels) != (None, None):
             raise ConfigError(
                 f"dataset: images of {channels} channels cannot be resized or converted; "
@@ -131,8 +131,8 @@ def geometry(train: Images, options: SplitOptions, default_size: int) -> tuple[i
             )
     else:
         with quiet_decoders():
-            height, width, is_uniform, is_grey = _survey(train.paths or (), options)
-        channels = 1 if is_grey else 3
+            height, width, is_uniform, is_gray = _survey(train.paths or (), options)
+        channels = 1 if is_gray else 3
     channels = channels if options.channels is None else options.channels
     if options.image_size is not None:
         return options.image_size, options.image_size, channels, ""
@@ -149,19 +149,19 @@ def _survey(paths: tuple[str, ...], options: SplitOptions) -> tuple[int, int, bo
     def headers(share: range) -> set[tuple[int, int, bool]]:
         return {header(paths[row]) for row in share}
 
-    height, width, is_grey = first = header(paths[0])
+    height, width, is_gray = first = header(paths[0])
     is_uniform = True
     few = map(headers, [range(1, min(FIRST_HEADERS, len(paths)))])
     many = spread(headers, len(paths), helpers(len(paths), torch.get_num_threads()))  # does nothing yet
     with contextlib.closing(many):
         for found in itertools.chain([{first}], few, many):
             is_uniform = is_uniform and {seen[:2] for seen in found} <= {(height, width)}
-            is_grey = is_grey and all(seen[2] for seen in found)
+            is_gray = is_gray and all(seen[2] for seen in found)
             needs_size = options.image_size is None and is_uniform
-            needs_colour = options.channels is None and is_grey
+            needs_colour = options.channels is None and is_gray
             if not (needs_size or needs_colour):
                 break
-    return height, width, is_uniform, is_grey
+    return height, width, is_uniform, is_gray
 
 
 def is_resident(images: Images, preprocessing: Preprocessing, runtime: Runtime, loader: str) -> bool:

@@ -27,9 +27,9 @@ SUFFIXES = (
     *(HEIF_SUFFIXES if HAS_HEIF else ()),
 )
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes for 16-bit grey
-GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
+GRAY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 ORIENTATION = 0x0112  # EXIF's tag
-LYING = (5, 6, 7, 8)  # orientations that swap height and width
+SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 WIDTH, HEIGHT = 0x0100, 0x0101  # TIFF's tags
 MAX_PIXELS = 64_000_000  # 8000 x 8000: a larger one is refused before it is decoded
 MAX_BYTES = 2**29  # of a file: room for that many pixels of 8 bytes
@@ -115,9 +115,9 @@ def _check_sums(image: ImageFile.ImageFile) -> None:
             raise ValueError("damaged: wrong checksum of its pixels")
 
 
-def _is_lying(image: Image.Image) -> bool:
+def _is_sideways(image: Image.Image) -> bool:
     """Whether it is stored on its side, as far as its header says: a PNG's own getexif would decode the image."""
-    return Image.Image.getexif(image).get(ORIENTATION) in LYING
+    return Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
@@ -189,7 +189,7 @@ def _is_upright(image: Image.Image) -> bool:
 def _shrink(image: Image.Image, height: int, width: int) -> None:
     """Have a JPEG decoded at 1/2, 1/4 or 1/8 if that is large enough: the cheapest way to make it smaller."""
     if image.format in ("JPEG", "MPO") and min(image.size) >= 2 * min(height, width):
-        image.draft(None, (height, width) if _is_lying(image) else (width, height))
+        image.draft(None, (height, width) if _is_sideways(image) else (width, height))
 
 
 def header(path: str) -> tuple[int, int, bool]:
@@ -198,9 +198,9 @@ def header(path: str) -> tuple[int, int, bool]:
         with _open(path) as image:
             tags = getattr(image, "tag_v2", None)  # a TIFF's: newer versions of Pillow swap its size themselves
             width, height = (tags[WIDTH], tags[HEIGHT]) if tags else image.size
-            if _is_lying(image):
+            if _is_sideways(image):
                 width, height = height, width
-            return height, width, image.mode in GREY_MODES
+            return height, width, image.mode in GRAY_MODES
     except MemoryError:
         raise
     except Exception as error:  # decoders raise anything

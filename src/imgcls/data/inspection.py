@@ -18,22 +18,22 @@ from imgcls.parallel.process_pool import each
 Report = dict[str, Any]
 
 
-class Seen(NamedTuple):
+class ImageFacts(NamedTuple):
     """An image as it was found; broken: why it cannot be read, if so."""
 
     height: int = 0
     width: int = 0
-    is_grey: bool = False
+    is_gray: bool = False
     digest: str = ""
     broken: str = ""
 
 
-def look(source: Source) -> Report:
+def inspect_source(source: Source) -> Report:
     """The report on a data set, every image of it read once."""
-    seen = {part: _seen(images) for part, images in source.parts.items()}
+    seen = {part: _image_facts(images) for part, images in source.parts.items()}
     fine = [one for part in seen.values() for one in part if not one.broken]
     sizes = Counter((one.height, one.width) for one in fine)
-    grey = sum(one.is_grey for one in fine)
+    grey = sum(one.is_gray for one in fine)
     broken = [
         {"part": part, "image": str(images.ids[row]), "reason": one.broken}
         for part, images in source.parts.items()
@@ -51,41 +51,41 @@ def look(source: Source) -> Report:
         "grey": grey,
         "colour": len(fine) - grey,
         "broken": broken,
-        **_twice(source, {part: [one.digest for one in rows] for part, rows in seen.items()}),
+        **_duplicates(source, {part: [one.digest for one in rows] for part, rows in seen.items()}),
     }
 
 
-def _seen(images: Images) -> list[Seen]:
+def _image_facts(images: Images) -> list[ImageFacts]:
     """What each image is, all of them read."""
 
-    def pixels(row: int) -> Seen:
+    def pixels(row: int) -> ImageFacts:
         assert images.whole is not None
         one = images.whole[row if images.rows is None else images.rows[row]]
         height, width, channels = one.shape
-        return Seen(height, width, channels == 1, _digest(one.tobytes()))
+        return ImageFacts(height, width, channels == 1, _digest(one.tobytes()))
 
-    def file(row: int) -> Seen:
+    def file(row: int) -> ImageFacts:
         assert images.paths is not None
         path = images.paths[row]
         if why := reason(path):
-            return Seen(broken=why.removeprefix(f"not a readable image: {path} ").strip("()"))
+            return ImageFacts(broken=why.removeprefix(f"not a readable image: {path} ").strip("()"))
         try:
             with open(path, "rb") as content:
-                return Seen(*header(path), _digest(content.read()))
+                return ImageFacts(*header(path), _digest(content.read()))
         except (DataError, OSError) as error:  # gone meanwhile
-            return Seen(broken=str(error))
+            return ImageFacts(broken=str(error))
 
     if images.paths is None:
         return [pixels(row) for row in range(len(images))]
     with quiet_decoders():
-        return [Seen(*found) for found in each(file, len(images))]
+        return [ImageFacts(*found) for found in each(file, len(images))]
 
 
 def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _twice(source: Source, digests: Mapping[str, Sequence[str]]) -> Report:
+def _duplicates(source: Source, digests: Mapping[str, Sequence[str]]) -> Report:
     """Images with the same content: how many too many within a part, which stand in two parts or in two classes."""
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for part, own in digests.items():
@@ -97,12 +97,13 @@ def _twice(source: Source, digests: Mapping[str, Sequence[str]]) -> Report:
     for found in several:
         within.update({part: count - 1 for part, count in Counter(part for part, _ in found).items() if count > 1})
     leaked = [found for found in several if len({part for part, _ in found}) > 1]
-    torn = [found for found in several if len({_label(source, place) for place in found}) > 1]
+    conflicting = [found for found in several if len({_label(source, place) for place in found}) > 1]
     return {
         "duplicates": {part: within[part] for part in digests},
         "leaks": [[f"{part}: {_name(source, (part, row))}" for part, row in found] for found in leaked],
         "conflicts": [
-            [f"{_name(source, place)} ({source.classes[_label(source, place)]})" for place in found] for found in torn
+            [f"{_name(source, place)} ({source.classes[_label(source, place)]})" for place in found]
+            for found in conflicting
         ],
     }
 

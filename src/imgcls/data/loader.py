@@ -57,7 +57,7 @@ class Loader:
         fetcher: Fetcher,
         labels: Indices,
         augment: Augment,
-        normalise: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         *,
         batch_size: int,
         seed: int,
@@ -72,7 +72,7 @@ class Loader:
         self.labels = torch.from_numpy(labels).to(device)
         self.augment = augment
         self.mix = augment.mix(num_classes)
-        self.normalise = normalise
+        self.normalize = normalize
         self.batch_size = batch_size
         self.seed = seed
         self.device = device
@@ -118,7 +118,7 @@ class Loader:
         numbers = draws.split_with_sizes([len(rows) for rows in together])
         for group, images, their in zip(groups, self.fetcher.batches(together), numbers, strict=True):
             augmented = self.augment(images, their).split_with_sizes([len(rows) for rows in group])
-            yield from [self.normalise(batch) for batch in augmented]
+            yield from [self.normalize(batch) for batch in augmented]
 
     def global_size(self, epoch_step: int) -> int:
         """How many images all ranks together see in that batch of an epoch (array_split puts the larger ones first)."""

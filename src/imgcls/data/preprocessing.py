@@ -45,9 +45,9 @@ class Preprocessing:
         """uint8 (N, H, W, 1 or 3) -> (N, height, width, channels)."""
         return fit_pixels(pixels, self.channels, self.height, self.width)
 
-    def normaliser(self, device: torch.device) -> Normalise:
+    def normalizer(self, device: torch.device) -> Normalize:
         """The step from pixels to the model's input, on that device."""
-        return _normaliser(self, device)
+        return _normalizer(self, device)
 
     def as_dict(self) -> dict[str, Any]:
         """As it is stored in a checkpoint."""
@@ -61,11 +61,11 @@ class Preprocessing:
 
 
 @lru_cache(maxsize=8)
-def _normaliser(preprocessing: Preprocessing, device: torch.device) -> Normalise:
-    return Normalise(preprocessing, device)
+def _normalizer(preprocessing: Preprocessing, device: torch.device) -> Normalize:
+    return Normalize(preprocessing, device)
 
 
-class Normalise:
+class Normalize:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32 with mean 0 and deviation 1, channels last in memory.
 
     Mean and deviation are laid out along a whole image (H * W * C): broadcasting over a last dimension of 3 is five

@@ -14,27 +14,27 @@ from imgcls import metrics
 from imgcls.attacks import ATTACKS, Attack
 from imgcls.config.components import Component, select
 from imgcls.config.options import Node, option_node
-from imgcls.config.schema import TestTime
+from imgcls.config.schema import TTA
 from imgcls.data.datamodule import fetcher_for, is_resident
 from imgcls.data.fetchers import Fetcher
 from imgcls.data.source import Images, Indices
 from imgcls.errors import CheckpointError, ConfigError
-from imgcls.inference.infer import Looking, check_finite, infer
-from imgcls.inference.restore import Trained
+from imgcls.inference.infer import TestTimeAugmentation, check_finite, infer
+from imgcls.inference.restore import RestoredModel
 from imgcls.losses import cross_entropy
 from imgcls.reports.report import Report
 from imgcls.runtime.session import Runtime, exact_fp32
 from imgcls.seeding import derive
 
 
-def fetcher_of(trained: Trained, images: Images, runtime: Runtime, *, loader: str, workers: int) -> Fetcher:
+def fetcher_of(trained: RestoredModel, images: Images, runtime: Runtime, *, loader: str, workers: int) -> Fetcher:
     """These images as the model wants them, to be looked at as often as need be."""
     resident = is_resident(images, trained.preprocessing, runtime, loader)
     return fetcher_for(images, trained.preprocessing, runtime, resident=resident, workers=workers)
 
 
 def assess(
-    trained: Trained, images: Images, fetcher: Fetcher, runtime: Runtime, *, tta: TestTime = "none"
+    trained: RestoredModel, images: Images, fetcher: Fetcher, runtime: Runtime, *, tta: TTA = "none"
 ) -> tuple[Report, NDArray[np.float32]]:
     """The report of a model on these images, as far as it follows from its logits; and the logits, (N, C)."""
     with exact_fp32():
@@ -44,17 +44,17 @@ def assess(
 
 
 def assess_attacked(
-    trained: Trained,
+    trained: RestoredModel,
     images: Images,
     fetcher: Fetcher,
     runtime: Runtime,
     attack: Attack,
     node: Node,
     *,
-    tta: TestTime = "none",
+    tta: TTA = "none",
 ) -> Report:
     """The accuracy on the same images, each changed by the attack so that the cross entropy of the answer rises."""
-    shape, answer = trained.preprocessing, Looking(trained.module, tta)
+    shape, answer = trained.preprocessing, TestTimeAugmentation(trained.module, tta)
     labels = torch.from_numpy(images.labels).to(runtime.device)
     loss = cross_entropy(label_smoothing=0.0)
 

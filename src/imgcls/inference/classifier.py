@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from imgcls import metrics
-from imgcls.config.schema import TestTime
+from imgcls.config.schema import TTA
 from imgcls.data.decoding import fit_image, fit_pixels
 from imgcls.data.fetchers import Resident
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import DataError
 from imgcls.inference.infer import check_finite, infer
-from imgcls.inference.restore import Trained, restore
+from imgcls.inference.restore import RestoredModel, restore
 from imgcls.reports.predictions import Row
 from imgcls.runs import folder as run_folders
 from imgcls.runtime.session import Runtime, exact_fp32, session
@@ -30,9 +30,9 @@ Pixels = NDArray[np.uint8]
 class Classifier:
     """A trained model to be used from Python: ``model = imgcls.load("latest"); model.predict(["photo.png"])``."""
 
-    def __init__(self, trained: Trained, runtime: Runtime, tta: TestTime = "none") -> None:
+    def __init__(self, trained: RestoredModel, runtime: Runtime, tta: TTA = "none") -> None:
         self._trained = trained
-        self._tta: TestTime = tta
+        self._tta: TTA = tta
         self._runtime = runtime
 
     @property
@@ -73,7 +73,7 @@ class Classifier:
     def preprocess(self, image: str | Path | Pixels | Image.Image) -> Tensor:
         """An image as the module's input: float32 (1, C, H, W) on the model's device."""
         pixels = torch.from_numpy(self.pixels(image)[None].copy()).to(self._runtime.device)
-        return self._trained.preprocessing.normaliser(self._runtime.device)(pixels)
+        return self._trained.preprocessing.normalizer(self._runtime.device)(pixels)
 
     def predict(self, images: Sequence[str | Path | Pixels | Image.Image], topk: int = 1) -> list[Row]:
         """A row for each image: {"path", "label", "probability", "topk": [{"label", "probability"}, ...]}.

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from imgcls.config.schema import TestTime
+from imgcls.config.schema import TTA
 from imgcls.data.fetchers import Fetcher, evaluation_batch, in_order
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.source import Indices
@@ -19,7 +19,7 @@ from imgcls.errors import DataError
 from imgcls.runtime.session import Runtime
 
 
-def _look(images: Tensor, *, step: int, is_mirrored: bool) -> Tensor:
+def _view(images: Tensor, *, step: int, is_mirrored: bool) -> Tensor:
     """(B, C, H, W), mirrored if wanted and moved down and right by so many pixels, the edges repeated."""
     images = images.flip(3) if is_mirrored else images
     if step == 0:
@@ -28,22 +28,22 @@ def _look(images: Tensor, *, step: int, is_mirrored: bool) -> Tensor:
     return padded[:, :, room : room + images.shape[2], room : room + images.shape[3]]
 
 
-LOOKS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
-    "none": (partial(_look, step=0, is_mirrored=False),),
-    "flip": tuple(partial(_look, step=0, is_mirrored=flip) for flip in (False, True)),
-    "shift": tuple(partial(_look, step=step, is_mirrored=flip) for step in (0, 1, -1) for flip in (False, True)),
+TTA_VIEWS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
+    "none": (partial(_view, step=0, is_mirrored=False),),
+    "flip": tuple(partial(_view, step=0, is_mirrored=flip) for flip in (False, True)),
+    "shift": tuple(partial(_view, step=step, is_mirrored=flip) for step in (0, 1, -1) for flip in (False, True)),
 }
 
 
-class Looking(nn.Module):
+class TestTimeAugmentation(nn.Module):
     """A module's mean answer over the looks at each image: (B, C, H, W) -> (B, number of classes)"""
 
-    def __init__(self, module: nn.Module, tta: TestTime) -> None:
+    def __init__(self, module: nn.Module, tta: TTA) -> None:
         super().__init__()
         self.module, self.tta = module, tta
 
     def forward(self, images: Tensor) -> Tensor:
-        answers = [self.module(look(images)).float() for look in LOOKS[self.tta]]
+        answers = [self.module(view(images)).float() for view in TTA_VIEWS[self.tta]]
         return answers[0] if len(answers) == 1 else torch.stack(answers).mean(0)
 
 
@@ -55,23 +55,23 @@ def infer(
     runtime: Runtime,
     between: Callable[[], None] = lambda: None,
     change: Callable[[Tensor, Indices], Tensor] | None = None,
-    tta: TestTime = "none",
+    tta: TTA = "none",
 ) -> NDArray[np.float32]:
     """Logits of ``count`` images in order, (N, C); the processes share the work, and each gets the whole.
 
     between: called after each batch; what it raises ends the work. change: what is done to each normalised batch
     before, given its rows too; it may compute gradients. tta: how each image is looked at; the logits are the mean.
     """
-    normalise = preprocessing.normaliser(runtime.device)
+    normalize = preprocessing.normalizer(runtime.device)
     batch = evaluation_batch(preprocessing, runtime.device)
     mine = in_order(count, batch, runtime.rank, runtime.world)
-    answer, was_training = Looking(module, tta), module.training
+    answer, was_training = TestTimeAugmentation(module, tta), module.training
     module.eval()
     logits = []
     try:
         with torch.inference_mode() if change is None else torch.no_grad(), runtime.autocast():
             for rows, pixels in zip(mine, fetcher.batches(mine), strict=True):
-                images = normalise(pixels)
+                images = normalize(pixels)
                 images = images if change is None else change(images, rows)
                 logits.append(answer(images))
                 between()

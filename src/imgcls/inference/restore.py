@@ -18,14 +18,14 @@ from imgcls.config.migrations import completed_node
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
 from imgcls.models import MODELS
-from imgcls.models.build import MODEL_FACTS, build_model
+from imgcls.models.build import MODEL_CONTEXT, build_model
 from imgcls.runtime.session import Runtime
 
 SPARE = 1 << 22  # numbers: of published stems, which are replaced for small images
 
 
 @dataclass(frozen=True)
-class Trained:
+class RestoredModel:
     """A model as its checkpoint describes it, on the runtime's device."""
 
     module: nn.Module
@@ -39,7 +39,7 @@ class Trained:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
-def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str]) -> Trained:
+def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str]) -> RestoredModel:
     """The model in a checkpoint. Code of the user's own is imported only if its name is among ``own_names``."""
     meta = checkpoint.meta
     try:
@@ -52,7 +52,7 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
             tuple(stored["mean"]),
             tuple(stored["std"]),
         )
-        component = select(MODELS, node, "model", facts=MODEL_FACTS, trusted=node.get("name") in own_names)
+        component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=node.get("name") in own_names)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: its description of the model is incomplete ({error})") from error
     except ConfigError as error:
@@ -67,7 +67,7 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
         module = build_model(component, preprocessing.channels, preprocessing.image_size, len(classes))
         checkpoint_state.check_storable(module, component.name)
     checkpoint_state.load_module(module, checkpoint, prefix)
-    return Trained(runtime.place(module).eval(), classes, preprocessing, checkpoint)
+    return RestoredModel(runtime.place(module).eval(), classes, preprocessing, checkpoint)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from imgcls.text import clock
 REDRAW = 0.2  # seconds between two drawings of the live line
 
 
-class Live:
+class ProgressLine:
     """One live line on stderr: epoch, share, loss, speed, time left of the whole run, best accuracy so far."""
 
     def __init__(self, step: int, total: int, epochs: int) -> None:

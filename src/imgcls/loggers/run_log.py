@@ -13,8 +13,8 @@ from typing import IO, Any
 from torch import Tensor, nn
 
 from imgcls.errors import RunError
-from imgcls.loggers.progress import Live
-from imgcls.loggers.tensorboard import Board
+from imgcls.loggers.progress import ProgressLine
+from imgcls.loggers.tensorboard import TensorBoardLog
 from imgcls.text import clock
 
 INTERVAL = 50  # steps between two looks at the loss, which on a GPU means waiting for it
@@ -33,7 +33,7 @@ ROW_KEYS = (
 )
 
 
-class Logbook:
+class RunLog:
     """One log for a run; in every process but the main one it does nothing.
 
     holding: keep what is said until ``open``, so that the line that names the run folder comes first.
@@ -46,8 +46,8 @@ class Logbook:
         self.rows: list[Row] = []
         self._log: IO[str] | None = None
         self._held: list[str] | None = [] if holding else None
-        self.board: Board | None = None
-        self._live: Live | None = None
+        self.board: TensorBoardLog | None = None
+        self._live: ProgressLine | None = None
         self._started = time.monotonic()
 
     def open(self, folder: Path, words: str, *, keep_epochs: int = 0) -> None:
@@ -59,7 +59,7 @@ class Logbook:
         self._log = (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace")
         held, self._held = self._held or [], None
         for text in (f"run      {folder}{words}", *held):
-            self.say(text)
+            self.info(text)
 
     def _keep_rows(self, path: Path, count: int) -> None:
         """The first ``count`` rows of an earlier part of the run; the file is replaced only if it holds others too."""
@@ -70,7 +70,7 @@ class Logbook:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)
         if len(self.rows) < count:
-            self.warn(f"{path} has lost rows: {len(self.rows)} of {count} are there")
+            self.warning(f"{path} has lost rows: {len(self.rows)} of {count} are there")
 
     def start_board(self, purge_step: int | None, module: nn.Module, images: Tensor) -> None:
         """TensorBoard's file, with the graph of the module on these images in a new run's (no ``purge_step``).
@@ -79,7 +79,7 @@ class Logbook:
         """
         if self.is_main and self.folder is not None:
             drawn = None if purge_step else (module, images)
-            self.board = Board(self.folder / "tensorboard", purge_step, drawn, self.warn)
+            self.board = TensorBoardLog(self.folder / "tensorboard", purge_step, drawn, self.warning)
 
     def drop_held(self) -> None:
         """Forget what was held: the run failed before it had a folder, and its one line of error is the answer."""
@@ -90,7 +90,7 @@ class Logbook:
         self.end_live()
         held, self._held = self._held or [], None
         for text in held:
-            self.say(text)
+            self.info(text)
         if self.board is not None:
             self.board.close()
         self._drop_log()
@@ -103,15 +103,15 @@ class Logbook:
 
     # --- text ---
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Progress: stderr and train.log."""
         self._write(text, sys.stderr)
 
-    def warn(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         """A line that deserves a look: stderr and train.log."""
-        self.say(f"imgcls: warning: {text}")
+        self.info(f"imgcls: warning: {text}")
 
-    def result(self, text: str) -> None:
+    def output(self, text: str) -> None:
         """The result: stdout and train.log."""
         self._write(text, None if self.is_quiet else sys.stdout)
 
@@ -127,7 +127,7 @@ class Logbook:
                 self._log.flush()
             except OSError as error:  # a full disk, say: what must be saved will say so
                 self._drop_log()
-                self.warn(f"train.log cannot be written ({error.strerror}); going on without it")
+                self.warning(f"train.log cannot be written ({error.strerror}); going on without it")
         if stream is not None:
             if self._live is not None:
                 self._live.clear()
@@ -146,9 +146,9 @@ class Logbook:
         """The loop starts at that step: header of the table, live line on a terminal."""
         self._started = time.monotonic()
         if self.is_main:
-            self.say("\nepoch  train loss  val loss  val acc   images/s")
+            self.info("\nepoch  train loss  val loss  val acc   images/s")
             if sys.stderr.isatty():
-                self._live = Live(step, total, epochs)
+                self._live = ProgressLine(step, total, epochs)
 
     def end_live(self) -> None:
         """Take the live line off."""
@@ -195,7 +195,7 @@ class Logbook:
             )
             self.board.scalars(row["step"], {tag: row[key] for tag, key in pairs if row[key] is not None})
             self.board.begin()
-        self.say(epoch_line(row, is_best, clock(time.monotonic() - self._started) if is_last else None))
+        self.info(epoch_line(row, is_best, clock(time.monotonic() - self._started) if is_last else None))
         if self._live is not None and is_best:
             self._live.best = row["val_accuracy"]
 

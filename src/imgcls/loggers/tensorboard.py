@@ -26,7 +26,7 @@ def _hush_writer() -> None:
     threading.excepthook = hook
 
 
-class Board:
+class TensorBoardLog:
     """TensorBoard's event file. Its writer failing (disk full, say) is said once and never stops a run.
 
     The writer is imported and the graph traced after the first epoch, or PATIENCE seconds into it, so that the first
@@ -38,9 +38,9 @@ class Board:
         folder: Path,
         purge_step: int | None,
         drawn: tuple[nn.Module, Tensor] | None,
-        warn: Callable[[str], None],
+        warning: Callable[[str], None],
     ) -> None:
-        self.folder, self.purge_step, self.drawn, self.warn = folder, purge_step, drawn, warn
+        self.folder, self.purge_step, self.drawn, self.warning = folder, purge_step, drawn, warning
         self.writer: Any = None
         self.kept: list[tuple[int, Mapping[str, float], float]] | None = []  # None: begun, or given up
         self.made = time.monotonic()
@@ -68,7 +68,7 @@ class Board:
             action()
         except Exception as error:  # noqa: BLE001 - whatever it is, the run is worth more than its pictures
             self.writer = None
-            self.warn(f"TensorBoard's log is given up ({type(error).__name__}: {error}); the run goes on")
+            self.warning(f"TensorBoard's log is given up ({type(error).__name__}: {error}); the run goes on")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers at a step."""
@@ -109,7 +109,7 @@ class Board:
                 traced = torch.jit.trace(module, images, check_trace=False)  # type: ignore[no-untyped-call]
                 self.writer.add_graph(traced, images)
         except Exception as error:  # noqa: BLE001 - tracing runs the user's own code
-            self.warn(f"TensorBoard's graph is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
+            self.warning(f"TensorBoard's graph is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
         finally:
             module.train(was_training)
 

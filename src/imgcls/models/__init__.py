@@ -13,7 +13,7 @@ from imgcls.models.convnet import convnet
 from imgcls.models.lenet import lenet
 from imgcls.models.mlp import linear, mlp
 from imgcls.models.resnet import RESNETS
-from imgcls.models.torchvision import ZOO
+from imgcls.models.torchvision import TORCHVISION_MODELS
 
 MODELS: dict[str, Callable[..., Any]] = {
     "linear": linear,
@@ -21,5 +21,5 @@ MODELS: dict[str, Callable[..., Any]] = {
     "lenet": lenet,
     "convnet": convnet,
     **RESNETS,
-    **ZOO,
+    **TORCHVISION_MODELS,
 }

@@ -12,10 +12,10 @@ from imgcls.config.components import Component
 from imgcls.errors import ConfigError
 from imgcls.models.layers import ACTIVATIONS
 from imgcls.models.resnet import BasicBlock, Bottleneck, ResNet
-from imgcls.models.torchvision import ZOO
+from imgcls.models.torchvision import TORCHVISION_MODELS
 from imgcls.models.torchvision import check as check_zoo
 
-MODEL_FACTS = ("channels", "image_size", "num_classes")
+MODEL_CONTEXT = ("channels", "image_size", "num_classes")
 
 
 def build_model(component: Component, channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Module:
@@ -60,10 +60,10 @@ def is_random(module: nn.Module) -> bool:
     return any(type(one) not in DRAW_NOTHING for one in module.modules())
 
 
-def check_knobs(name: str, knobs: Mapping[str, Any]) -> None:
+def check_params(name: str, params: Mapping[str, Any]) -> None:
     """Raises ValueError for knobs that this model cannot have, as far as that is known before the images are."""
-    if name in ZOO:
-        check_zoo(name, **knobs)
+    if name in TORCHVISION_MODELS:
+        check_zoo(name, **params)
 
 
 def default_image_size(name: str) -> int:

@@ -27,7 +27,7 @@ def convnet(
     The convolutions are not padded (padding 28x28 to 32x32 costs a third more time), but for images that would not be
     large enough.
     """
-    knobs: Any = {"activation": activation, "batch_norm": batch_norm}
+    params: Any = {"activation": activation, "batch_norm": batch_norm}
     layers: list[nn.Module] = []
     sides, width = list(image_size), channels
     for i, units in enumerate(widths, start=1):
@@ -38,8 +38,8 @@ def convnet(
                 "shorten model.widths or set dataset.image_size"
             )
         padding = 0 if side >= 10 else 2
-        layers += convolution(i, width, units, padding=padding, **knobs).values()
+        layers += convolution(i, width, units, padding=padding, **params).values()
         sides, width = [(side + 2 * padding - 4) // 2 for side in sides], units
     layers.append(nn.Flatten())
-    head = dense(width * math.prod(sides), hidden, num_classes, dropout=dropout, **knobs)
+    head = dense(width * math.prod(sides), hidden, num_classes, dropout=dropout, **params)
     return nn.Sequential(*layers, *head.values())

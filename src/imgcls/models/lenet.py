@@ -38,10 +38,10 @@ def lenet(
             f"set dataset.image_size={LEAST_SIZE} or more, or model=mlp"
         )
     first, second, pools = 2 if smallest < 32 else 0, 2 if smallest < 20 else 0, smallest >= 16
-    knobs: Any = {"activation": activation, "batch_norm": batch_norm}
-    layers = convolution(1, channels, widths[0], padding=first, has_pool=pools, **knobs)
-    layers |= convolution(2, widths[0], widths[1], padding=second, **knobs)
+    params: Any = {"activation": activation, "batch_norm": batch_norm}
+    layers = convolution(1, channels, widths[0], padding=first, has_pool=pools, **params)
+    layers |= convolution(2, widths[0], widths[1], padding=second, **params)
     features = nn.Sequential(OrderedDict(layers, flatten=nn.Flatten()))
     sides = [((side + 2 * first - 4) // (2 if pools else 1) + 2 * second - 4) // 2 for side in image_size]
-    head = dense(widths[1] * math.prod(sides), hidden, num_classes, dropout=dropout, **knobs)
+    head = dense(widths[1] * math.prod(sides), hidden, num_classes, dropout=dropout, **params)
     return nn.Sequential(OrderedDict(features=features, classifier=nn.Sequential(OrderedDict(head))))

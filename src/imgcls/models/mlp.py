@@ -28,5 +28,5 @@ def mlp(
 ) -> nn.Module:
     """Fully connected layers of the given widths with an activation between: (B, C, H, W) -> (B, num_classes)"""
     inputs = channels * math.prod(image_size)
-    knobs: Any = {"activation": activation, "batch_norm": batch_norm, "dropout": dropout}
-    return nn.Sequential(nn.Flatten(), *dense(inputs, hidden, num_classes, **knobs).values())
+    params: Any = {"activation": activation, "batch_norm": batch_norm, "dropout": dropout}
+    return nn.Sequential(nn.Flatten(), *dense(inputs, hidden, num_classes, **params).values())

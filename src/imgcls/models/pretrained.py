@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from imgcls.errors import ConfigError, DataError
-from imgcls.files import alone
+from imgcls.files import locked
 from imgcls.models.finetune import head_of
 
 TIMEOUT = 30.0  # seconds without an answer
@@ -71,7 +71,7 @@ class Pretrained:
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT)
         try:
-            with alone(self.path.parent):
+            with locked(self.path.parent):
                 state: MutableMapping[str, Tensor] = self.weights.get_state_dict(
                     check_hash=True, progress=False, weights_only=True, map_location="cpu"
                 )

@@ -100,7 +100,7 @@ def _fewer_pools(module: nn.Module, size: tuple[int, int]) -> str:
 
 
 def _net(
-    name: str, size: tuple[int, int], num_classes: int, is_small: bool, knobs: dict[str, Any]
+    name: str, size: tuple[int, int], num_classes: int, is_small: bool, params: dict[str, Any]
 ) -> tuple[nn.Module, str]:
     """The convolutional nets, and Swin's transformers."""
     import torchvision
@@ -112,12 +112,12 @@ def _net(
             f"{name} needs images of at least {least}x{least} pixels, got {shown(size)}; "
             f"set dataset.image_size={least} or more"
         )
-    net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **knobs, **dict(family.more))
+    net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **params, **dict(family.more))
     return net, family.small(net, size) if is_small and family.small is not None else ""
 
 
 def _vit(
-    name: str, size: tuple[int, int], num_classes: int, is_small: bool, knobs: dict[str, Any]
+    name: str, size: tuple[int, int], num_classes: int, is_small: bool, params: dict[str, Any]
 ) -> tuple[nn.Module, str]:
     """The vision transformers, for square images.
 
@@ -135,7 +135,7 @@ def _vit(
             f"{name} needs images of a multiple of {patch} pixels, got {side}; set dataset.image_size={near}"
         )
     net: Any = torchvision.models.get_model(
-        name, weights=None, num_classes=num_classes, image_size=published * (side // patch), **knobs
+        name, weights=None, num_classes=num_classes, image_size=published * (side // patch), **params
     )
     if patch == published:
         return net, ""
@@ -150,7 +150,7 @@ def _divisor(number: int, near: float) -> int:
 
 
 def _maxvit(
-    name: str, size: tuple[int, int], num_classes: int, is_small: bool, knobs: dict[str, Any]
+    name: str, size: tuple[int, int], num_classes: int, is_small: bool, params: dict[str, Any]
 ) -> tuple[nn.Module, str]:
     """MaxViT.
 
@@ -176,7 +176,7 @@ def _maxvit(
         block_layers=[2, 2, 5, 2],
         head_dim=32,
         num_classes=num_classes,
-        **{"stochastic_depth_prob": 0.2, **knobs},
+        **{"stochastic_depth_prob": 0.2, **params},
     )
     words = f"{window}x{window} windows" if window != 7 else ""
     return net, f"{_stride_one(net, size)}, {words}" if is_small else words
@@ -257,8 +257,8 @@ def _model(
     family = family_of(name)
     is_small = stem == "small" or (stem == "auto" and max(image_size) <= SMALL)
     given = ((family.dropout, dropout), (family.stochastic_depth, stochastic_depth))
-    knobs = {word: value for word, value in given if word and value is not None}
-    net, words = family.build(name, image_size, num_classes, is_small, knobs)
+    params = {word: value for word, value in given if word and value is not None}
+    net, words = family.build(name, image_size, num_classes, is_small, params)
     if stochastic_depth is not None and family.stochastic_depth == "":
         _set_depth(net, stochastic_depth)
     path = _first_conv(net)
@@ -293,4 +293,4 @@ def _set_depth(net: nn.Module, probability: float) -> None:
         drop.p = probability * i / max(1, len(drops) - 1)
 
 
-ZOO: dict[str, Callable[..., nn.Module]] = {name: partial(_model, name) for name in TORCHVISION}
+TORCHVISION_MODELS: dict[str, Callable[..., nn.Module]] = {name: partial(_model, name) for name in TORCHVISION}

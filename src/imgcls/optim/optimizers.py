@@ -119,13 +119,13 @@ def muon(
     """Muon for weights of two dimensions and more but for the last layer's, which AdamW updates with all the rest."""
     last = next((group["params"][-1] for group in groups if group["params"][-1].ndim > 1), None)
     parted: Groups = []
-    knobs = {"momentum": momentum, "nesterov": nesterov}
+    params = {"momentum": momentum, "nesterov": nesterov}
     for group in groups:
         is_matrix = [_is_matrix(parameter) and parameter is not last for parameter in group["params"]]
         for kind, rate in ((True, lr), (False, adamw_lr)):
             parameters = [one for one, own in zip(group["params"], is_matrix, strict=True) if own is kind]
             if parameters:
-                parted.append({**group, **knobs, "params": parameters, "is_matrix": kind, "lr": rate})
+                parted.append({**group, **params, "params": parameters, "is_matrix": kind, "lr": rate})
     return Muon(parted, weight_decay=weight_decay)
 
 

@@ -17,7 +17,7 @@ from imgcls.parallel import ipc
 PATIENCE = 60.0  # seconds for a picture; the run draws it itself then
 
 
-class Studio:
+class BackgroundWorker:
     """Draws pictures, in the order in which they are ordered.
 
     apart: by a process of its own, forked now, where this process has one thread only (nothing that a fork could break)

@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from imgcls.config.options import Node
-from imgcls.data.datamodule import choose_data, load_source
-from imgcls.data.inspection import Report, look
-from imgcls.loggers.run_log import Logbook
+from imgcls.data.datamodule import data_spec, load_source
+from imgcls.data.inspection import Report, inspect_source
+from imgcls.loggers.run_log import RunLog
 from imgcls.text import line, one_line
 
 NAMED = 10  # files in the text; the report has all
 MOST_ROWS = 12  # classes in the text, if there are more the smallest and the largest
 
 
-def examine(node: Node, *, is_quiet: bool) -> Report:
+def inspect_dataset(node: Node, *, is_quiet: bool) -> Report:
     """What is in the data set: counts, sizes, colours, balance, broken files, files that stand twice."""
-    choice = choose_data(node)
+    choice = data_spec(node)
     source = load_source(choice)
-    log = Logbook(is_main=True, is_quiet=is_quiet)
-    report = {"dataset": choice.name, **look(source)}
+    log = RunLog(is_main=True, is_quiet=is_quiet)
+    report = {"dataset": choice.name, **inspect_source(source)}
     for text in (*source.notes, *(f"warning  {warning}" for warning in source.warnings)):
-        log.say(text)
+        log.info(text)
     for text in describe(report):
-        log.result(text)
+        log.output(text)
     return report
 
 
@@ -33,8 +33,8 @@ def describe(report: Report) -> list[str]:
     """The report as lines for the terminal, under 80 columns."""
     parts = ", ".join(f"{count:,} {part}" for part, count in report["images"].items())
     lines = [line("data", f"{report['dataset']}: {parts}; {len(report['classes'])} classes")]
-    colours = [f"{report[kind]:,} {word}" for kind, word in (("grey", "grey"), ("colour", "RGB")) if report[kind]]
-    lines.append(line("images", f"{_sizes(report['sizes'])}; {', '.join(colours) or 'none can be read'}"))
+    colors = [f"{report[kind]:,} {word}" for kind, word in (("grey", "grey"), ("colour", "RGB")) if report[kind]]
+    lines.append(line("images", f"{_sizes(report['sizes'])}; {', '.join(colors) or 'none can be read'}"))
     lines += _balance(report)
     if report["broken"]:
         lines.append(line("broken", f"{len(report['broken']):,} cannot be read"))

@@ -80,8 +80,8 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], pa
         axes.set_yticks(range(len(classes)), names)
     if len(classes) <= MOST_CELLS:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            words = axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=8)
+            color = "white" if shares[row, column] > 0.5 else "black"
+            words = axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=color, fontsize=8)
             words.set_in_layout(False)
     _save(figure, path)
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
@@ -137,8 +137,8 @@ def _fitted(image: Pixels) -> Pixels:
     """(H, W, C) of any size -> (at most TILE, at most TILE, 3), small ones with their pixels to be seen."""
     from PIL import Image
 
-    colours = np.repeat(image[..., :1], 3, axis=2) if image.shape[-1] < 3 else image[..., :3]
+    colors = np.repeat(image[..., :1], 3, axis=2) if image.shape[-1] < 3 else image[..., :3]
     scale = TILE / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(np.ascontiguousarray(colours)).resize(size, method))
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colors)).resize(size, method))

@@ -80,9 +80,9 @@ class Runtime:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process (all must ask)."""
-        return bool(self.most(int(flag)))
+        return bool(self.max(int(flag)))
 
-    def most(self, number: int) -> int:
+    def max(self, number: int) -> int:
         """The largest of the processes' numbers (all must ask)."""
         if self.world == 1:
             return number
@@ -90,13 +90,13 @@ class Runtime:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
 
-    def share_buffers(self, module: nn.Module) -> None:
+    def broadcast_buffers(self, module: nn.Module) -> None:
         """The main process's buffers (batch norm's running statistics) to all, so that all evaluate the same model."""
         if self.world > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
-    def say_to_all(self, text: str) -> str:
+    def broadcast_text(self, text: str) -> str:
         """Rank 0's text, in every process."""
         if self.world == 1:
             return text

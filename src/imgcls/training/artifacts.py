@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imgcls.config.schema import TrainConfig
 from imgcls.data.fetchers import decode_all
-from imgcls.parallel.background import Studio
+from imgcls.parallel.background import BackgroundWorker
 from imgcls.reports import plots
 from imgcls.reports.report import Report
 from imgcls.training.builder import Run
@@ -19,15 +19,15 @@ MISTAKES = 24  # in the picture of the most confident ones
 TILES = 32  # of the training batch in its picture
 
 
-def draw_batch(run: Run, folder: Path, studio: Studio) -> None:
+def draw_batch(run: Run, folder: Path, plotter: BackgroundWorker) -> None:
     """The first training images as the net sees them."""
     (folder / "plots").mkdir(exist_ok=True)
     images, targets = run.loader.first(TILES)
-    classes, normalise = run.data.source.classes, run.data.preprocessing.normaliser(run.runtime.device)
+    classes, normalize = run.data.source.classes, run.data.preprocessing.normalizer(run.runtime.device)
     if run.recipe.attack is not None:
         images = run.recipe.attack(run.state.module, images, targets, run.recipe.loss, seed=run.config.seed)
     captions = [_caption(target, classes) for target in targets.tolist()]
-    studio.draw(plots.batch, list(normalise.inverse(images)), captions, folder / "plots" / "train_batch.png")
+    plotter.draw(plots.batch, list(normalize.inverse(images)), captions, folder / "plots" / "train_batch.png")
 
 
 def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
@@ -40,16 +40,16 @@ def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
     return " ".join(f"{classes[i][:6]} {target[i]:.1f}".replace(" 0.", " .") for i in (first, second))
 
 
-def draw_test(run: Run, folder: Path, report: Report, studio: Studio) -> None:
+def draw_test(run: Run, folder: Path, report: Report, plotter: BackgroundWorker) -> None:
     """The pictures of the test, and TensorBoard's last entries."""
     target, classes = folder / "plots", run.data.source.classes
     worst = plots.worst_mistakes(folder / "predictions.npz", MISTAKES)
     pixels = [_pixels(run, row) for row, _, _, _ in worst]
-    studio.draw(
+    plotter.draw(
         plots.mistakes, pixels, [(true, taken, p) for _, true, taken, p in worst], classes, target / "mistakes.png"
     )
-    studio.draw(plots.confusion_matrix, report["confusion_matrix"], classes, target / "confusion_matrix.png")
-    *_, matrix = studio.finish()
+    plotter.draw(plots.confusion_matrix, report["confusion_matrix"], classes, target / "confusion_matrix.png")
+    *_, matrix = plotter.finish()
     if run.log.board is not None:
         run.log.board.begin()
         run.log.board.picture("test/confusion_matrix", run.state.step, matrix)
@@ -72,5 +72,5 @@ def settings(config: TrainConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in vars(config).items():
         nested = value if isinstance(value, dict) else {"name": value}
-        flat |= {key if knob == "name" else f"{key}.{knob}": one for knob, one in nested.items()}
+        flat |= {key if param == "name" else f"{key}.{param}": one for param, one in nested.items()}
     return {key: value for key, value in flat.items() if value is not None and key != "run_dir"}

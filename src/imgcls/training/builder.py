@@ -30,7 +30,7 @@ from imgcls.data.transforms.augment import Augment
 from imgcls.errors import (
     ConfigError,
 )
-from imgcls.loggers.run_log import Logbook
+from imgcls.loggers.run_log import RunLog
 from imgcls.losses import weighted
 from imgcls.models.build import build_model, default_image_size
 from imgcls.models.finetune import freeze
@@ -40,7 +40,7 @@ from imgcls.runs.provenance import git_commit, versions
 from imgcls.runtime.device import choose_compile
 from imgcls.runtime.session import Runtime
 from imgcls.training.loop import Recipe
-from imgcls.training.spec import Parts, class_weights, input_preset, settle
+from imgcls.training.spec import RunSpec, class_weights, input_preset, resolve_auto
 from imgcls.training.summary import say_attack, say_data, say_device, say_model, say_speed
 
 
@@ -58,10 +58,10 @@ class Run:
     recipe: Recipe
     workers: int
     chosen: dict[str, Any]
-    log: Logbook
+    log: RunLog
 
 
-def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, stored: Mapping[str, Any]) -> Run:
+def build(config: TrainConfig, parts: RunSpec, runtime: Runtime, log: RunLog, stored: Mapping[str, Any]) -> Run:
     """Read the data, make the model: everything but the folder. Says the header's lines as the facts become known.
 
     stored: what an earlier part of the same run chose where the configuration says auto, to be kept.
@@ -90,7 +90,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
         fetcher_for(train, shape, runtime, resident=resident, workers=workers),
         train.labels,
         augment,
-        shape.normaliser(runtime.device),
+        shape.normalizer(runtime.device),
         batch_size=batch_size,
         seed=config.seed,
         device=runtime.device,
@@ -123,7 +123,7 @@ def build(config: TrainConfig, parts: Parts, runtime: Runtime, log: Logbook, sto
 
 def _recipe(
     config: TrainConfig,
-    parts: Parts,
+    parts: RunSpec,
     data: Data,
     runtime: Runtime,
     optimizer: torch.optim.Optimizer,
@@ -150,16 +150,16 @@ def _recipe(
     )
 
 
-def _read(config: TrainConfig, parts: Parts) -> tuple[Data, Component, Augment]:
+def _read(config: TrainConfig, parts: RunSpec) -> tuple[Data, Component, Augment]:
     """The data, and the choices that depend on it: what auto and default stand for."""
     data = load_data(
         parts.data, default_image_size(parts.model.name if parts.model else "auto"), input_preset(parts.pretrained)
     )
-    model, augment = settle(parts, data)
+    model, augment = resolve_auto(parts, data)
     return with_statistics(data, input_preset(parts.pretrained)), model, augment
 
 
-def _finetune(module: nn.Module, parts: Parts, num_classes: int, *, is_new: bool) -> str:
+def _finetune(module: nn.Module, parts: RunSpec, num_classes: int, *, is_new: bool) -> str:
     """Load the weights that it begins with (a run that goes on has its own), freeze layers; words for the header."""
     words = []
     if parts.pretrained is not None:

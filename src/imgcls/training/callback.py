@@ -21,7 +21,7 @@ from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.source import Images
 from imgcls.errors import RunError, Stopped
 from imgcls.inference.infer import infer
-from imgcls.loggers.run_log import ADVICE, Logbook, Row
+from imgcls.loggers.run_log import ADVICE, Row, RunLog
 from imgcls.losses import Loss
 from imgcls.runtime.session import Runtime
 from imgcls.runtime.signals import Signals
@@ -62,7 +62,7 @@ class Keeper(Watch):
         validation: Validation | None,
         meta: dict[str, Any],
         runtime: Runtime,
-        log: Logbook,
+        log: RunLog,
         signals: Signals,
         resume_command: str,
         best: Best | None = None,
@@ -84,13 +84,13 @@ class Keeper(Watch):
         """See Watch: save every so often and when asked to, and stop when asked to."""
         self.epoch = state.epochs + 1
         number = self.signals.received
-        asked = self.runtime.most(STOP + number if number else SAVE if self.signals.wants_save else 0)
+        asked = self.runtime.max(STOP + number if number else SAVE if self.signals.wants_save else 0)
         if asked or self._is_due(state.step):
             self.save_last(state)
         if asked > STOP:
             self._stop(state, asked - STOP)
         if asked == SAVE:
-            self.log.say(f"saved at step {state.step:,}, as SIGUSR1 asks")
+            self.log.info(f"saved at step {state.step:,}, as SIGUSR1 asks")
 
     def _is_due(self, step: int) -> bool:
         if self.every_steps is not None:
@@ -106,12 +106,12 @@ class Keeper(Watch):
 
     def look(self, state: State) -> None:
         """Save and stop if any process has been asked to."""
-        if number := self.runtime.most(self.signals.received):
+        if number := self.runtime.max(self.signals.received):
             self.save_last(state)
             self._stop(state, number)
 
     def _stop(self, state: State, number: int) -> NoReturn:
-        self.runtime.most(0)  # all processes wait for the main one's save: the first to end takes the others with it
+        self.runtime.max(0)  # all processes wait for the main one's save: the first to end takes the others with it
         raise Stopped(
             f"stopped by {signal.Signals(number).name} and saved at step {state.step:,}; "
             f"go on with: {self.resume_command}",
@@ -120,7 +120,7 @@ class Keeper(Watch):
 
     def after_epoch(self, state: State, images: int, started: float, lr: float) -> None:
         """See Watch: validate, write the epoch's row, save last and perhaps best, stop when asked to."""
-        loss_sum, hits, seen = self.runtime.sum(state.sums).tolist()  # waits for the device
+        loss_sum, hits, seen = self.runtime.sum(state.totals).tolist()  # waits for the device
         seconds = time.perf_counter() - started
         self.log.check_finite(loss_sum, state.step, state.epochs, lr)
         val_loss, val_accuracy = self._validate(state)
@@ -141,13 +141,13 @@ class Keeper(Watch):
         is_last = state.epochs == self.config.epochs or self.is_enough(state)
         self.log.epoch(row, is_best=is_best, is_last=is_last)
         if is_best:
-            self._save(checkpoint_format.BEST, checkpoint_state.model_tensors(state.judged), state, {})
+            self._save(checkpoint_format.BEST, checkpoint_state.model_tensors(state.eval_module), state, {})
         self.save_last(state)
-        if number := self.runtime.most(self.signals.received):
+        if number := self.runtime.max(self.signals.received):
             self._stop(state, number)
         if is_last and state.epochs < self.config.epochs:
             epochs = f"{self.config.patience} epoch{'s' if self.config.patience != 1 else ''}"
-            self.log.say(f"stopped early: no better {self.config.monitor} for {epochs} (patience)")
+            self.log.info(f"stopped early: no better {self.config.monitor} for {epochs} (patience)")
 
     def is_enough(self, state: State) -> bool:
         """See Watch: whether the best epoch lies ``patience`` epochs back."""
@@ -156,8 +156,8 @@ class Keeper(Watch):
     def _validate(self, state: State) -> tuple[float | None, float | None]:
         if self.validation is None:
             return None, None
-        images, module = self.validation.images, state.judged
-        self.runtime.share_buffers(module)
+        images, module = self.validation.images, state.eval_module
+        self.runtime.broadcast_buffers(module)
         shape, between = self.validation.preprocessing, self._raise_if_asked
         try:
             logits = infer(module, self.validation.fetcher, len(images), shape, self.runtime, between)
@@ -179,11 +179,11 @@ class Keeper(Watch):
 
     def save_last(self, state: State) -> None:
         """The whole state, to go on from; never one whose loss has ceased to be a number."""
-        sums = self.runtime.sum(state.sums)
+        totals = self.runtime.sum(state.totals)
         lr = float(state.optimizer.param_groups[0].get("lr", 0.0))
-        self.log.check_finite(float(sums[0]), state.step, state.epochs, lr)
+        self.log.check_finite(float(totals[0]), state.step, state.epochs, lr)
         if self.runtime.is_main:
-            tensors, numbers = checkpoint_state.state_tensors(replace(state, sums=sums))
+            tensors, numbers = checkpoint_state.state_tensors(replace(state, totals=totals))
             self._save(checkpoint_format.LAST, tensors, state, {"optimizer_numbers": numbers, "best": self.best})
         self.saved_at, self.signals.wants_save = time.monotonic(), False
 

@@ -12,24 +12,24 @@ import torch
 from imgcls.checkpoints.state import check_storable
 from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
-from imgcls.data.datamodule import Data, DataChoice, load_data
+from imgcls.data.datamodule import Data, DataSpec, load_data
 from imgcls.errors import ConfigError, DataError, RunError
 from imgcls.models.build import build_model, default_image_size
 from imgcls.models.finetune import freeze
-from imgcls.training.spec import Parts, check, choose_parts, class_weights, input_preset, settle
+from imgcls.training.spec import RunSpec, check, class_weights, input_preset, resolve_auto, run_spec
 
 GENTLE = {"download": False, "verify": False, "on_error": "error"}  # knobs with which reading data changes nothing
 
 
-def _gently(choice: DataChoice) -> DataChoice:
+def _gently(choice: DataSpec) -> DataSpec:
     """The choice of data, to be read only if it is there already, its files not decoded."""
     source = choice.source
-    knobs = {key: GENTLE.get(key, value) for key, value in source.knobs.items()}
-    return replace(choice, source=replace(source, knobs=knobs))
+    params = {key: GENTLE.get(key, value) for key, value in source.params.items()}
+    return replace(choice, source=replace(source, params=params))
 
 
 @dataclass
-class Rehearsal:
+class DryRun:
     """Called with the configuration of each job; raises ConfigError for what can be refused before any job begins.
 
     Beyond ``check``: a model that cannot be made for the images, layers to freeze that it has not, an augmentation that
@@ -43,14 +43,14 @@ class Rehearsal:
 
     def __call__(self, config: TrainConfig) -> None:
         check(config)
-        parts = choose_parts(config)
+        parts = run_spec(config)
         data = self._data(config, parts)
         if data is not None:
-            model, _ = settle(parts, data)
+            model, _ = resolve_auto(parts, data)
             class_weights(config.class_weights, data.source.classes, np.arange(len(data.source.classes)))
             self._make(model, parts, data)
 
-    def _data(self, config: TrainConfig, parts: Parts) -> Data | None:
+    def _data(self, config: TrainConfig, parts: RunSpec) -> Data | None:
         name = parts.model.name if parts.model else "auto"
         if ":" in parts.data.source.name:  # the user's own code may do anything
             return None
@@ -64,7 +64,7 @@ class Rehearsal:
                 )
         return self.read[key]
 
-    def _make(self, model: Component, parts: Parts, data: Data) -> None:
+    def _make(self, model: Component, parts: RunSpec, data: Data) -> None:
         shape, count = data.preprocessing, len(data.source.classes)
         key = json.dumps([model.node, shape.as_dict(), count, parts.options.freeze], default=str)
         if ":" in model.name or key in self.made:  # a user's own model may not stand what follows

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from imgcls import seeding
 from imgcls.checkpoints.state import State
 from imgcls.data.loader import Loader
-from imgcls.loggers.run_log import Logbook
+from imgcls.loggers.run_log import RunLog
 from imgcls.losses import Loss
 from imgcls.models.build import is_random
 from imgcls.optim import fast_step
@@ -59,7 +59,7 @@ class Watch:
         return False
 
 
-def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: Logbook, watch: Watch) -> None:
+def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: RunLog, watch: Watch) -> None:
     """Train until ``recipe.epochs`` are done, from wherever the state stands.
 
     forward: the state's module, as it is wrapped to compute.
@@ -70,7 +70,7 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: L
     while state.epochs < recipe.epochs and not watch.is_enough(state):
         done = state.step - state.epochs * len(loader)
         if done == 0:
-            state.sums.zero_()
+            state.totals.zero_()
         images_done, started = 0, time.perf_counter()
         for position, (images, labels) in enumerate(loader.epoch(state.epochs, start=done), start=done):
             lr = set_lr(state.optimizer, recipe.base_lrs, recipe.schedule(state.step))
@@ -107,7 +107,7 @@ def update(
     fast_step.clear_gradients(state.optimizer)
     count = min(recipe.accumulate, len(labels))
     parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
-    before = state.sums[0].clone() if len(parts) > 1 else None
+    before = state.totals[0].clone() if len(parts) > 1 else None
     for i, (some, their_labels) in enumerate(parts, start=1):
         # the processes average their gradients once, with the last micro-batch
         is_apart = recipe.world > 1 and i < len(parts)
@@ -126,9 +126,9 @@ def update(
             total = total.detach()
             their_labels = their_labels if their_labels.ndim == 1 else their_labels.argmax(1)
             hits = (logits.argmax(1) == their_labels).sum(dtype=total.dtype)
-            state.sums += torch.stack([total, hits, torch.full_like(total, len(their_labels))])
+            state.totals += torch.stack([total, hits, torch.full_like(total, len(their_labels))])
     take_step(state, recipe.clip_grad)
-    return total if before is None else state.sums[0] - before
+    return total if before is None else state.totals[0] - before
 
 
 def take_step(state: State, clip_grad: float | None) -> None:

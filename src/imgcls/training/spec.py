@@ -17,15 +17,15 @@ from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig, weights_of
 from imgcls.data.datamodule import (
     Data,
-    DataChoice,
+    DataSpec,
     InputPreset,
-    choose_data,
+    data_spec,
 )
 from imgcls.data.transforms.augment import AUGMENTS, Augment
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES
 from imgcls.models import MODELS
-from imgcls.models.build import MODEL_FACTS, automatic, check_knobs
+from imgcls.models.build import MODEL_CONTEXT, automatic, check_params
 from imgcls.models.finetune import ModelOptions
 from imgcls.models.pretrained import Pretrained, pretrained
 from imgcls.optim.optimizers import OPTIMIZERS
@@ -38,10 +38,10 @@ MOST_NAMES = 12  # of classes, in a message
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunSpec:
     """The components that the configuration chose, their knobs checked; None where the choice needs the data."""
 
-    data: DataChoice
+    data: DataSpec
     model: Component | None
     optimizer: Component
     scheduler: Component
@@ -52,7 +52,7 @@ class Parts:
     pretrained: Pretrained | None
 
 
-def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -> Parts:
+def run_spec(config: TrainConfig, own_names: frozenset[str] | None = None) -> RunSpec:
     """Check every component of the configuration, touching neither data nor disk.
 
     own_names: the names of the user's own code that may be imported; None: any, since the user wrote the configuration.
@@ -69,11 +69,11 @@ def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -
     scheduler = select(SCHEDULERS, config.scheduler, "scheduler")
     scheduler(1, config.epochs)  # milestones and warm-up are checked against the epochs
     if model["name"] == "auto":
-        resolved(model, "model", "lenet")  # it has no knobs of its own
+        resolved_node(model, "model", "lenet")  # it has no knobs of its own
     if config.augment["name"] == "default":
-        resolved(config.augment, "augment", "none")
-    return Parts(
-        data=choose_data(config.dataset, trusted=may(config.dataset)),
+        resolved_node(config.augment, "augment", "none")
+    return RunSpec(
+        data=data_spec(config.dataset, trusted=may(config.dataset)),
         model=None if model["name"] == "auto" else _model(model, trusted=may(model)),
         optimizer=select(OPTIMIZERS, config.optimizer, "optimizer", trusted=may(config.optimizer)),
         scheduler=scheduler,
@@ -86,9 +86,9 @@ def choose_parts(config: TrainConfig, own_names: frozenset[str] | None = None) -
 
 
 def _model(node: Node, *, trusted: bool) -> Component:
-    component = select(MODELS, node, "model", facts=MODEL_FACTS, trusted=trusted)
+    component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=trusted)
     try:
-        check_knobs(component.name, component.knobs)
+        check_params(component.name, component.params)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from error
     return component
@@ -113,7 +113,7 @@ def check(config: TrainConfig) -> None:
     """Everything that can be refused before any data is read or anything is made on disk."""
     _, local_rank, world = rank_and_world()
     choose_precision(config.precision, choose_device(config.device, local_rank, world))
-    choose_parts(config)
+    run_spec(config)
     run_folders.check_new(config.run_dir)
 
 
@@ -133,7 +133,7 @@ def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64
     return [wanted.get(name, 1.0) for name in classes]
 
 
-def settle(parts: Parts, data: Data) -> tuple[Component, Augment]:
+def resolve_auto(parts: RunSpec, data: Data) -> tuple[Component, Augment]:
     """The model and the augmentation for these images: what auto and default stand for.
 
     Raises ConfigError for what does not go with them.
@@ -143,13 +143,13 @@ def settle(parts: Parts, data: Data) -> tuple[Component, Augment]:
         given = f"model.num_classes: {parts.options.num_classes} does not fit"
         raise ConfigError(f"{given}, dataset {data.name} has {count} classes; leave it null")
     size = (data.preprocessing.height, data.preprocessing.width)
-    model = parts.model or select(MODELS, resolved({"name": "auto"}, "model", automatic(size)), "model")
-    default = resolved({"name": "default"}, "augment", data.source.augment)
+    model = parts.model or select(MODELS, resolved_node({"name": "auto"}, "model", automatic(size)), "model")
+    default = resolved_node({"name": "default"}, "augment", data.source.augment)
     component = parts.augment or select(AUGMENTS, default, "augment")
     return model, component(size, data.source.mirror)
 
 
-def resolved(node: Node, group: str, name: str) -> Node:
+def resolved_node(node: Node, group: str, name: str) -> Node:
     """The node that ``name`` stands for where the node itself says auto or default; it has no knobs of its own then."""
     extra = [key for key in node if key != "name"]
     if extra:

@@ -23,7 +23,7 @@ from imgcls.data.datasets import cifar, download
 from imgcls.data.datasets.cifar import cifar10, cifar100
 from imgcls.data.datasets.download import Archive
 from imgcls.errors import DataError, RunError
-from imgcls.files import alone
+from imgcls.files import locked
 
 NAMES = ["cat", "dog", "ship"]
 Batch = dict[str, Any]
@@ -364,8 +364,8 @@ def test_what_a_killed_process_has_half_unpacked_is_removed_and_nothing_else(loc
 def test_an_archive_is_unpacked_by_one_process_at_a_time(local: Path, download: bool) -> None:
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(len(cifar10(root=str(local), download=download).train)))
-    with alone(local) as is_alone:
-        assert is_alone
+    with locked(local) as is_locked:
+        assert is_locked
         thread.start()
         thread.join(0.3)
         assert [path.name for path in local.iterdir()] == ["cifar-10-python.tar.gz"]

@@ -39,8 +39,8 @@ def shapes(root: str, count: int = 4, classes: Sequence[str] = ("blue", "red"), 
             height, width = 31 + i % 3, 41 + i % 2
             rows, columns = np.mgrid[:height, :width]
             image = np.full((height, width, 3), 255, np.uint8)
-            colour = COLOURS.get(name, (label * 40 % 256, 99, 99))
-            image[(rows - 15) ** 2 + (columns - 20) ** 2 < rng.integers(60, 200)] = colour
+            color = COLOURS.get(name, (label * 40 % 256, 99, 99))
+            image[(rows - 15) ** 2 + (columns - 20) ** 2 < rng.integers(60, 200)] = color
             Image.fromarray(image).save(folder / f"{i:03}{suffix}")
     return Path(root)
 

@@ -23,9 +23,9 @@ def pictures(folder: str = "pictures", count: int = 12) -> list[tuple[str, str]]
     Path(folder).mkdir(parents=True, exist_ok=True)
     found = []
     rng = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLOURS.items():
         for i in range(count):
-            pixels = np.clip(np.array(colour) + rng.integers(-20, 20, (9, 8, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(np.array(color) + rng.integers(-20, 20, (9, 8, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(f"{folder}/{name}{i}.png")
             found.append((f"{name}{i}.png", name))
     return found
@@ -37,9 +37,9 @@ def table(text: str, name: str = "labels.csv") -> str:
     return name
 
 
-def read(where: str, **knobs: object) -> Source:
+def read(where: str, **params: object) -> Source:
     usual = {"images": None, "path": None, "label": None, "split": None, "verify": False, "on_error": "error"}
-    return imagelist(root=where, **(usual | knobs))  # type: ignore[arg-type]
+    return imagelist(root=where, **(usual | params))  # type: ignore[arg-type]
 
 
 def lines(rows: list[tuple[str, str]], *, mark: str = ",", more: str = "") -> str:

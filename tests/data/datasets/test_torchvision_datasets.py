@@ -19,7 +19,7 @@ from PIL import Image
 from imgcls.cli.app import main
 from imgcls.config.torchvision_names import DATASETS as NAMES
 from imgcls.data import DATASETS
-from imgcls.data.datasets.torchvision import LIBRARY, NAMED
+from imgcls.data.datasets.torchvision import NAMED, TORCHVISION_DATASETS
 from imgcls.data.source import Source
 from imgcls.errors import DataError
 
@@ -208,7 +208,7 @@ MADE: dict[str, tuple[Callable[[], None], int, tuple[str, ...]]] = {
 
 def test_every_name_is_an_option_and_a_class_of_torchvisions() -> None:
     assert set(MADE) == set(NAMES)
-    assert set(NAMES) == set(NAMED) == set(LIBRARY) <= set(DATASETS)
+    assert set(NAMES) == set(NAMED) == set(TORCHVISION_DATASETS) <= set(DATASETS)
     assert all(hasattr(torchvision.datasets, named.kind) for named in NAMED.values())
 
 
@@ -218,7 +218,7 @@ def test_every_set_is_read_as_torchvision_lays_it_out(name: str, monkeypatch: py
     make()
     for module in ("svhn", "stl10", "semeion", "flowers102"):  # their checksums are of the real files
         monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", lambda *_: True)
-    source: Source = LIBRARY[name](root="data", download=False)
+    source: Source = TORCHVISION_DATASETS[name](root="data", download=False)
     assert tuple(source.parts) == parts
     assert len(source.classes) == classes
     assert all(set(part.labels.tolist()) == set(range(classes)) for part in source.parts.values())
@@ -237,7 +237,7 @@ def test_every_set_is_read_as_torchvision_lays_it_out(name: str, monkeypatch: py
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_not_there_is_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError) as caught:
-        LIBRARY[name](root="nowhere", download=False)
+        TORCHVISION_DATASETS[name](root="nowhere", download=False)
     assert f"dataset={name}: cannot be read in nowhere and dataset.download is false (" in str(caught.value)
     assert "digits, which needs no download" in str(caught.value)
     assert not Path("nowhere").exists()

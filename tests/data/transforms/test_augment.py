@@ -28,15 +28,15 @@ def draws(count: int, columns: int) -> Tensor:
     return torch.rand(count, columns, generator=torch.Generator().manual_seed(1))
 
 
-def chosen(name: str, image_size: tuple[int, int], can_mirror: bool, **knobs: object) -> Augment:
+def chosen(name: str, image_size: tuple[int, int], can_mirror: bool, **params: object) -> Augment:
     """The augmentation as the command line builds it from conf/augment/NAME.yaml."""
-    component = select(AUGMENTS, option_node("augment", name) | knobs, "augment")
+    component = select(AUGMENTS, option_node("augment", name) | params, "augment")
     augment: Augment = component(image_size, can_mirror)
     return augment
 
 
-def standard(image_size: tuple[int, int], can_mirror: bool, **knobs: object) -> Augment:
-    return chosen("standard", image_size, can_mirror, **knobs)
+def standard(image_size: tuple[int, int], can_mirror: bool, **params: object) -> Augment:
+    return chosen("standard", image_size, can_mirror, **params)
 
 
 def slow_crop(images: Tensor, numbers: Tensor, padding: int) -> Tensor:
@@ -175,10 +175,10 @@ KNOBS = {
 
 
 @pytest.mark.parametrize("knob", KNOBS)
-def test_every_knob_changes_images(knob: str) -> None:
+def test_every_knob_changes_images(param: str) -> None:
     plain = standard((32, 32), False, padding=0)
     assert plain.words == "none"
-    augment = standard((32, 32), False, padding=0, **{knob: KNOBS[knob]})
+    augment = standard((32, 32), False, padding=0, **{param: KNOBS[param]})
     assert augment.words != "none"
     images = batch(30, 32, 32, 3)
     numbers = draws(30, augment.draws)

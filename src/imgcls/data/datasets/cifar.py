@@ -19,7 +19,7 @@ from imgcls.data.datasets.download import Archive, data_root, fetch
 from imgcls.data.datasets.safe_pickle import SafeUnpickler, StoredArray, to_numpy
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError, RunError
-from imgcls.files import DISK_FULL, alone, file_size, is_there
+from imgcls.files import DISK_FULL, file_size, is_present, locked
 
 URLS = ("https://www.cs.toronto.edu/~kriz/",)
 FILES = {"cifar10": ("data_batch_1", "test_batch", "batches.meta"), "cifar100": ("train", "test", "meta")}
@@ -47,12 +47,12 @@ def _folder(root: str | None, name: str, archive: Archive, dataset: str, downloa
     base = data_root(root)
     if os.path.isdir(base / name):
         return base / name
-    if base.name == name or any(is_there(base / file) for file in FILES[dataset]):
+    if base.name == name or any(is_present(base / file) for file in FILES[dataset]):
         return base
-    with alone(base, make=download) as is_alone:
+    with locked(base, make=download) as is_locked:
         if not os.path.isdir(base / name):  # another process may just have been at it
             path = fetch(archive, base, f"dataset={dataset}", download)
-            if is_alone:
+            if is_locked:
                 _tidy(base, name)
             _unpack(path, base, name)
     return base / name

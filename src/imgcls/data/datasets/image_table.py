@@ -15,7 +15,7 @@ from imgcls.data.datasets.scan import is_image_name
 from imgcls.data.decoding import SUFFIXES
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
-from imgcls.files import file_size, is_there
+from imgcls.files import file_size, is_present
 from imgcls.text import one_line, printable
 
 # fmt: off
@@ -267,4 +267,4 @@ def _as_found(folder: str | Path, path: str) -> str | None:
     plain = path.replace("\\", "/")
     suffixes = (spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper()) if not is_image_name(plain))
     candidates = itertools.chain((path, plain), (plain + suffix for suffix in suffixes))
-    return next((one for one in candidates if is_there(Path(folder, one))), None)
+    return next((one for one in candidates if is_present(Path(folder, one))), None)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from imgcls.data.datasets.download import Archive, data_root, fetch, is_intact
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
-from imgcls.files import alone, file_size, is_there
+from imgcls.files import file_size, is_present, locked
 
 FILES = {
     "train images": "train-images-idx3-ubyte",
@@ -87,13 +87,13 @@ def _source(
         some = next(iter(files.values())).parent
         raise DataError(f"{FILES[missing[0]]} (or .gz) is missing beside {next(iter(files.values())).name} in {some}")
     for part in missing:
-        with alone(raw, make=download):
+        with locked(raw, make=download):
             files[part] = fetch(archives[part], raw, f"dataset={dataset}", download)
-    arrays, torn = _read_all(files)
-    if torn and not (download and _is_ours(archives, raw, files, set(torn))):
-        raise next(iter(torn.values()))
-    for part in torn:
-        with alone(raw):
+    arrays, truncated = _read_all(files)
+    if truncated and not (download and _is_own_download(archives, raw, files, set(truncated))):
+        raise next(iter(truncated.values()))
+    for part in truncated:
+        with locked(raw):
             files[part] = fetch(archives[part], raw, f"dataset={dataset}", download)
         arrays[part] = _read(files, part)
     for kind in ("train", "test"):
@@ -119,37 +119,37 @@ def _find(places: list[Path]) -> dict[str, Path]:
             spellings = [name, name.replace("-idx", ".idx")]
             spellings += [spelling.replace("t10k", "test") for spelling in spellings]
             paths = (place / f"{spelling}{suffix}" for spelling in spellings for suffix in ("", ".gz"))
-            if hit := next((path for path in paths if is_there(path)), None):
+            if hit := next((path for path in paths if is_present(path)), None):
                 found[part] = hit
         if found:
             return found
     return {}
 
 
-def _read_all(files: dict[str, Path]) -> tuple[dict[str, NDArray[Any]], dict[str, Torn]]:
+def _read_all(files: dict[str, Path]) -> tuple[dict[str, NDArray[Any]], dict[str, Truncated]]:
     """The arrays by part, and those that are torn."""
     arrays: dict[str, NDArray[Any]] = {}
-    torn: dict[str, Torn] = {}
+    truncated: dict[str, Truncated] = {}
     for part in FILES:
         try:
             arrays[part] = _read(files, part)
-        except Torn as error:
-            torn[part] = error
-    return arrays, torn
+        except Truncated as error:
+            truncated[part] = error
+    return arrays, truncated
 
 
 def _read(files: dict[str, Path], part: str) -> NDArray[Any]:
     return read_idx(files[part], 3 if "images" in part else 1)
 
 
-def _is_ours(archives: dict[str, Archive], raw: Path, files: dict[str, Path], torn: set[str]) -> bool:
+def _is_own_download(archives: dict[str, Archive], raw: Path, files: dict[str, Path], truncated: set[str]) -> bool:
     """Whether the torn files are what is left of a download, which may be replaced, and not somebody's own.
 
     They must have the archives' names, and those of the others that are whole must be the archives.
     """
     return all(
         files[part] == raw / archive.name and file_size(files[part]) <= archive.size
-        if part in torn
+        if part in truncated
         else is_intact(archive, raw)
         for part, archive in archives.items()
     )
@@ -171,7 +171,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[Any]:
                     _drain(file)
                 raise
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Torn(f"{path}: cannot be read ({error})") from error
+        raise Truncated(f"{path}: cannot be read ({error})") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
@@ -221,5 +221,5 @@ def _drain(file: Opened) -> None:
             return
 
 
-class Torn(DataError):
+class Truncated(DataError):
     """A .gz that ends too early or is none: what an aborted download leaves."""

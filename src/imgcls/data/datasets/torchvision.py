@@ -21,7 +21,7 @@ import numpy as np
 from imgcls.data.datasets.download import TIMEOUT, data_root
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError, RunError
-from imgcls.files import DISK_FULL, alone
+from imgcls.files import DISK_FULL, locked
 
 FILES = ("_image_files", "_images", "_samples", "samples")  # where torchvision keeps the paths, or (path, label)
 
@@ -36,7 +36,7 @@ class Named:
     kind: str
     parts: dict[Literal["train", "val", "test"], dict[str, Any]]
     is_photo: bool = False
-    is_lying: bool = False
+    is_transposed: bool = False
 
 
 IDX_PARTS: dict[Any, Any] = {"train": {"train": True}, "test": {"train": False}}
@@ -45,7 +45,9 @@ THREE: dict[Any, Any] = {"train": {"split": "train"}, "val": {"split": "val"}, "
 SMALLER: dict[str, Any] = {"size": "320px"}  # of Imagenette's three sizes: enough for 224 pixels, a fifth of the bytes
 NAMED = {
     "kmnist": Named("KMNIST", IDX_PARTS),
-    "emnist": Named("EMNIST", {part: {**one, "split": "balanced"} for part, one in IDX_PARTS.items()}, is_lying=True),
+    "emnist": Named(
+        "EMNIST", {part: {**one, "split": "balanced"} for part, one in IDX_PARTS.items()}, is_transposed=True
+    ),
     "qmnist": Named("QMNIST", {"train": {"what": "train"}, "test": {"what": "test"}}),
     "usps": Named("USPS", IDX_PARTS),
     "svhn": Named("SVHN", TWO),
@@ -73,7 +75,7 @@ def _load(name: str, *, root: str | None, download: bool) -> Source:
     named, folder = NAMED[name], data_root(root)
     kind = getattr(torchvision.datasets, named.kind)
     parts: dict[str, Any] = {}
-    with alone(folder, make=download):
+    with locked(folder, make=download):
         for part, keywords in named.parts.items():
             parts[part] = _read(kind, name, folder, keywords, download)
     images = {part: _images(one, named, folder) for part, one in parts.items()}
@@ -121,7 +123,7 @@ def _images(read: Any, named: Named, folder: Path) -> Images:
         pixels = np.asarray(pixels)
         if pixels.ndim == 4 and pixels.shape[1] == 3:
             pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-        if named.is_lying:
+        if named.is_transposed:
             pixels = np.ascontiguousarray(pixels.swapaxes(1, 2))
         return Images(numbers if numbers.ndim == 1 else numbers[:, 0], pixels=pixels)
     files = next(getattr(read, attribute) for attribute in FILES if hasattr(read, attribute))
@@ -131,4 +133,4 @@ def _images(read: Any, named: Named, folder: Path) -> Images:
     return Images(labels if labels is not None else [one[1] for one in files], paths=paths, ids=ids)
 
 
-LIBRARY: dict[str, Callable[..., Source]] = {name: partial(_load, name) for name in NAMED}
+TORCHVISION_DATASETS: dict[str, Callable[..., Source]] = {name: partial(_load, name) for name in NAMED}

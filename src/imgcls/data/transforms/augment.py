@@ -156,14 +156,14 @@ def augmented(
         ),
         "trivialaugment": ("trivialaugment", policy_ops.DRAWS, policy_ops.trivialaugment),
     }
-    colours = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    colors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
     stages: list[Stage] = [
         (f"crop {pixels} px" * (pixels > 0), 2, partial(crop, padding=pixels) if pixels else _unchanged),
         ("flip" * (p > 0), 1, (lambda images, draws: mirror(images, draws[:, 0], p=p)) if p > 0 else _unchanged),
         *([("affine", 4, affine)] if degrees or shift or scale else []),
         *[
             (name, 1, partial(ops.jitter, change=getattr(ops, name), most=most))
-            for name, most in colours.items()
+            for name, most in colors.items()
             if most
         ],
         *([policies[policy]] if policy != "none" else []),

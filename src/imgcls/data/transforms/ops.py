@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GREY = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601-2
+GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601-2
 SMOOTH = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))  # Pillow's filter, a thirteenth of it
 Change = Callable[[Tensor, Tensor], Tensor]
 
@@ -100,12 +100,12 @@ def _blend(images: Tensor, others: Tensor | float, factors: Tensor) -> Tensor:
     return (images.float() * factors + others * (1 - factors)).clamp_(0, 255).to(torch.uint8)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     """(B, H, W, 1) float, whole numbers."""
     if images.shape[3] != 3:
         return images.float().mean(3, keepdim=True)
     red, green, blue = images.float().unbind(3)
-    return (red * GREY[0] + green * GREY[1] + blue * GREY[2]).floor()[..., None]
+    return (red * GRAY[0] + green * GRAY[1] + blue * GRAY[2]).floor()[..., None]
 
 
 def brightness(images: Tensor, change: Tensor) -> Tensor:
@@ -115,12 +115,12 @@ def brightness(images: Tensor, change: Tensor) -> Tensor:
 
 def contrast(images: Tensor, change: Tensor) -> Tensor:
     """1 + change times as far from the image's mean grey."""
-    return _blend(images, _grey(images).mean((1, 2, 3), keepdim=True), 1 + change)
+    return _blend(images, _gray(images).mean((1, 2, 3), keepdim=True), 1 + change)
 
 
 def saturation(images: Tensor, change: Tensor) -> Tensor:
     """1 + change times as far from its own grey; grey images stay as they are."""
-    return images if images.shape[3] != 3 else _blend(images, _grey(images), 1 + change)
+    return images if images.shape[3] != 3 else _blend(images, _gray(images), 1 + change)
 
 
 def sharpness(images: Tensor, change: Tensor) -> Tensor:
