@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 
 class ImgclsError(Exception):
@@ -33,6 +34,14 @@ class DataError(ImgclsError):
 
 class UnreadableImage(DataError):
     """A file that is no image that can be decoded."""
+
+
+class PartialFailure(DataError):
+    """Some of the inputs could not be used; ``result`` is what was computed of the others."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class CheckpointError(ImgclsError):

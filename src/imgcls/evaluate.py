@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from imgcls.checkpoints.format import Checkpoint
 from imgcls.config import parsing
+from imgcls.config.components import NO_CHOICE, Choice
 from imgcls.config.migrations import completed_node
-from imgcls.config.options import Node
 from imgcls.config.schema import EvaluateConfig
 from imgcls.data.datamodule import DataSpec, auto_workers, data_spec, load_source
 from imgcls.data.source import Images, Source, all_images, describe_parts
@@ -30,19 +29,17 @@ from imgcls.runtime.session import session
 
 def evaluate(
     config: EvaluateConfig,
-    dataset: Node | None,
-    changes: Mapping[str, Any],
-    own_names: frozenset[str],
     *,
-    attack: Node | None = None,
-    attack_changes: Mapping[str, Any] = MappingProxyType({}),
-    is_quiet: bool,
+    dataset: Choice = NO_CHOICE,
+    attack: Choice = NO_CHOICE,
+    own_names: frozenset[str] = frozenset(),
+    is_quiet: bool = False,
 ) -> Report:
     """Run the command.
 
-    dataset: the node of another data set than the run's own; changes: keys changed in the run's own one. attack,
-    attack_changes: the same for the attack that the robust accuracy is measured under.
-    own_names: names of the user's own code that were typed for this command.
+    dataset: another data set than the run's own, or keys changed in the run's own one; attack: the same for the attack
+    that the robust accuracy is measured under. own_names: names of the user's own code that were typed for this
+    command.
     """
     choose_precision(config.precision, choose_device(config.device))
     checkpoint = run_folders.best_checkpoint(config.checkpoint)
@@ -57,16 +54,16 @@ def evaluate(
     with session(config.device, "fp32" if config.precision == "auto" else config.precision, threads) as runtime:
         log = RunLog(is_main=True, is_quiet=is_quiet)
         trained = restore(checkpoint, runtime, own_names)
-        choice = _choose(checkpoint.meta, dataset, changes, own_names)
-        component = choose_attack(checkpoint.meta, attack, attack_changes)
+        choice = _choose(checkpoint.meta, dataset, own_names)
+        component = choose_attack(checkpoint.meta, attack)
         source = load_source(choice)
         for note in source.notes:
             log.info(note)
         for doubt in source.warnings:
             log.warning(doubt)
         images, how = _part(source, choice, config.split, trained.classes)
-        is_sample = config.split == "test" and set(changes) == {"test_limit"}  # more or fewer of the same test images
-        if dataset is None and config.split != "all" and not is_sample:
+        is_sample = config.split == "test" and set(dataset.changes) == {"test_limit"}
+        if dataset.node is None and config.split != "all" and not is_sample:
             fingerprint.check_same_images(run_folders.folder_of(checkpoint.path), {config.split: images})
         if config.split != "train" and (count := _trained_on(checkpoint, choice, images)):
             log.warning(f"{count:,} of these {len(images):,} images were used in training")
@@ -93,10 +90,8 @@ def evaluate(
     return report
 
 
-def _choose(
-    meta: Mapping[str, Any], dataset: Node | None, changes: Mapping[str, Any], own_names: frozenset[str]
-) -> DataSpec:
-    node = dataset
+def _choose(meta: Mapping[str, Any], dataset: Choice, own_names: frozenset[str]) -> DataSpec:
+    node, changes = dataset.node, dataset.changes
     if node is None:
         try:
             node = completed_node("dataset", {**meta["config"]["dataset"], **changes}, with_keys=True)
@@ -110,7 +105,7 @@ def _choose(
             known = {f"dataset.{key}": value for key, value in own.items()}
             raise parsing.unknown_key(f"dataset.{unknown[0]}", known)
     name = str(node.get("name"))
-    return data_spec(node, trusted=dataset is not None or name in own_names)
+    return data_spec(node, trusted=dataset.node is not None or name in own_names)
 
 
 def _trained_on(checkpoint: Checkpoint, choice: DataSpec, images: Images) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from imgcls.config.schema import PredictConfig
 from imgcls.data.datasets.scan import Scan
 from imgcls.data.fetchers import evaluation_batch
-from imgcls.errors import ConfigError, DataError, RunError
+from imgcls.errors import ConfigError, PartialFailure, RunError
 from imgcls.files import write_whole
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.inputs import decode_files, find_images
@@ -27,10 +26,10 @@ from imgcls.text import one_line, printable
 FORMATS = (".csv", ".json", ".jsonl")
 
 
-def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool) -> list[Row]:
+def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), is_quiet: bool = False) -> list[Row]:
     """Run the command. Files that are no readable image are named on stderr; the others are done all the same.
 
-    Raises DataError at the end if there were any: what it says is the line for the last of them.
+    Raises PartialFailure at the end if there were any: its message is the line for the last of them.
     """
     if config.output and not config.output.lower().endswith(FORMATS):
         raise ConfigError(f"output: expected a file ending in .csv, .json or .jsonl, got '{config.output}'")
@@ -68,14 +67,12 @@ def predict(config: PredictConfig, own_names: frozenset[str], *, is_quiet: bool)
         log.output(text.rstrip("\n"))
     if accuracy := _accuracy(rows, classifier.classes):
         (log.info if config.output else log.output)(accuracy)
-    if is_quiet:
-        print(json.dumps(rows, indent=1))
     if not paths:
-        raise DataError(f"no images in {', '.join(config.input)}")
+        raise PartialFailure(f"no images in {', '.join(config.input)}", rows)
     for message in broken[:-1]:
         log.info(f"imgcls: error: {message}")
     if broken:
-        raise DataError(broken[-1])
+        raise PartialFailure(broken[-1], rows)
     return rows
 
 

@@ -270,7 +270,7 @@ def _test(run: Run, folder: Path, plotter: BackgroundWorker, *, was_tested: bool
     images = run.data.splits.test
     fetcher = fetcher_of(trained, images, exact, loader=run.config.loader, workers=run.workers)
     numbers, logits = assess(trained, images, fetcher, exact)
-    attack = choose_attack(best.meta, None, {})
+    attack = choose_attack(best.meta)
     if (made := attack()) is not None:
         numbers |= assess_attacked(trained, images, fetcher, exact, made, attack.node)
     if not run.runtime.is_main:

@@ -21,6 +21,7 @@ from imgcls.cli.app import main
 from imgcls.cli.arguments import sort_out
 from imgcls.compose.composer import Composer
 from imgcls.compose.overrides import read_all
+from imgcls.config.components import Choice
 from imgcls.config.migrations import FIRST_KEYS, completed
 from imgcls.config.options import GROUPS, conf_dir, option_node, options
 from imgcls.config.parsing import parse
@@ -254,13 +255,13 @@ def test_a_path_is_taken_literally(name: str, trained: list[TrainConfig]) -> Non
 @pytest.mark.parametrize("name", ODD_NAMES[::3])
 def test_a_path_of_evaluate_and_predict_is_taken_literally(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda config, *rest, **more: calls.append((config, *rest)))
+    monkeypatch.setattr(evaluate, "evaluate", lambda config, **more: calls.append((config, more["dataset"])))
     monkeypatch.setattr(predict, "predict", lambda config, *rest, **more: calls.append(config))
     assert main(["evaluate", f"./{name}", f"output={name}", f"dataset=./{name}"]) == 0
-    config, dataset, changes, _ = calls[0]
+    config, dataset = calls[0]
     assert isinstance(config, EvaluateConfig)
-    assert (config.checkpoint, config.output, changes) == (f"./{name}", name, {})
-    assert (dataset["name"], dataset["root"]) == ("imagefolder", str(Path.cwd() / name))
+    assert (config.checkpoint, config.output, dataset.changes) == (f"./{name}", name, {})
+    assert (dataset.node["name"], dataset.node["root"]) == ("imagefolder", str(Path.cwd() / name))
     assert main(["predict", f"checkpoint={name}", f"input={name}", f"./{name}", f"output=./{name}.csv"]) == 0
     assert isinstance(calls[1], PredictConfig)
     assert calls[1].checkpoint == name
@@ -564,15 +565,15 @@ def test_json_stays_json_when_something_fails(run: Path, capsys: Capture) -> Non
 
 def test_evaluate_changes_the_runs_own_data_set_or_takes_another(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda config, *rest, **more: calls.append(rest))
+    monkeypatch.setattr(evaluate, "evaluate", lambda config, **more: calls.append((more["dataset"], more["own_names"])))
     assert main(["evaluate", "a", "dataset.limit=30", "dataset.root=b c"]) == 0
     assert main(["evaluate", "a", "dataset=mnist", "dataset.limit=30"]) == 0
     assert main(["evaluate", "a", "dataset.name=mnist"]) == 0
     assert main(["evaluate", "a", "dataset.name=my:data", "dataset.count=3", "model.name=my:Net"]) == 0
-    assert calls[0] == (None, {"limit": 30, "root": "b c"}, frozenset())
-    assert (calls[1][0]["name"], calls[1][0]["limit"], calls[1][1]) == ("mnist", 30, {"limit": 30})
-    assert calls[2][0] == composed("dataset=mnist")["dataset"]
-    assert calls[3] == (None, {"name": "my:data", "count": 3}, frozenset({"my:data", "my:Net"}))
+    assert calls[0] == (Choice(None, {"limit": 30, "root": "b c"}), frozenset())
+    assert (calls[1][0].node["name"], calls[1][0].node["limit"], calls[1][0].changes) == ("mnist", 30, {"limit": 30})
+    assert calls[2][0].node == composed("dataset=mnist")["dataset"]
+    assert calls[3] == (Choice(None, {"name": "my:data", "count": 3}), frozenset({"my:data", "my:Net"}))
 
 
 # --- resume ----------------------------------------------------------------------------------------------------------
@@ -625,7 +626,7 @@ def test_resume_refuses_what_changes_the_result(word: str, own_run: str, capsys:
     assert err.startswith(f"imgcls: error: {key} is ")
     assert value in err
     assert (
-        "only epochs, device, workers, threads, loader, dataset.root, dataset.images, checkpoint_every may be given"
+        "only epochs, device, workers, threads, loader, dataset.root, dataset.images, checkpoint_every can be changed"
         in err
     )
     assert err.count("\n") == 1

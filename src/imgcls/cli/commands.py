@@ -8,13 +8,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from imgcls.cli.arguments import Line, joined, sort_out
 from imgcls.compose.overrides import make_absolute
 from imgcls.config.options import as_yaml
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, PartialFailure
 from imgcls.runtime.signals import signals_wait
 from imgcls.version import __version__
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from imgcls.compose.overrides import Override
     from imgcls.parallel.background import BackgroundWorker
 
-RESUME_KEYS = ("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every")
 OWN_NAMES = ("model.name", "dataset.name", "optimizer.name")
 
 
@@ -95,12 +94,20 @@ def _train(line: Line, composer: Composer) -> int:
             from imgcls.train import train
 
         _ready()
-        return _finish(train(config, is_quiet=bool(line.flags.get("json")), plotter=plotter), line)
+        return _finish(lambda: train(config, is_quiet=bool(line.flags.get("json")), plotter=plotter), line)
 
 
-def _finish(report: Mapping[str, Any] | None, line: Line) -> int:
-    if line.flags.get("json") and report is not None:
-        print(json.dumps(report, indent=1, allow_nan=False))
+def _finish(run: Callable[[], Any], line: Line) -> int:
+    """Run the command; with --json its result is all that stdout gets, what there is of it if some inputs failed."""
+    result = None
+    try:
+        result = run()
+    except PartialFailure as error:
+        result = error.result
+        raise
+    finally:
+        if line.flags.get("json") and result is not None:
+            print(json.dumps(result, indent=1, allow_nan=False))
     return 0
 
 
@@ -125,34 +132,13 @@ def _sweep(line: Line, words: list[str], composer: Composer) -> int:
 def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Composer) -> int:
     """Go on with a run by its own configuration; beside it only what does not change what is computed may be given."""
     with signals_wait():
-        from imgcls.runs import folder as run_folders
-        from imgcls.training.resume import stored_config
+        from imgcls.training.resume import resumed_config
 
-    from imgcls.config.parsing import flatten, parse, unknown_key
+    from imgcls.config.parsing import parse
     from imgcls.config.schema import TrainConfig
-    from imgcls.errors import CheckpointError
-    from imgcls.text import show
 
     given = composer.values(overrides)
-    folder = run_folders.run_folder(run)
-    table = stored_config(folder)
-    try:
-        parse(TrainConfig, table)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / 'config.yaml'}: damaged ({error})") from error
-    known = flatten(table)
-    for key, value in given.items():
-        if key not in known:
-            raise unknown_key(key, known)
-        current = known[key].get("name") if isinstance(known[key], dict) else known[key]
-        outer, _, inner = key.rpartition(".")
-        if key in RESUME_KEYS:
-            (table[outer] if outer else table)[inner] = value
-        elif current != value:
-            raise ConfigError(
-                f"{key} is {show(current)} in {folder} and cannot become {show(value)} on resume; "
-                f"only {', '.join(RESUME_KEYS)} may be given (a changed run is a new run)"
-            )
+    folder, table = resumed_config(run, given)
     if "cfg" in line.flags:
         print(as_yaml(table), end="")
         return 0
@@ -165,7 +151,7 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
 
         _ready()
         is_quiet = bool(line.flags.get("json"))
-        return _finish(resume(config, folder, own_names, is_quiet=is_quiet, plotter=plotter), line)
+        return _finish(lambda: resume(config, folder, own_names, is_quiet=is_quiet, plotter=plotter), line)
 
 
 # --- evaluate and predict --------------------------------------------------------------------------------------------
@@ -239,10 +225,12 @@ def _evaluate(line: Line, composer: Composer) -> int:
         return 0
     with signals_wait():
         from imgcls.evaluate import evaluate
+    from imgcls.config.components import Choice
 
     _ready()
-    more: Any = {"attack": attack, "attack_changes": attack_changes, "is_quiet": bool(line.flags.get("json"))}
-    return _finish(evaluate(config, dataset, changes, names, **more), line)
+    choices = {"dataset": Choice(dataset, changes), "attack": Choice(attack, attack_changes)}
+    is_quiet = bool(line.flags.get("json"))
+    return _finish(lambda: evaluate(config, **choices, own_names=names, is_quiet=is_quiet), line)
 
 
 def _node(group: str, words: Sequence[str], composer: Composer) -> tuple[dict[str, Any] | None, dict[str, Any]]:
@@ -284,8 +272,7 @@ def _predict(line: Line, composer: Composer) -> int:
         from imgcls.predict import predict
 
     _ready()
-    predict(config, names, is_quiet=bool(line.flags.get("json")))
-    return 0
+    return _finish(lambda: predict(config, own_names=names, is_quiet=bool(line.flags.get("json"))), line)
 
 
 def _data(line: Line, composer: Composer) -> int:
@@ -306,9 +293,12 @@ def _data(line: Line, composer: Composer) -> int:
         return 0
     with signals_wait():
         from imgcls.reports.dataset import inspect_dataset
+    from imgcls.config.components import Choice
+    from imgcls.config.schema import DataConfig
 
     _ready()
-    return _finish(inspect_dataset(node, is_quiet=bool(line.flags.get("json"))), line)
+    is_quiet = bool(line.flags.get("json"))
+    return _finish(lambda: inspect_dataset(DataConfig(), dataset=Choice(node), is_quiet=is_quiet), line)
 
 
 def _no_multirun(line: Line) -> None:

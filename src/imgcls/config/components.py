@@ -6,7 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,6 +14,17 @@ from imgcls.config.options import OWN_PARTS, Node, listed, option_node
 from imgcls.config.parsing import convert, unknown_key
 from imgcls.errors import ConfigError
 from imgcls.text import closest, did_you_mean
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the command line says about a group: another option, or keys that change in the run's own option."""
+
+    node: Node | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_CHOICE = Choice()  # the command line says nothing
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,12 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^\s,{}]+)\s*(?:,|$)""")  # name: number
 
 
+RESUMABLE = (
+    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
+)  # keys that may change when a run is resumed
+OF_THE_COMMAND = ("run_dir", "resume", "sweep_dir", "job_timeout")  # keys of one command line, not of the run
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The keys of ``imgcls train``; conf/train.yaml says what each means."""
@@ -86,6 +92,11 @@ class PredictConfig:
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     threads: Annotated[int, Range(low=1, high=1024)] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The keys of ``imgcls data``, besides the data set's own."""
 
 
 def every_of(value: Any) -> tuple[int | None, float | None]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imgcls import metrics
 from imgcls.attacks import ATTACKS, Attack
-from imgcls.config.components import Component, select
+from imgcls.config.components import NO_CHOICE, Choice, Component, select
 from imgcls.config.options import Node, option_node
 from imgcls.config.schema import TTA
 from imgcls.data.datamodule import fetcher_for, is_resident
@@ -76,8 +76,9 @@ def assess_attacked(
     }
 
 
-def choose_attack(meta: Mapping[str, Any], attack: Node | None, changes: Mapping[str, Any]) -> Component:
-    """The attack that is named, else the one that the model was trained against, whose knobs hold until changed."""
+def choose_attack(meta: Mapping[str, Any], given: Choice = NO_CHOICE) -> Component:
+    """The attack that is named, else the one that the model was trained against, with its parameters."""
+    attack, changes = given.node, given.changes
     try:
         own = meta["config"].get("attack") or option_node("attack", "none")
         chosen = select(ATTACKS, own, "attack")

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from imgcls.config.options import Node
+from imgcls.config.components import Choice
+from imgcls.config.schema import DataConfig
 from imgcls.data.datamodule import data_spec, load_source
 from imgcls.data.inspection import Report, inspect_source
 from imgcls.loggers.run_log import RunLog
@@ -16,9 +17,12 @@ NAMED = 10  # files in the text; the report has all
 MOST_ROWS = 12  # classes in the text, if there are more the smallest and the largest
 
 
-def inspect_dataset(node: Node, *, is_quiet: bool) -> Report:
+def inspect_dataset(
+    config: DataConfig, *, dataset: Choice, own_names: frozenset[str] = frozenset(), is_quiet: bool = False
+) -> Report:
     """What is in the data set: counts, sizes, colours, balance, broken files, files that stand twice."""
-    choice = data_spec(node)
+    assert dataset.node is not None  # the command line sees to it
+    choice = data_spec(dataset.node)
     source = load_source(choice)
     log = RunLog(is_main=True, is_quiet=is_quiet)
     report = {"dataset": choice.name, **inspect_source(source)}

@@ -4,54 +4,70 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imgcls import text
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints.format import Checkpoint
 from imgcls.config import parsing
 from imgcls.config.migrations import completed
-from imgcls.config.schema import TrainConfig
+from imgcls.config.schema import OF_THE_COMMAND, RESUMABLE, TrainConfig
+from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import (
     CheckpointError,
     ConfigError,
 )
 from imgcls.reports.report import Report
+from imgcls.runs import folder as run_folders
 from imgcls.training.builder import Run
 from imgcls.training.callback import Best
-
-if TYPE_CHECKING:
-    pass
 
 
 def stored_config(folder: Path) -> dict[str, Any]:
     """A run's config.yaml as a table of plain values."""
-    from imgcls.config.migrations import completed
-    from imgcls.config.parsing import reject_forbidden
-    from imgcls.config.yaml_files import read_yaml
-    from imgcls.errors import CheckpointError
-
     path = folder / "config.yaml"
     try:
         table = read_yaml(path)
-        reject_forbidden(table)
+        parsing.reject_forbidden(table)
     except ConfigError as error:
         where = "" if str(error).startswith(f"{path}:") else f"{path}: "
         raise CheckpointError(f"{where}{error}; the run's configuration is damaged") from error
     return completed(table)
 
 
-MAY_CHANGE = {  # in config.yaml between the parts of a run
-    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
-    *("run_dir", "resume", "sweep_dir", "job_timeout"),
-}
+def resumed_config(run: str, given: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The run's folder and its stored configuration with the given keys changed.
+
+    Raises ConfigError for a key that may not change on resume, CheckpointError if the configuration is damaged.
+    """
+    folder = run_folders.run_folder(run)
+    table = stored_config(folder)
+    try:
+        parsing.parse(TrainConfig, table)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.yaml'}: damaged ({error})") from error
+    known = parsing.flatten(table)
+    for key, value in given.items():
+        if key not in known:
+            raise parsing.unknown_key(key, known)
+        current = known[key].get("name") if isinstance(known[key], dict) else known[key]
+        outer, _, inner = key.rpartition(".")
+        if key in RESUMABLE:
+            (table[outer] if outer else table)[inner] = value
+        elif current != value:
+            raise ConfigError(
+                f"{key} is {text.show(current)} in {folder} and cannot become {text.show(value)} on resume; "
+                f"only {', '.join(RESUMABLE)} can be changed (for anything else, start a new run)"
+            )
+    return folder, table
 
 
 def check_same_config(config: TrainConfig, checkpoint: Checkpoint, folder: Path) -> None:
     """Raises ConfigError if config.yaml is not what the run was trained with, but for what may change."""
     before, now = (parsing.flatten(completed(table)) for table in (checkpoint.meta["config"], vars(config)))
-    for key in [key for key in {**now, **before} if key not in MAY_CHANGE]:
+    for key in [key for key in {**now, **before} if key not in (*RESUMABLE, *OF_THE_COMMAND)]:
         one, other = now.get(key), before.get(key)
         if one != other:
             raise ConfigError(
