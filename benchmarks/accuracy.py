@@ -9,7 +9,6 @@ Where no N stands below, nobody has waited for it. The data are the real ones in
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from common import (
-    RESULTS,
-    end_children_too,
+    Arguments,
     environment,
     imgcls,
     machine,
     machine_lines,
+    read_json,
     say,
     spend,
     table,
@@ -97,20 +96,17 @@ def report(found: list[dict[str, Any]], found_on: dict[str, Any], threads: int, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__, "accuracy")
     parser.add_argument("--models", nargs="+", default=list(EPOCHS), choices=list(EPOCHS), metavar="NAME")
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="what stands in PREFIX.json is not run again")
-    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy", metavar="PREFIX")
-    args = parser.parse_args()
-    end_children_too()
+    args = parser.read()
     if "IMGCLS_DATA" not in os.environ and set(args.datasets) != {"digits"}:
         sys.exit("IMGCLS_DATA: name the folder of the real data; figures on others would say nothing")
-    found_on, found = machine(), list[dict[str, Any]]()
-    if args.keep:
-        found = json.loads(args.out.with_suffix(".json").read_text(encoding="utf-8"))["runs"]
+    found_on = machine()
+    found: list[dict[str, Any]] = read_json(args.out).get("runs", []) if args.keep else []
     done = {(one["model"], one["dataset"], one["epochs"], one["seed"]) for one in found}
     for seed in args.seeds:
         for model, dataset, epochs in cases(args.models, args.datasets):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime
 import importlib.metadata
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ class Spent:
     code: int
     stdout: str
     stderr: str
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Everything but the output."""
+        return {key: value for key, value in asdict(self).items() if key not in ("stdout", "stderr")}
 
     @property
     def failure(self) -> str | None:
@@ -94,11 +100,6 @@ def spend(
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def end_children_too() -> None:
-    """SIGTERM ends the measured process as well, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _text(file: Any) -> str:
@@ -166,6 +167,32 @@ def environment(threads: int, data: str | Path) -> dict[str, str]:
     given = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     fixed = {"OMP_NUM_THREADS": str(threads), "IMGCLS_DATA": str(data), "PYTHONWARNINGS": "ignore", "COLUMNS": "120"}
     return given | fixed
+
+
+# --- the command line of a benchmark ---------------------------------------------------------------------------------
+
+
+class Arguments(argparse.ArgumentParser):
+    """Options of a benchmark: its own, --out and, if it repeats its measurements, --repeats and --quick."""
+
+    def __init__(
+        self, doc: str | None, name: str, repeats: int = 0, quick: str = "one repeat: does everything work?"
+    ) -> None:
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.name = name
+        if repeats:
+            self.add_argument("--repeats", type=int, default=repeats, help=f"default: {repeats}")
+            self.add_argument("--quick", action="store_true", help=quick)
+        self.add_argument("--out", type=Path, metavar="PREFIX", help=f"default: benchmarks/results/{name}")
+
+    def read(self) -> argparse.Namespace:
+        """The arguments, with --quick and the default of --out applied; from now on SIGTERM ends children as well."""
+        args = self.parse_args()
+        if is_quick := getattr(args, "quick", False):
+            args.repeats = 1
+        args.out = args.out or RESULTS / (f"{self.name}-quick" if is_quick else self.name)
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        return args
 
 
 # --- the machine -----------------------------------------------------------------------------------------------------
@@ -270,6 +297,12 @@ def write(prefix: Path, text: str, raw: Any) -> None:
     prefix.with_suffix(".md").write_text(text.rstrip() + "\n", encoding="utf-8")
     write_json(prefix, raw)
     print(text.rstrip())
+
+
+def read_json(prefix: Path) -> dict[str, Any]:
+    """The raw figures of earlier runs, if any."""
+    path = prefix.with_suffix(".json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def write_json(prefix: Path, raw: Any) -> None:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, end_children_too, environment, machine, machine_lines, say, spend, table, write
+from common import Arguments, environment, machine, machine_lines, say, spend, table, write
 from synthetic import data_folder
 
 THREADS = 2
@@ -81,26 +81,8 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
     return [name, f"{eager * 1000:.2f}", f"{compiled * 1000:.2f}", spread, f"{found['first']:.1f}", back]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="one repeat: does everything work?")
-    parser.add_argument("--out", type=Path, metavar="PREFIX", help="default: benchmarks/results/compiling")
-    parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.one:
-        print(json.dumps(measure(WORKLOADS[args.one], 1 if args.quick else args.repeats)))
-        return
-    end_children_too()
-    found_on, results = machine(), {}
-    with data_folder({"mnist", "cifar10"}) as (data, _):
-        for name in WORKLOADS:
-            with tempfile.TemporaryDirectory(prefix="imgcls-bench-compile-") as cache:  # nothing compiled before
-                env = environment(THREADS, data) | {"TORCHINDUCTOR_CACHE_DIR": cache}
-                flags = ["--quick"] if args.quick else ["--repeats", str(args.repeats)]
-                spent = spend([sys.executable, __file__, "--one", name, *flags], env=env, timeout=1200)
-            results[name] = json.loads(spent.stdout.splitlines()[-1]) if spent.code == 0 else {"failure": spent.failure}
-            say(f"{name}: {row(name, results[name])}")
+def report(results: dict[str, Any], found_on: dict[str, Any], prefix: Path) -> None:
+    """results/compiling.md and .json."""
     columns = ["model", "eager ms", "compiled ms", "gain", "first step s", "updates to pay back"]
     lines = ["# torch.compile on this machine", "", *machine_lines(found_on), ""]
     lines += [table(columns, [row(name, found) for name, found in results.items()]), ""]
@@ -108,8 +90,26 @@ def main() -> None:
     lines += [
         "- Forward and backward of a batch of 128; gain: median of the ratios within a repeat, range in brackets."
     ]
-    name = "compiling-quick" if args.quick else "compiling"
-    write(args.out or RESULTS / name, "\n".join(lines), {"machine": found_on, "models": results})
+    write(prefix, "\n".join(lines), {"machine": found_on, "models": results})
+
+
+def main() -> None:
+    parser = Arguments(__doc__, "compiling", repeats=7)
+    parser.add_argument("--one", metavar="MODEL", help=argparse.SUPPRESS)
+    args = parser.read()
+    if args.one:
+        print(json.dumps(measure(WORKLOADS[args.one], args.repeats)))
+        return
+    found_on, results = machine(), {}
+    with data_folder({"mnist", "cifar10"}) as (data, _):
+        for name in WORKLOADS:
+            with tempfile.TemporaryDirectory(prefix="imgcls-bench-compile-") as cache:  # nothing compiled before
+                env = environment(THREADS, data) | {"TORCHINDUCTOR_CACHE_DIR": cache}
+                flags = ["--repeats", str(args.repeats)]
+                spent = spend([sys.executable, __file__, "--one", name, *flags], env=env, timeout=1200)
+            results[name] = json.loads(spent.stdout.splitlines()[-1]) if spent.code == 0 else {"failure": spent.failure}
+            say(f"{name}: {row(name, results[name])}")
+    report(results, found_on, args.out)
 
 
 if __name__ == "__main__":

@@ -18,20 +18,19 @@ import json
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from common import (
     HERE,
-    RESULTS,
-    end_children_too,
+    Arguments,
     environment,
     imgcls,
     machine,
     machine_lines,
     middle,
     paired,
+    read_json,
     say,
     spend,
     table,
@@ -159,7 +158,7 @@ def first_step(words: list[str], folder: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="imgcls-bench-growth-") as scratch:
         command = [sys.executable, str(HERE / "first_step.py"), *words, f"run_dir={scratch}/run"]
         spent = spend(command, env=environment(THREADS, folder), cwd=scratch)
-    return {key: value for key, value in asdict(spent).items() if key not in ("stdout", "stderr")}
+    return spent.figures
 
 
 def files_lines(found: dict[str, Any]) -> str:
@@ -229,27 +228,21 @@ def report(found: dict[str, Any], prefix: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__, "growth", repeats=1, quick="small and once: does everything work?")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--repeats", type=int, default=1, help="of the cells of training (default: 1)")
     parser.add_argument("--files", type=int, default=100_000, help="how many (default: 100,000)")
     parser.add_argument("--file-repeats", type=int, default=3, help="of each way of decoding (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="small and once: does everything work?")
-    parser.add_argument("--out", type=Path, metavar="PREFIX", help="default: benchmarks/results/growth")
-    args = parser.parse_args()
-    end_children_too()
+    args = parser.read()
     if args.quick:
-        args.repeats = args.file_repeats = 1
-    prefix = args.out or RESULTS / ("growth-quick" if args.quick else "growth")
-    stored = prefix.with_suffix(".json")
-    found = json.loads(stored.read_text()) if stored.is_file() else {}
+        args.file_repeats = 1
+    found = read_json(args.out)
     with data_folder({"cifar10"} if set(args.tables) - {"files"} else set()) as (data, _):
         for name in args.tables:
             found_on = machine()
             cells_or_files = files_table(args) if name == "files" else train_table(name, data, args)
             found[name] = {"machine": found_on, "found": cells_or_files}
-            write_json(prefix, found)
-    report(found, prefix)
+            write_json(args.out, found)
+    report(found, args.out)
 
 
 if __name__ == "__main__":

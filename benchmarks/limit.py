@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, end_children_too, environment, machine, machine_lines, middle, say, spend, table, write
+from common import Arguments, environment, machine, machine_lines, middle, say, spend, table, write
 from synthetic import data_folder
 
 THREADS = 2
@@ -215,32 +215,27 @@ def report(results: dict[str, Any], found_on: dict[str, Any], prefix: Path) -> N
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__, "limit", repeats=5, quick="few images, one repeat: does everything work?")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="few images, one repeat: does everything work?")
-    parser.add_argument("--out", type=Path, metavar="PREFIX", help="default: benchmarks/results/limit")
     parser.add_argument("--one", metavar="WORKLOAD", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    repeats = 1 if args.quick else args.repeats
+    args = parser.read()
     if args.one:
         words = WORKLOADS[args.one][2]
         words = [*(word for word in words if word != SMALL), "dataset.limit=285"] if args.quick else words
-        print(json.dumps(measure(words, repeats)))
+        print(json.dumps(measure(words, args.repeats)))
         return
-    end_children_too()
     found_on, results = machine(), {}
     with data_folder({"mnist", "cifar10"}) as (data, _):
         for name in args.workloads:
             if "bf16" in name and not found_on["bf16"]:
                 continue
-            command = [sys.executable, __file__, "--one", name, "--repeats", str(repeats), *["--quick"] * args.quick]
-            spent = spend(command, env=environment(THREADS, data))
+            flags = ["--repeats", str(args.repeats), *["--quick"] * args.quick]
+            spent = spend([sys.executable, __file__, "--one", name, *flags], env=environment(THREADS, data))
             failure = spent.failure
             results[name] = {"failure": failure} if failure else json.loads(spent.stdout.splitlines()[-1])
             results[name]["others"] = spent.others
             say(f"{name:16} {spent.wall:.0f} s, others {spent.others:.2f} cores {failure or ''}")
-    report(results, found_on, args.out or RESULTS / ("limit-quick" if args.quick else "limit"))
+    report(results, found_on, args.out)
 
 
 if __name__ == "__main__":

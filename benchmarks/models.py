@@ -10,20 +10,17 @@ The evaluation must give train's probabilities to the last bit, and a file must 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common import (
-    RESULTS,
-    end_children_too,
+    Arguments,
     environment,
     imgcls,
     machine,
@@ -88,8 +85,7 @@ def attempt(name: str, side: int, photo: Path, threads: int) -> dict[str, Any]:
 
 
 def _figures(spent: Any) -> dict[str, Any]:
-    figures = asdict(spent) | {"failure": spent.failure}
-    return {key: value for key, value in figures.items() if key not in ("stdout", "stderr")}
+    return spent.figures | {"failure": spent.failure}
 
 
 def is_right(one: dict[str, Any]) -> bool:
@@ -129,12 +125,10 @@ def draw_photo(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__, "models")
     parser.add_argument("--models", nargs="+", default=[*OWN, *RESNETS, *MODELS], metavar="NAME")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "models", metavar="PREFIX")
-    args = parser.parse_args()
-    end_children_too()
+    args = parser.read()
     found_on, found = machine(), list[dict[str, Any]]()
     folder = Path(tempfile.mkdtemp(prefix="imgcls-bench-photo-"))
     try:

@@ -27,20 +27,20 @@ from typing import Any
 
 from common import (
     HERE,
-    RESULTS,
-    end_children_too,
+    Arguments,
     environment,
     imgcls,
     machine,
     machine_lines,
     middle,
     paired,
+    read_json,
     say,
     spend,
     table,
     write,
+    write_json,
 )
-from common import write_json as keep
 from synthetic import data_folder
 
 BASE = "lightning"  # what the others are compared with
@@ -147,15 +147,13 @@ def run(workload: Workload, name: str, data: str, *, memory: bool, timeout: floa
             job |= {"precision": contender.precision}
             command = [sys.executable, str(HERE / "contenders" / f"{contender.script}.py"), json.dumps(job)]
         spent = spend(command, env=environment(THREADS, data), cwd=folder, timeout=timeout, memory=memory)
-        figures = asdict(spent)
-        stdout, _ = figures.pop("stdout"), figures.pop("stderr")
         if spent.failure is not None:
-            return figures | {"failure": spent.failure}
+            return spent.figures | {"failure": spent.failure}
         try:
-            found = _read_run(Path(folder, "run")) if contender.script is None else _read_answer(stdout)
+            found = _read_run(Path(folder, "run")) if contender.script is None else _read_answer(spent.stdout)
         except (OSError, ValueError, LookupError) as error:
-            return figures | {"failure": f"no figures from it: {error!r}"}
-    return figures | found
+            return spent.figures | {"failure": f"no figures from it: {error!r}"}
+    return spent.figures | found
 
 
 def _imgcls_command(workload: Workload, precision: str, run_dir: Path) -> list[str]:
@@ -354,28 +352,15 @@ def picture(found: dict[str, Any], path: Path) -> None:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = Arguments(__doc__, "peers", repeats=5, quick="few images, one repeat: does everything work?")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="default: all that fit a workload")
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory-runs", type=int, default=1, help="more runs of each, to look at memory (default: 1)")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds that a process may take")
-    parser.add_argument("--quick", action="store_true", help="few images, one repeat: does everything work?")
     parser.add_argument("--picture", action="store_true", help="draw PREFIX.png from PREFIX.json, run nothing")
-    parser.add_argument("--out", type=Path, metavar="PREFIX", help="default: benchmarks/results/peers")
-    args = parser.parse_args()
-    if args.quick:
-        args.repeats = 1
-    args.out = args.out or RESULTS / ("peers-quick" if args.quick else "peers")
-    return args
-
-
-def main() -> None:
-    args = parse_arguments()
-    end_children_too()
-    stored = args.out.with_suffix(".json")
-    found = json.loads(stored.read_text()) if stored.is_file() else {}
+    args = parser.read()
+    found = read_json(args.out)
     if args.picture:
         picture(found, args.out.with_suffix(".png"))
         return
@@ -385,7 +370,7 @@ def main() -> None:
     with data_folder({one.dataset for one in chosen}) as (data, is_real):
         for workload in chosen:
             found[workload.name] = measure(workload, data, is_real, args)
-            keep(args.out, found)
+            write_json(args.out, found)
     report(found, args.out)
 
 

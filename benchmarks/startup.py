@@ -9,18 +9,15 @@ one Linear layer, cross entropy, backward, one step of SGD. `imgcls train` is me
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from common import (
     HERE,
-    RESULTS,
-    end_children_too,
+    Arguments,
     environment,
     imgcls,
     machine,
@@ -74,9 +71,8 @@ def measure(repeats: int, data: str) -> list[dict[str, Any]]:
             with tempfile.TemporaryDirectory(prefix="imgcls-bench-start-") as folder:
                 words = [word.replace("{folder}", folder) for word in command]
                 spent = spend(words, env=environment(THREADS, data), cwd=folder, timeout=600)
-            figures = asdict(spent) | {"case": name, "repeat": repeat, "failure": spent.failure}
             if repeat >= 0:
-                found.append({key: value for key, value in figures.items() if key not in ("stdout", "stderr")})
+                found.append(spent.figures | {"case": name, "repeat": repeat, "failure": spent.failure})
         say(f"round {repeat + 1} of {repeats}")
     return found
 
@@ -120,16 +116,11 @@ def report(found: list[dict[str, Any]], found_on: dict[str, Any], prefix: Path) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="one repeat: does everything work?")
-    parser.add_argument("--out", type=Path, metavar="PREFIX", help="default: benchmarks/results/startup")
-    args = parser.parse_args()
-    end_children_too()
+    args = Arguments(__doc__, "startup", repeats=9).read()
     found_on = machine()
     with data_folder({"mnist"}) as (data, _):
-        found = measure(1 if args.quick else args.repeats, data)
-    report(found, found_on, args.out or RESULTS / ("startup-quick" if args.quick else "startup"))
+        found = measure(args.repeats, data)
+    report(found, found_on, args.out)
 
 
 if __name__ == "__main__":
