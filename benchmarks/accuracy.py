@@ -1,7 +1,7 @@
-"""Models x data sets: test accuracy of whole runs with imgcls's defaults, and the seconds from the command to its end.
+"""Models x data sets: test accuracy and wall time of complete runs with imgcls's defaults.
 
-Every run is one command, `imgcls train model=MODEL dataset=DATASET epochs=N seed=SEED`; nothing is tuned for a case.
-Where no N stands below, nobody has waited for it. The data are the real ones in IMGCLS_DATA.
+Each run is one command, `imgcls train model=MODEL dataset=DATASET epochs=N seed=SEED`; nothing is tuned per case.
+Cases with N = 0 below were not measured. The data are the real files in IMGCLS_DATA.
 
     python benchmarks/accuracy.py
     python benchmarks/accuracy.py --models lenet --datasets digits
@@ -32,7 +32,7 @@ from common import (
 )
 
 DATASETS = ("digits", "mnist", "cifar10")
-EPOCHS: dict[str, tuple[int, int, int]] = {  # of digits, MNIST, CIFAR-10; 0: not run
+EPOCHS: dict[str, tuple[int, int, int]] = {  # for digits, MNIST, CIFAR-10; 0: not run
     "linear": (20, 5, 5),
     "mlp": (20, 5, 10),
     "lenet": (20, 5, 10),
@@ -51,7 +51,7 @@ def cases(models: list[str], datasets: list[str]) -> list[tuple[str, str, int]]:
 
 
 def run(model: str, dataset: str, epochs: int, seed: int, threads: int) -> dict[str, Any]:
-    """One run in a folder that is removed afterwards."""
+    """One run, in a temporary folder."""
     words = [f"model={model}", f"dataset={dataset}", f"epochs={epochs}", f"seed={seed}", f"threads={threads}"]
     with tempfile.TemporaryDirectory(prefix="imgcls-bench-accuracy-") as folder:
         data = os.environ.get("IMGCLS_DATA", folder)
@@ -86,10 +86,10 @@ def report(found: list[dict[str, Any]], found_on: dict[str, Any], threads: int, 
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(one["seed"] for one in found))
     lines = [
         *("# Models x data sets", "", *machine_lines(found_on), ""),
-        f"Test accuracy in percent (seed {seeds}), epochs, and the median of the seconds from the command to its end,",
-        f"{threads} thread{'s' * (threads > 1)}. Everything else is imgcls's default; the images keep their size (8x8,",
-        "28x28, 32x32); parameters: with the last data set that was run.",
-        *("", table(["model", "parameters", *DATASETS], rows), "", "Each cell is the command"),
+        f"Test accuracy in percent (seed {seeds}), epochs, and the median wall time of the command in seconds, with",
+        f"{threads} thread{'s' * (threads > 1)}. Everything else is imgcls's default; images keep their size (8x8,",
+        "28x28, 32x32); parameters: for the last data set that was run.",
+        *("", table(["model", "parameters", *DATASETS], rows), "", "Each cell is the result of"),
         *("", "    imgcls train model=MODEL dataset=DATASET epochs=N seed=SEED"),
     ]
     write(prefix, "\n".join(lines), {"machine": found_on, "runs": found})
@@ -101,10 +101,10 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--keep", action="store_true", help="what stands in PREFIX.json is not run again")
+    parser.add_argument("--keep", action="store_true", help="do not repeat runs that are already in PREFIX.json")
     args = parser.read()
     if "IMGCLS_DATA" not in os.environ and set(args.datasets) != {"digits"}:
-        sys.exit("IMGCLS_DATA: name the folder of the real data; figures on others would say nothing")
+        sys.exit("set IMGCLS_DATA to the folder with the real data; accuracies on synthetic data would be meaningless")
     found_on = machine()
     found: list[dict[str, Any]] = read_json(args.out).get("runs", []) if args.keep else []
     done = {(one["model"], one["dataset"], one["epochs"], one["seed"]) for one in found}

@@ -1,4 +1,4 @@
-"""What the benchmark programs share: running a process and measuring it, the machine's description, tables, files."""
+"""What the benchmark programs share: measured processes, the command line, the machine's description, tables, files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 LIBRARIES = ("imgcls", "torch", "torchvision", "numpy", "pillow", "lightning", "keras", "fastai", "timm")
-SAMPLE_SECONDS = 0.05  # between two looks at the memory of a process tree
-LARGEST_SAMPLING_SHARE = 0.2  # of a core: smaps_rollup takes 18 ms for 1.5 GB, and holds the process up meanwhile
+SAMPLE_SECONDS = 0.05  # between two samples of the memory of a process tree
+LARGEST_SAMPLING_SHARE = 0.2  # of a core: smaps_rollup takes 18 ms for 1.5 GB, and blocks the process meanwhile
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -35,10 +35,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class Spent:
-    """What a process and its children took, from its start to its exit.
+    """Resources that a process and its children used, from start to exit.
 
-    cpu: user + system seconds of it and of all children it waited for. peak_rss_mb: of the largest single process.
-    peak_pss_mb: of the whole tree, None unless asked for. others: cores that the rest of the machine was using.
+    cpu: user + system seconds, including all children it waited for. peak_rss_mb: of the largest single process.
+    peak_pss_mb: of the whole process tree, None if not requested. others: cores in use by the rest of the machine.
     """
 
     wall: float
@@ -57,7 +57,7 @@ class Spent:
 
     @property
     def failure(self) -> str | None:
-        """The last line of stderr of a process that failed."""
+        """Exit code and last line of stderr, if the process failed."""
         if self.code == 0:
             return None
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]
@@ -72,7 +72,7 @@ def spend(
     timeout: float = 3600,
     memory: bool = False,
 ) -> Spent:
-    """Run a command and measure it. With ``memory`` its tree's PSS is sampled, which slows it down."""
+    """Run a command and measure it; ``memory`` samples the PSS of the process tree, which slows it down."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         busy, started = _busy_seconds(), time.perf_counter()
         process = subprocess.Popen(
@@ -108,14 +108,14 @@ def _text(file: Any) -> str:
 
 
 def _busy_seconds() -> float:
-    """CPU seconds that the whole machine has spent on anything: user, nice, system, interrupts, steal."""
+    """CPU seconds that the whole machine has been busy: user, nice, system, interrupts, steal."""
     fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()
     user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[1:9])
     return (user + nice + system + irq + softirq + steal) / TICKS
 
 
 class _Sampler(threading.Thread):
-    """The largest PSS that a process tree had, in MB, seen every 50 ms or as often as the limit on its cost allows."""
+    """Peak PSS of a process tree in MB, sampled every 50 ms or as often as the limit on its cost allows."""
 
     def __init__(self, root: int) -> None:
         super().__init__(daemon=True)
@@ -157,13 +157,13 @@ def _pss_mb(pid: int) -> float:
 
 
 def imgcls(*words: str) -> list[str]:
-    """The command line of imgcls in this environment, as its user types it."""
+    """The imgcls command line in this environment, as a user types it."""
     script = Path(sys.executable).with_name("imgcls")
     return [str(script), *words] if script.is_file() else [sys.executable, "-m", "imgcls", *words]
 
 
 def environment(threads: int, data: str | Path) -> dict[str, str]:
-    """The variables that every measured process gets; what else the user has set stays."""
+    """Environment variables of every measured process; others that the user has set are kept."""
     given = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     fixed = {"OMP_NUM_THREADS": str(threads), "IMGCLS_DATA": str(data), "PYTHONWARNINGS": "ignore", "COLUMNS": "120"}
     return given | fixed
@@ -175,9 +175,7 @@ def environment(threads: int, data: str | Path) -> dict[str, str]:
 class Arguments(argparse.ArgumentParser):
     """Options of a benchmark: its own, --out and, if it repeats its measurements, --repeats and --quick."""
 
-    def __init__(
-        self, doc: str | None, name: str, repeats: int = 0, quick: str = "one repeat: does everything work?"
-    ) -> None:
+    def __init__(self, doc: str | None, name: str, repeats: int = 0, quick: str = "a smoke test: one repeat") -> None:
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         self.name = name
         if repeats:
@@ -199,7 +197,7 @@ class Arguments(argparse.ArgumentParser):
 
 
 def machine(libraries: Iterable[str] = LIBRARIES) -> dict[str, Any]:
-    """Date, hardware, versions, command and load, to stand at the top of every result."""
+    """Date, hardware, versions, command and load, for the top of every result."""
     cpu, memory = Path("/proc/cpuinfo").read_text(), Path("/proc/meminfo").read_text()
     name = next(
         (line.split(":", 1)[1].strip() for line in cpu.splitlines() if line.startswith("model name")), "unknown"
@@ -228,7 +226,7 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of this repository, with a plus where the sources differ from it."""
+    """The commit of this repository, with a plus sign if the sources have uncommitted changes."""
     answers = []
     for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", "../src", "../conf")):
         try:
@@ -240,7 +238,7 @@ def _commit() -> str | None:
 
 
 def machine_lines(found: dict[str, Any]) -> list[str]:
-    """The description as lines of markdown."""
+    """The description as lines of Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     bf16 = ", ".join(found["bf16"]) or "no bf16 instructions"
     return [
@@ -256,7 +254,7 @@ def machine_lines(found: dict[str, Any]) -> list[str]:
 
 
 def middle(values: Sequence[float], digits: int = 2) -> str:
-    """Median and, of several, the range: '12.3 (11.9 to 14.0)'"""
+    """Median and, of several values, the range: '12.3 (11.9 to 14.0)'"""
     if not values:
         return "-"
     text = f"{statistics.median(values):,.{digits}f}"
@@ -271,7 +269,7 @@ def paired(ours: dict[int, float], theirs: dict[int, float]) -> list[float]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A markdown table, the first column to the left, the others to the right."""
+    """A Markdown table; the first column is left-aligned, the others right-aligned."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
 
@@ -287,12 +285,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def say(text: str) -> None:
-    """Progress, on stderr: stdout bears the result."""
+    """Print progress to stderr; stdout is for the result."""
     print(text, file=sys.stderr, flush=True)
 
 
 def write(prefix: Path, text: str, raw: Any) -> None:
-    """The result as PREFIX.md and PREFIX.json, and the table on stdout."""
+    """Write the result to PREFIX.md and PREFIX.json, and the former to stdout."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     prefix.with_suffix(".md").write_text(text.rstrip() + "\n", encoding="utf-8")
     write_json(prefix, raw)
@@ -300,12 +298,12 @@ def write(prefix: Path, text: str, raw: Any) -> None:
 
 
 def read_json(prefix: Path) -> dict[str, Any]:
-    """The raw figures of earlier runs, if any."""
+    """The raw figures in PREFIX.json, if there are any."""
     path = prefix.with_suffix(".json")
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def write_json(prefix: Path, raw: Any) -> None:
-    """All raw figures as PREFIX.json."""
+    """Write the raw figures to PREFIX.json."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     prefix.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What torch.compile gains: seconds a step with and without it, and what it costs before it gains anything.
+"""What torch.compile gains: seconds per step with and without it, and its cost up front.
 
-The same module, optimizer and batch in one process; eager and compiled steps take turns. From it follows after how many
-updates a run has its compiling back, the number that compile=auto weighs (PAYS_BACK in src/imgcls/runtime.py).
+Same module, optimizer and batch in one process; eager and compiled steps alternate. The result is the number of updates
+after which compiling pays off, which is what compile=auto uses (PAYS_BACK in src/imgcls/runtime.py).
 
     python benchmarks/compiling.py             # about five minutes
     python benchmarks/compiling.py --quick
@@ -31,7 +31,7 @@ WORKLOADS = {
 
 
 def measure(words: list[str], repeats: int) -> dict[str, Any]:
-    """Seconds a step of each kind, repeat by repeat, and of the first compiled step."""
+    """Seconds per step of each kind for every repeat, and of the first compiled step."""
     from imgcls.compose.composer import Composer
     from imgcls.compose.overrides import read_all
     from imgcls.config.parsing import parse
@@ -59,7 +59,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
 
 
 def seconds(forward: Any, images: Any, labels: Any, count: int) -> float:
-    """Of a step without the optimizer, which is never compiled, over so many of them."""
+    """Mean over this many steps, without the optimizer, which is never compiled."""
     import torch.nn.functional as F
 
     started = time.perf_counter()
@@ -70,7 +70,7 @@ def seconds(forward: Any, images: Any, labels: Any, count: int) -> float:
 
 
 def row(name: str, found: dict[str, Any]) -> list[str]:
-    """A model's line of the table."""
+    """A model's row in the table."""
     if "failure" in found:
         return [name, "failed", *["-"] * 4]
     gains = [eager / compiled for eager, compiled in zip(*found["steps"].values(), strict=True)]
@@ -83,12 +83,12 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
 
 def report(results: dict[str, Any], found_on: dict[str, Any], prefix: Path) -> None:
     """results/compiling.md and .json."""
-    columns = ["model", "eager ms", "compiled ms", "gain", "first step s", "updates to pay back"]
+    columns = ["model", "eager ms", "compiled ms", "speedup", "first step s", "updates to pay off"]
     lines = ["# torch.compile on this machine", "", *machine_lines(found_on), ""]
     lines += [table(columns, [row(name, found) for name, found in results.items()]), ""]
     lines += [f"- {name} failed: `{found['failure']}`" for name, found in results.items() if "failure" in found]
     lines += [
-        "- Forward and backward of a batch of 128; gain: median of the ratios within a repeat, range in brackets."
+        "- Forward and backward of a batch of 128; speedup: median of the ratios within a repeat, range in parentheses."
     ]
     write(prefix, "\n".join(lines), {"machine": found_on, "models": results})
 
@@ -103,7 +103,7 @@ def main() -> None:
     found_on, results = machine(), {}
     with data_folder({"mnist", "cifar10"}) as (data, _):
         for name in WORKLOADS:
-            with tempfile.TemporaryDirectory(prefix="imgcls-bench-compile-") as cache:  # nothing compiled before
+            with tempfile.TemporaryDirectory(prefix="imgcls-bench-compile-") as cache:  # an empty cache
                 env = environment(THREADS, data) | {"TORCHINDUCTOR_CACHE_DIR": cache}
                 flags = ["--repeats", str(args.repeats)]
                 spent = spend([sys.executable, __file__, "--one", name, *flags], env=env, timeout=1200)

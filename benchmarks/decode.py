@@ -1,4 +1,4 @@
-"""Decode all images under a folder in one of four ways and print the images per second: a process of growth.py.
+"""Decode all images in a folder in one of four ways and print the images per second; growth.py runs this.
 
 python benchmarks/decode.py bare|bare-draft|resident|streamed FOLDER SIZE WORKERS
 """
@@ -19,7 +19,7 @@ BATCH = 128
 
 
 def bare(paths: list[str], size: int, use_draft: bool, start: Any, pixels: Any) -> None:
-    """One process's share: open, convert, resize, into its place of the array."""
+    """Open, convert and resize one process's share of the files into its array."""
     start.wait()
     out = np.frombuffer(pixels, np.uint8).reshape(len(paths), size, size, 3)
     for row, path in enumerate(paths):
@@ -30,7 +30,7 @@ def bare(paths: list[str], size: int, use_draft: bool, start: Any, pixels: Any) 
 
 
 def time_bare(paths: list[str], size: int, workers: int, use_draft: bool) -> float:
-    """Seconds of plain processes that share the files."""
+    """Seconds with plain processes that share the files."""
     context = multiprocessing.get_context("fork")
     start = context.Barrier(workers + 1)
     shares = [paths[i::workers] for i in range(workers)]
@@ -46,12 +46,12 @@ def time_bare(paths: list[str], size: int, workers: int, use_draft: bool) -> flo
     for process in processes:
         process.join()
         if process.exitcode:
-            raise SystemExit(f"a decoding process ended with {process.exitcode}")
+            raise SystemExit(f"a decoding process exited with code {process.exitcode}")
     return time.perf_counter() - started
 
 
 def time_imgcls(paths: list[str], size: int, workers: int, is_resident: bool) -> float:
-    """Seconds of imgcls's own paths, its start of workers included."""
+    """Seconds with imgcls's own loaders, including the start of workers."""
     import torch
 
     from imgcls.data.fetchers import decode_all, make_fetcher
@@ -70,7 +70,7 @@ def time_imgcls(paths: list[str], size: int, workers: int, is_resident: bool) ->
         count = sum(len(batch) for batch in fetcher.batches(plan(len(paths), BATCH, seed=0, epoch=0)))
     seconds = time.perf_counter() - started
     if count != len(paths):
-        raise SystemExit(f"{count} images of {len(paths)}")
+        raise SystemExit(f"decoded only {count} of {len(paths)} images")
     return seconds
 
 

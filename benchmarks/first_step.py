@@ -1,4 +1,4 @@
-"""`imgcls train ...` as its user types it, ended right after the first update: what startup.py and growth.py measure.
+"""`imgcls train ...` as a user would run it, ended right after the first update; for startup.py and growth.py.
 
 python benchmarks/first_step.py model=lenet dataset=mnist run_dir=/tmp/run
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _AfterLoop(importlib.abc.MetaPathFinder):
-    """Changes imgcls.training.loop when it is imported, so that nothing is imported earlier than in a real run."""
+    """Patches imgcls.training.loop when it is imported, so that nothing is imported earlier than in a real run."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         if name != "imgcls.training.loop":
@@ -41,4 +41,4 @@ if __name__ == "__main__":
     from imgcls.cli.app import main
 
     code = main(["train", *sys.argv[1:]])
-    sys.exit(code or "imgcls ended without a single update")
+    sys.exit(code or "imgcls exited without a single update")

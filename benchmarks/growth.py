@@ -1,10 +1,10 @@
-"""How cost grows: seconds and memory by number of images, batch size and model; and reading many image files.
+"""How cost scales: time and memory by number of images, batch size and model; and reading many image files.
 
-- *images*, *batch*, *models*: each cell is `imgcls train` in a process of its own, on CIFAR-10 or a part of it, two
-  epochs (the second is the one whose speed counts); seconds of the whole process, peak memory.
-- *files*: JPEGs in class folders, written into a temporary folder (100,000 are about 250 MB). Decoding them all by
-  imgcls's resident path and by its streamed path, beside the bare decoder: as many plain processes as there are
-  workers, each opening, converting and resizing its share with Pillow. Then `imgcls train` on them.
+- *images*, *batch*, *models*: each cell is one `imgcls train` process on CIFAR-10 or a subset of it, for two epochs
+  (speed is that of the second); wall time of the whole process, peak memory.
+- *files*: JPEGs in class folders, written to a temporary folder (100,000 take about 250 MB). All of them are decoded by
+  imgcls's resident loader and by its streaming loader, compared with the bare decoder: plain processes, as many as
+  there are workers, each opening, converting and resizing its share with Pillow. Then `imgcls train` runs on them.
 
     python benchmarks/growth.py                          # all of it: about 25 minutes
     python benchmarks/growth.py --tables files --files 20000
@@ -42,14 +42,14 @@ from synthetic import data_folder, write_folders
 THREADS = WORKERS = 2
 COUNTS = (1_000, 5_000, 10_000, 25_000, 50_000)
 BATCHES = (32, 128, 512, 1024, 4096)
-MODELS = {"lenet": 12_800, "mlp": 12_800, "resnet18": 512, "resnet34": 512, "resnet50": 256}  # images an epoch
+MODELS = {"lenet": 12_800, "mlp": 12_800, "resnet18": 512, "resnet34": 512, "resnet50": 256}  # images per epoch
 DECODERS = {  # name -> title
     "bare": "bare decoder (open, convert, resize)",
-    "bare-draft": "bare decoder, JPEG decoded at a smaller scale (draft)",
+    "bare-draft": "bare decoder, JPEG decoded at reduced scale (draft)",
     "resident": "imgcls, resident (decode_all)",
-    "streamed": "imgcls, streamed (2 workers, no model)",
+    "streamed": "imgcls, streaming (2 workers, no model)",
 }
-SIZES = (32, 64)  # pixels a side that the files are brought to
+SIZES = (32, 64)  # pixels per side after resizing
 TABLES = ("images", "batch", "models", "files")
 
 
@@ -57,7 +57,7 @@ TABLES = ("images", "batch", "models", "files")
 
 
 def train(words: list[str], data: str) -> dict[str, Any]:
-    """One `imgcls train`: seconds and memory of the process, the last epoch's speed."""
+    """One `imgcls train`: time and memory of the process, speed of the last epoch."""
     with tempfile.TemporaryDirectory(prefix="imgcls-bench-growth-") as folder:
         run_dir = Path(folder, "run")
         command = imgcls("train", *words, f"run_dir={run_dir}")
@@ -72,7 +72,7 @@ def train(words: list[str], data: str) -> dict[str, Any]:
 
 
 def cells(name: str, is_quick: bool) -> list[tuple[str, list[str]]]:
-    """(what stands in the first column, words) of each cell of a table."""
+    """(first column, overrides) of each cell in a table."""
     common = ["dataset=cifar10", "epochs=2", "dataset.val_fraction=0"]
     if name == "images":
         some = COUNTS[:2] if is_quick else COUNTS
@@ -91,7 +91,7 @@ def cells(name: str, is_quick: bool) -> list[tuple[str, list[str]]]:
 
 
 def train_table(name: str, data: str, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """All cells of a table, once in each repeat."""
+    """All cells of a table, once per repeat."""
     chosen = cells(name, args.quick)
     return [
         {"title": title, "repeat": repeat, **train(words, data)}
@@ -101,7 +101,7 @@ def train_table(name: str, data: str, args: argparse.Namespace) -> list[dict[str
 
 
 def train_lines(found: list[dict[str, Any]]) -> str:
-    """The table of such cells."""
+    """These cells as a table."""
     rows = []
     for title in dict.fromkeys(one["title"] for one in found):
         runs = [one for one in found if one["title"] == title and "failure" not in one]
@@ -122,7 +122,7 @@ def train_lines(found: list[dict[str, Any]]) -> str:
 
 
 def files_table(args: argparse.Namespace) -> dict[str, Any]:
-    """Write the files, decode them each way in turn, train on them."""
+    """Write the files, decode them in each way in turn, train on them."""
     count = min(args.files, 2_000) if args.quick else args.files
     found: dict[str, Any] = {"files": count, "decoders": [], "train": []}
     with tempfile.TemporaryDirectory(prefix="imgcls-bench-files-") as folder:
@@ -141,7 +141,7 @@ def files_table(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def decode(name: str, folder: str, size: int) -> dict[str, Any]:
-    """One process that decodes all files in that way; its own clock starts after its imports."""
+    """One process that decodes all files in this way; it starts timing after its imports."""
     command = [sys.executable, str(HERE / "decode.py"), name, folder, str(size), str(WORKERS)]
     spent = spend(command, env=environment(THREADS, folder))
     figures = {"decoder": name, "cpu": spent.cpu, "peak_rss_mb": spent.peak_rss_mb, "others": spent.others}
@@ -154,7 +154,7 @@ def decode(name: str, folder: str, size: int) -> dict[str, Any]:
 
 
 def first_step(words: list[str], folder: str) -> dict[str, Any]:
-    """Seconds from the command to its first update."""
+    """Time from the command to its first update."""
     with tempfile.TemporaryDirectory(prefix="imgcls-bench-growth-") as scratch:
         command = [sys.executable, str(HERE / "first_step.py"), *words, f"run_dir={scratch}/run"]
         spent = spend(command, env=environment(THREADS, folder), cwd=scratch)
@@ -162,7 +162,7 @@ def first_step(words: list[str], folder: str) -> dict[str, Any]:
 
 
 def files_lines(found: dict[str, Any]) -> str:
-    """The tables of the files."""
+    """The results for the files: decoders, then training."""
     rows, runs = [], found["decoders"]
     for size in SIZES:
         rates = {
@@ -186,14 +186,14 @@ def files_lines(found: dict[str, Any]) -> str:
     columns = ["decoder", "images/s", "x bare", "x bare, draft", "CPU s", "peak RSS MB", "n"]
     first = found["first_step"]
     start = f"{first['wall']:.1f} s, {first['cpu']:.1f} CPU s" if first["code"] == 0 else f"failed ({first['code']})"
-    lines = [table(columns, rows), "", f"- From the command to its first update, lenet at 32x32: {start}."]
+    lines = [table(columns, rows), "", f"- From the command to the first update, lenet at 32x32: {start}."]
     for one in found["train"]:
         words = f"- `imgcls train {' '.join(one['words'])}`: "
         if "failure" in one:
             lines.append(words + f"failed: {one['failure']}")
             continue
         speed = f"{one['rate']:,.0f} training images/s, peak RSS {one['peak_rss_mb']:,.0f} MB"
-        lines.append(words + f"{one['wall']:.1f} s in all, {one['cpu']:.1f} CPU s, {speed}.")
+        lines.append(words + f"{one['wall']:.1f} s in total, {one['cpu']:.1f} CPU s, {speed}.")
     return "\n".join(lines)
 
 
@@ -203,21 +203,21 @@ TITLES = {
     "images": "## By number of images, CIFAR-10 with crop + flip, batch 128",
     "batch": "## By batch size, CIFAR-10 with crop + flip",
     "models": "## By model, CIFAR-10 with crop + flip, batch 128",
-    "files": "## {files:,} JPEG files of 64 to 96 pixels a side in class folders",
+    "files": "## {files:,} JPEG files of 64 to 96 pixels per side in class folders",
 }
 FOOT = """
-- *epoch s*, *images/s*, *steps/s*: the training part of the second epoch. *process s*: from the command to its exit,
-  with start-up, the test images, reports and pictures. *peak RSS*: of the largest single process.
-- The files were just written, so they are read from the file cache, not from a disk. *x bare*: median of the ratios
-  within a repeat. imgcls lets the JPEG decoder work at a smaller scale where the file is at least twice as large as
-  asked, as *draft* does; it crops the centre of what is not square, and looks at each file's EXIF orientation.
-- CIFAR-10 is read as a whole before a part of it is taken: that is the floor of the peak memory above.
+- *epoch s*, *images/s*, *steps/s*: the training part of the second epoch. *process s*: from start to exit, including
+  start-up, testing, reports and plots. *peak RSS*: of the largest single process.
+- The files had just been written, so they are read from the file cache, not from disk. *x bare*: median of the ratios
+  within a repeat. imgcls decodes a JPEG at reduced scale if it is at least twice as large as needed, as *draft* does;
+  it also center-crops images that are not square and reads each file's EXIF orientation.
+- CIFAR-10 is read as a whole before a subset is taken, which sets a floor for the peak memory above.
 """
 
 
 def report(found: dict[str, Any], prefix: Path) -> None:
     """results/growth.md and .json."""
-    lines = ["# How cost grows", ""]
+    lines = ["# How cost scales", ""]
     for name in TABLES:
         if name in found:
             part = found[name]
@@ -228,10 +228,10 @@ def report(found: dict[str, Any], prefix: Path) -> None:
 
 
 def main() -> None:
-    parser = Arguments(__doc__, "growth", repeats=1, quick="small and once: does everything work?")
+    parser = Arguments(__doc__, "growth", repeats=1, quick="a smoke test: small, one repeat")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--files", type=int, default=100_000, help="how many (default: 100,000)")
-    parser.add_argument("--file-repeats", type=int, default=3, help="of each way of decoding (default: 3)")
+    parser.add_argument("--files", type=int, default=100_000, help="number of files (default: 100,000)")
+    parser.add_argument("--file-repeats", type=int, default=3, help="repeats of each decoder (default: 3)")
     args = parser.read()
     if args.quick:
         args.file_repeats = 1

@@ -1,13 +1,13 @@
-"""The limit of the training loop: the share of an epoch that is forward + backward + update, inside one process.
+"""The limit of the training loop: the share of an epoch spent in forward + backward + update, within one process.
 
-- *loop*: an epoch of `imgcls.loop.fit` as a run has it (without validation and saving);
-- *constant*: the same module and optimizer on one batch that is ready: zero_grad, forward, loss, backward, step. After
-  every twentieth of the epoch as many of these as there were steps, so that what slows the machine slows both;
-- *parts*: the loop's calls written out with a clock around each, in an epoch of its own.
+- *loop*: an epoch of `imgcls.loop.fit` as in a real run (without validation and saving);
+- *constant*: the same module and optimizer on one ready batch: zero_grad, forward, loss, backward, step. After every
+  twentieth of the epoch as many of these as there were steps, so that a slow machine slows both;
+- *parts*: the calls of the loop written out and timed one by one, in a separate epoch.
 
-The update's share is that of the parts; "of the limit" is constant / loop: what a loop without any cost of its own, on
-a batch that is in the caches already, would take, by what it takes. The constant batch is trained with a learning rate
-of 0, which costs the same and leaves the weights what they are.
+The update share is that of *parts*; "of the limit" is constant / loop: the time of a loop without any overhead, on a
+batch that is already in the caches, divided by the time of the real loop. The constant batch is trained with a learning
+rate of 0, which costs the same and leaves the weights unchanged.
 
     python benchmarks/limit.py              # five repeats: about ten minutes
     python benchmarks/limit.py --quick
@@ -29,7 +29,7 @@ from synthetic import data_folder
 
 THREADS = 2
 SMALL = "dataset.limit=711"  # 640 training images, five batches of 128
-WORKLOADS = {  # name: (title, asked share, words)
+WORKLOADS = {  # name: (title, target share, overrides)
     "lenet-mnist": ("LeNet / MNIST", 0.97, ["model=lenet", "dataset=mnist"]),
     "lenet-cifar10": ("LeNet / CIFAR-10, crop + flip", 0.95, ["model=lenet", "dataset=cifar10"]),
     "mlp-mnist": ("MLP / MNIST", 0.90, ["model=mlp", "dataset=mnist"]),
@@ -41,7 +41,7 @@ WORKLOADS = {  # name: (title, asked share, words)
     ),
 }
 PARTS = ("fetch", "update", "rest")
-BLOCKS = 20  # of an epoch
+BLOCKS = 20  # per epoch
 AUGMENT_LIMIT = 0.5  # ms: crop + flip of 128 CIFAR images on one thread
 
 
@@ -49,7 +49,7 @@ AUGMENT_LIMIT = 0.5  # ms: crop + flip of 128 CIFAR images on one thread
 
 
 def measure(words: list[str], repeats: int) -> dict[str, Any]:
-    """Seconds of an epoch of each kind, repeat by repeat; the first, uncounted, warms up."""
+    """Seconds per epoch of each kind for every repeat; the first one is a warm-up and not counted."""
     import torch
 
     from imgcls import train
@@ -73,7 +73,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
 
 
 def paired_epoch(run: Any) -> dict[str, float]:
-    """Seconds of one epoch of the real loop, and of as many updates on a constant batch, some after some."""
+    """Seconds of one epoch of the real loop and of as many updates on a constant batch, interleaved."""
     from imgcls.training.loop import Watch, fit
 
     images, labels = next(run.loader.epoch(0))
@@ -99,7 +99,7 @@ def paired_epoch(run: Any) -> dict[str, float]:
 
 
 def constant_updates(run: Any, images: Any, labels: Any, count: int) -> float:
-    """Seconds of so many updates on a batch that is ready, as plain torch."""
+    """Seconds of this many updates on a ready batch, in plain PyTorch."""
     import torch.nn.functional as F
 
     optimizer = run.state.optimizer
@@ -117,7 +117,7 @@ def constant_updates(run: Any, images: Any, labels: Any, count: int) -> float:
 
 
 def parts_epoch(run: Any) -> dict[str, float]:
-    """Seconds of each part of an epoch, by a copy of the loop."""
+    """Seconds of each part of an epoch, in a copy of the loop."""
     from imgcls import seeding
     from imgcls.models.build import is_random
     from imgcls.training.loop import set_lr, update
@@ -151,7 +151,7 @@ def parts_epoch(run: Any) -> dict[str, float]:
 
 
 def augment_ms(run: Any, rounds: int = 9, batches: int = 50) -> list[float]:
-    """Milliseconds of the augmentation of one batch by itself on one thread, several times."""
+    """Milliseconds to augment one batch on one thread, measured several times."""
     import numpy as np
     import torch
 
@@ -169,7 +169,7 @@ def augment_ms(run: Any, rounds: int = 9, batches: int = 50) -> list[float]:
 
 
 def row(name: str, found: dict[str, Any]) -> list[str]:
-    """A workload's line of the table."""
+    """A workload's row in the table."""
     title, asked, _ = WORKLOADS[name]
     if "failure" in found:
         return [title, "failed", *["-"] * 8]
@@ -194,28 +194,28 @@ def row(name: str, found: dict[str, Any]) -> list[str]:
 
 def report(results: dict[str, Any], found_on: dict[str, Any], prefix: Path) -> None:
     """results/limit.md and .json."""
-    columns = ["workload", "update's share", "asked", "of the limit", "images/s", "loop ms", "constant ms", *PARTS]
-    lines = ["# The training loop beside its limit", "", *machine_lines(found_on), ""]
+    columns = ["workload", "update share", "target", "of the limit", "images/s", "loop ms", "constant ms", *PARTS]
+    lines = ["# The training loop compared with its limit", "", *machine_lines(found_on), ""]
     lines += [table(columns, [row(name, found) for name, found in results.items()]), ""]
     lines += [f"- {name} failed: `{found['failure']}`" for name, found in results.items() if "failure" in found]
     cifar = results.get("lenet-cifar10", {})
     if times := cifar.get("augment_ms"):
         verdict = "met" if statistics.median(times) <= AUGMENT_LIMIT else "MISSED"
-        text = f"{middle(times, 3)} ms (asked: at most {AUGMENT_LIMIT} ms, {verdict})"
+        text = f"{middle(times, 3)} ms (target: at most {AUGMENT_LIMIT} ms, {verdict})"
         lines.append(f"- Crop + flip of one batch of 128 CIFAR images on one thread: {text}.")
     lines += [
-        "- *update's share*: of the loop written out, the part that is zero_grad, forward, loss, backward, step and",
-        "  the sums of loss and hits. *of the limit*: constant / loop within a repeat: what plain torch takes for a",
-        "  batch that is ready (and in the caches, which a new one is not), by what the loop takes; above 1 it is",
-        "  noise. Median and range.",
-        "- The last three columns are milliseconds a step: fetch (gather, augmentation, normalisation), update, and",
-        "  rest (learning rate, dropout's seed and the log).",
+        "- *update share*: the fraction of the loop spent in zero_grad, forward, loss, backward, step and the sums of",
+        "  loss and hits. *of the limit*: constant / loop within a repeat: the time of plain PyTorch on a ready batch",
+        "  (which is already in the caches, unlike a new one) divided by the time of the loop; above 1 it is noise.",
+        "  Median and range.",
+        "- The last three columns are milliseconds per step: fetch (gather, augmentation, normalization), update, and",
+        "  rest (learning rate, dropout seed, log).",
     ]
     write(prefix, "\n".join(lines), {"machine": found_on, "workloads": results})
 
 
 def main() -> None:
-    parser = Arguments(__doc__, "limit", repeats=5, quick="few images, one repeat: does everything work?")
+    parser = Arguments(__doc__, "limit", repeats=5, quick="a smoke test: few images, one repeat")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--one", metavar="WORKLOAD", help=argparse.SUPPRESS)
     args = parser.read()

@@ -1,8 +1,8 @@
-"""Every model, through the command line: two updates, its checkpoint evaluated again, a file classified; what it takes.
+"""Every model through the command line: two updates, re-evaluation of the checkpoint, a prediction; time and memory.
 
-Each model that has a stem for small images is run at 32 pixels, and each at its own size: the least that torchvision
-has weights for. The images are the digits that need no download, scaled and in colour, so the accuracies say nothing.
-The evaluation must give train's probabilities to the last bit, and a file must be classified.
+Models with a stem for small images run at 32 pixels, and every torchvision model also at its own size: the smallest
+that torchvision has weights for. The images are the digits that ship with scikit-learn, scaled and in color, so the
+accuracies are meaningless. Evaluation must reproduce train's probabilities bit for bit, and a file must be classified.
 
     python benchmarks/models.py                 # every model: about an hour and a half
     python benchmarks/models.py --models vgg16 swin_t
@@ -38,24 +38,24 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 OWN = ("linear", "mlp", "lenet", "convnet")
 NO_SMALL_STEM = ("inception_v3",)
 UPDATES, BATCH, TEST = 2, 2, 2
-COLUMNS = ("model", "pixels", "parameters", "train s", "peak GB", "checkpoint again", "file again")
+COLUMNS = ("model", "pixels", "parameters", "train s", "peak GB", "re-evaluated", "prediction")
 
 
 def own_size(name: str) -> int:
-    """The least size, in pixels, that torchvision has weights of the model for."""
+    """The smallest size, in pixels, for which torchvision has weights of the model."""
     from torchvision.models import get_model_weights
 
     return min(int(one.transforms().crop_size[0]) for one in get_model_weights(name))
 
 
 def cases(names: list[str]) -> list[tuple[str, int]]:
-    """(model, pixels a side), their own sizes first."""
+    """(model, pixels per side), own sizes first."""
     own = [(name, own_size(name)) for name in names if name not in OWN]
     return [*own, *((name, SMALL) for name in names if name not in NO_SMALL_STEM)]
 
 
 def attempt(name: str, side: int, photo: Path, threads: int) -> dict[str, Any]:
-    """Train, evaluate, predict, each a process of its own, in a folder that is removed afterwards."""
+    """Train, evaluate and predict in three processes, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="imgcls-bench-models-") as folder:
         given = {"env": environment(threads, folder), "cwd": folder, "timeout": 3600}
         words = [
@@ -89,7 +89,7 @@ def _figures(spent: Any) -> dict[str, Any]:
 
 
 def is_right(one: dict[str, Any]) -> bool:
-    """Whether the model trained, and its checkpoint gave the same answers again."""
+    """Whether the model trained, its checkpoint reproduced the same probabilities, and a file was classified."""
     return bool(one.get("evaluated_equal")) and 0 < one.get("probability", math.nan) <= 1
 
 
@@ -108,16 +108,16 @@ def report(found: list[dict[str, Any]], found_on: dict[str, Any], prefix: Path) 
     right = sum(map(is_right, found))
     lines = [
         *("# Every model", "", *machine_lines(found_on), ""),
-        f"{right} of {len(found)} trained, gave equal probabilities when their checkpoint was evaluated again, and",
-        f"classified a file. {UPDATES} updates of {BATCH} digits, scaled, in colour; AdamW; seconds from the command",
-        "to its end, start-up of some 5 s and the writing of checkpoints included; memory: the process's peak RSS.",
+        f"{right} of {len(found)} runs trained, gave equal probabilities when the checkpoint was re-evaluated, and",
+        f"classified a file. {UPDATES} updates of {BATCH} digits, scaled, in color; AdamW; train s: wall time of the",
+        "command, including about 5 s of start-up and writing checkpoints; peak GB: peak RSS of the process.",
         *("", table(COLUMNS, rows)),
     ]
     write(prefix, "\n".join(lines), {"machine": found_on, "runs": found})
 
 
 def draw_photo(path: Path) -> None:
-    """A digit of scikit-learn's as a file."""
+    """One of scikit-learn's digits as a file."""
     from PIL import Image
     from sklearn.datasets import load_digits
 

@@ -1,16 +1,16 @@
-"""imgcls beside Lightning, Keras 3, fastai, timm and the PyTorch tutorial's loop: throughput, the whole job, memory.
+"""imgcls compared with Lightning, Keras 3, fastai, timm and the PyTorch tutorial loop: throughput, job time, memory.
 
-Every contender is its own process and does the same job: so many epochs over the training images, then the test
-images once. The repeats are interleaved (each contender once, then each again), ratios are taken within a repeat, and
-memory is looked at in runs of its own, since looking slows a process down. Needs `pip install -e '.[bench]'`.
+Each contender is a separate process and does the same job: N epochs over the training images, then the test images
+once. The repeats are interleaved (each contender once, then each again), ratios are taken within a repeat, and memory
+is measured in separate runs, since sampling it slows a process down. Needs `pip install -e '.[bench]'`.
 
     python benchmarks/peers.py                                  # all workloads, five repeats: about 80 minutes
     python benchmarks/peers.py --workloads lenet-mnist --repeats 3
-    python benchmarks/peers.py --quick                          # a minute or two, to see that everything works
+    python benchmarks/peers.py --quick                          # a smoke test: a minute or two
     python benchmarks/peers.py --picture                        # only draw results/peers.png from results/peers.json
 
-The real files are read from the folder in the variable IMGCLS_DATA; where it is not set, files in the same formats are
-written into a temporary folder. Workloads that are run replace those in the results' file, the others stay.
+The real files are read from the folder in the variable IMGCLS_DATA; if it is not set, files in the same formats are
+written to a temporary folder. Workloads that are run replace those in the results file, the others are kept.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from common import (
 )
 from synthetic import data_folder
 
-BASE = "lightning"  # what the others are compared with
+BASE = "lightning"  # baseline of the comparison
 THREADS = WORKERS = 2
 BATCH = 128
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A job: model, data, how much of it, and who takes part."""
+    """A job: model, data, how much of it, and its contenders."""
 
     name: str
     title: str
@@ -64,7 +64,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Contender:
-    """A program that does a job: None for imgcls's own command line; precision and workers as it is told them."""
+    """A program that does a job (script None: imgcls's command line), with its precision and workers."""
 
     title: str
     script: str | None
@@ -107,7 +107,7 @@ WORKLOADS = {
         ),
     )
 }
-TARGETS = {  # throughput beside Lightning, beside Keras; wall time of the whole job beside Lightning
+TARGETS = {  # throughput vs. Lightning and vs. Keras; wall time of the whole job vs. Lightning
     ("lenet-mnist", "imgcls"): (3.5, 2.0, 0.30),
     ("lenet-cifar10", "imgcls"): (3.5, 3.5, 0.30),
     ("mlp-mnist", "imgcls"): (14.0, 3.5, 0.15),
@@ -115,18 +115,17 @@ TARGETS = {  # throughput beside Lightning, beside Keras; wall time of the whole
     ("resnet18-cifar10", "imgcls-bf16"): (2.4, None, None),
 }
 FOOT = """
-- *images/s*: training images per second of the training part of an epoch, the median of all epochs but the first
-  (start-up of workers, first allocations); validation and saving are not in it. *job*: from the process's start to its
-  exit. *CPU*: user + system seconds of it and its children. *PSS*: peak of the process tree, in runs of its own.
-- Median of the repeats, range in brackets. *x Lightning*, *x Keras* and *job x*: median over the repeats of the ratio
-  within a repeat; for images/s more is better, for the job and PSS less.
-- imgcls is `imgcls train` with its defaults and writes all that it always writes (checkpoints, TensorBoard events,
-  report, predictions, pictures). It keeps a tenth of the training images for validation and validates after each
-  epoch: {counts}. The others train on all and do not validate. Nothing is scaled for that.
-- All have the same layers, AdamW with lr 0.005 and weight decay 0.01 (fastai: its Adam with decoupled decay), batch
-  128, two threads (OMP_NUM_THREADS=2). imgcls alone has a schedule (one cycle) and computes
-  channels last; the others are written as their own pages tell. Keras has no padded random crop: RandomTranslation
-  stands in.
+- *images/s*: training images per second in the training part of an epoch, median of all epochs but the first (worker
+  start-up, first allocations); validation and saving are excluded. *job*: from process start to exit. *CPU*: user +
+  system seconds of the process and its children. *PSS*: peak of the process tree, measured in separate runs.
+- Median of the repeats, range in parentheses. *x Lightning*, *x Keras* and *job x*: median over the repeats of the
+  ratio within a repeat; higher is better for images/s, lower for job and PSS.
+- imgcls is `imgcls train` with its defaults and everything it normally writes (checkpoints, TensorBoard events, report,
+  predictions, plots). It holds out a tenth of the training images for validation and validates after each epoch:
+  {counts}. The others train on all images and do not validate. The figures are not corrected for this.
+- All use the same layers, AdamW with lr 0.005 and weight decay 0.01 (fastai: its Adam with decoupled decay), batch size
+  128 and two threads (OMP_NUM_THREADS=2). Only imgcls uses a learning rate schedule (one cycle) and channels last; the
+  others follow their own documentation. Keras has no padded random crop, so it uses RandomTranslation instead.
 - Accuracy only shows that the same work was done; after so few epochs it says nothing about a library.
 """
 COLUMNS = ["contender", "images/s", "x Lightning", "x Keras", "job s", "job x", "CPU s", "PSS MB", "PSS x", "acc.", "n"]
@@ -136,7 +135,7 @@ COLUMNS = ["contender", "images/s", "x Lightning", "x Keras", "job s", "job x", 
 
 
 def run(workload: Workload, name: str, data: str, *, memory: bool, timeout: float) -> dict[str, Any]:
-    """One process; its figures, or its failure."""
+    """Run one process: its figures, or its failure."""
     contender = CONTENDERS[name]
     with tempfile.TemporaryDirectory(prefix="imgcls-bench-run-") as folder:
         if contender.script is None:
@@ -152,7 +151,7 @@ def run(workload: Workload, name: str, data: str, *, memory: bool, timeout: floa
         try:
             found = _read_run(Path(folder, "run")) if contender.script is None else _read_answer(spent.stdout)
         except (OSError, ValueError, LookupError) as error:
-            return spent.figures | {"failure": f"no figures from it: {error!r}"}
+            return spent.figures | {"failure": f"no figures: {error!r}"}
     return spent.figures | found
 
 
@@ -165,21 +164,21 @@ def _imgcls_command(workload: Workload, precision: str, run_dir: Path) -> list[s
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
-    """What an imgcls run wrote: every epoch's speed, and the test accuracy."""
+    """From the files of an imgcls run: speed of every epoch, and test accuracy."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     accuracy = json.loads((folder / "report.json").read_text())["accuracy"]
     return {"epoch_rates": [row["images_per_second"] for row in rows], "accuracy": accuracy}
 
 
 def _read_answer(stdout: str) -> dict[str, Any]:
-    """A contender's last line."""
+    """The last line that a contender printed."""
     given = json.loads(stdout.strip().splitlines()[-1])
     rates = [given["images"] / seconds for seconds in given["epoch_seconds"]]
     return {"epoch_rates": rates, "accuracy": given["accuracy"]}
 
 
 def measure(workload: Workload, data: str, is_real: bool, args: argparse.Namespace) -> dict[str, Any]:
-    """All runs of a workload: repeat by repeat, then the runs that look at memory."""
+    """All runs of a workload: repeat by repeat, then the runs that measure memory."""
     names = [name for name in workload.contenders if args.contenders is None or name in args.contenders]
     found = {"machine": machine(), "workload": asdict(workload), "real_data": is_real, "runs": []}
     if not found["machine"]["bf16"]:
@@ -201,7 +200,7 @@ def _brief(figures: dict[str, Any]) -> str:
 
 
 def rate(figures: dict[str, Any]) -> float:
-    """Images per second: the median of all epochs but the first, where there are several."""
+    """Images per second: median of all epochs, without the first if there are several."""
     rates = figures["epoch_rates"]
     return statistics.median(rates[1:] or rates)
 
@@ -210,7 +209,7 @@ def rate(figures: dict[str, Any]) -> float:
 
 
 def section(found: dict[str, Any]) -> str:
-    """The table of a workload, with what it was measured on."""
+    """The table of a workload and the machine it was measured on."""
     workload, good = found["workload"], defaultdict(dict)
     jobs, memory, failures = defaultdict(dict), defaultdict(list), {}
     for one in found["runs"]:
@@ -257,7 +256,7 @@ def ratio(ours: dict[int, float], theirs: dict[int, float]) -> str:
 
 
 def _targets(workload: str, good: dict[str, Any], jobs: dict[str, Any]) -> list[str]:
-    """A line for each target of the workload: asked, seen, met or not."""
+    """A line for each target of the workload: measured, target, met or missed."""
     lines = []
     for (name, contender), (lightning, keras, job) in TARGETS.items():
         if name != workload or not good[contender]:
@@ -274,45 +273,46 @@ def _targets(workload: str, good: dict[str, Any], jobs: dict[str, Any]) -> list[
             value = statistics.median(ratios)
             is_met = value >= target if is_more else value <= target
             sign = "at least" if is_more else "at most"
-            seen.append(f"{words} {value:.2f} (asked: {sign} {target:.2f}, {'met' if is_met else 'MISSED'})")
+            seen.append(f"{words} {value:.2f} (target: {sign} {target:.2f}, {'met' if is_met else 'MISSED'})")
         lines.append(f"- {CONTENDERS[contender].title}: " + "; ".join(seen))
     return lines
 
 
 def _noise(found: dict[str, Any]) -> str:
-    """What the data was, and how quiet the machine."""
+    """Which data was used, and how busy the machine was otherwise."""
     others = [one["others"] for one in found["runs"] if not one["memory"]] or [0.0]
-    data = "the real files" if found["real_data"] else "files written in the real formats (a class pattern plus noise)"
-    cores = f"{statistics.median(others):.2f} cores meanwhile (median of the runs; most: {max(others):.2f})"
-    return f"- Data: {data}. The rest of the machine used {cores}."
+    data = "the real files" if found["real_data"] else "synthetic files in the same formats (class pattern plus noise)"
+    cores = f"{statistics.median(others):.2f} cores (median of the runs; maximum: {max(others):.2f})"
+    return f"- Data: {data}. Load from the rest of the machine: {cores}."
 
 
 def counts(workloads: list[dict[str, Any]]) -> str:
-    """How many images each side works on, a phrase for each data set."""
+    """How imgcls splits the training images, a phrase for each data set."""
     words = []
     for one in workloads:
         whole = one["limit"] or {"mnist": 60_000, "cifar10": 50_000}[one["dataset"]]
-        text = f"{whole - round(whole / 10):,} training + {round(whole / 10):,} validation images an epoch of {whole:,}"
+        text = f"{whole - round(whole / 10):,} training + {round(whole / 10):,} validation images of {whole:,}"
         if text not in words:
             words.append(text)
     return "; ".join(words)
 
 
 def report(found: dict[str, Any], prefix: Path) -> None:
-    """results/peers.md and .json of all workloads that were ever run into this file."""
+    """results/peers.md and .json of all workloads that are stored in this file."""
     ordered = {name: found[name] for name in WORKLOADS if name in found}
     title = (
-        "# imgcls beside its peers\n\nWritten by benchmarks/peers.py; the raw figures are in the JSON file beside it.\n"
+        "# imgcls and its peers\n\nWritten by benchmarks/peers.py; the raw figures are in the JSON file next to it.\n"
     )
     foot = FOOT.format(counts=counts([one["workload"] for one in ordered.values()]))
-    write(prefix, "\n".join([title, *(section(one) for one in ordered.values()), "## How to read it", foot]), ordered)
+    sections = [section(one) for one in ordered.values()]
+    write(prefix, "\n".join([title, *sections, "## How to read the tables", foot]), ordered)
 
 
 # --- the picture -----------------------------------------------------------------------------------------------------
 
 
 def picture(found: dict[str, Any], path: Path) -> None:
-    """A bar for each contender, a chart for each workload: images per second."""
+    """A chart of images per second for each workload, with a bar for each contender."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -333,8 +333,8 @@ def picture(found: dict[str, Any], path: Path) -> None:
         base = {key: value for value, key in chart}.get(BASE)
         for i, (value, key) in enumerate(chart):
             axis.barh(i, value, color="#2a6fbb" if key.startswith("imgcls") else "#b9c2cc", height=0.72)
-            beside = f"   {value / base:.1f}x" if base and key != BASE else ""
-            axis.text(value, i, f" {value:,.0f}{beside}" if value else " failed", va="center", fontsize=9)
+            relative = f"   {value / base:.1f}x" if base and key != BASE else ""
+            axis.text(value, i, f" {value:,.0f}{relative}" if value else " failed", va="center", fontsize=9)
         axis.set_yticks(range(len(chart)), [CONTENDERS[key].title for _, key in chart], fontsize=9)
         axis.set_xlim(0, max((value for value, _ in chart), default=1) * 1.22)
         axis.set_title(f"{WORKLOADS[name].title}: training images/s", fontsize=10, loc="left", fontweight="bold")
@@ -342,7 +342,7 @@ def picture(found: dict[str, Any], path: Path) -> None:
         axis.spines[["top", "right", "bottom"]].set_visible(False)
         axis.tick_params(left=False)
     found_on = charts[0][1]["machine"]
-    text = f"{found_on['cores']} cores of {found_on['cpu']}, batch {BATCH}; x: beside Lightning. More is better."
+    text = f"{found_on['cores']} cores of {found_on['cpu']}, batch {BATCH}; x: relative to Lightning. Higher is better."
     figure.text(0.01, 0.005, text, fontsize=8, color="#555555")
     figure.tight_layout(rect=(0, 0.02, 1, 1))
     figure.savefig(path, dpi=100, facecolor="white")
@@ -353,11 +353,11 @@ def picture(found: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = Arguments(__doc__, "peers", repeats=5, quick="few images, one repeat: does everything work?")
+    parser = Arguments(__doc__, "peers", repeats=5, quick="a smoke test: few images, one repeat")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, help="default: all that fit a workload")
-    parser.add_argument("--memory-runs", type=int, default=1, help="more runs of each, to look at memory (default: 1)")
-    parser.add_argument("--timeout", type=float, default=1800, help="seconds that a process may take")
+    parser.add_argument("--memory-runs", type=int, default=1, help="extra runs of each, to measure memory (default: 1)")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds after which a process is killed")
     parser.add_argument("--picture", action="store_true", help="draw PREFIX.png from PREFIX.json, run nothing")
     args = parser.read()
     found = read_json(args.out)

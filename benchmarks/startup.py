@@ -1,7 +1,7 @@
-"""Start-up: CPU seconds, wall seconds and peak memory of fresh processes, from `python -c pass` to a whole first run.
+"""Start-up: CPU time, wall time and peak memory of fresh processes, from `python -c pass` to a complete first run.
 
-The cases take turns, repeat after repeat. The bare script is the least that a training program can do: import torch,
-one Linear layer, cross entropy, backward, one step of SGD. `imgcls train` is measured until its first update is done.
+The cases alternate, repeat by repeat. The bare script is the minimum of a training program: import torch, one Linear
+layer, cross entropy, backward, one SGD step. `imgcls train` is measured until the end of its first update.
 
     python benchmarks/startup.py               # nine repeats: about six minutes
     python benchmarks/startup.py --quick
@@ -46,7 +46,7 @@ RUN = "run_dir={folder}/run"
 
 
 def cases() -> dict[str, list[str]]:
-    """Name -> command; {folder} stands for a new folder of each process."""
+    """Name -> command; {folder} is replaced by a new folder for each process."""
     python, first = [sys.executable, "-c"], [sys.executable, str(HERE / "first_step.py"), RUN]
     return {
         "python -c pass": [*python, "pass"],
@@ -64,7 +64,7 @@ def cases() -> dict[str, list[str]]:
 
 
 def measure(repeats: int, data: str) -> list[dict[str, Any]]:
-    """Every case in turn, again and again; one uncounted round first fills the file cache."""
+    """Every case in turn, repeat by repeat; a first round, not counted, fills the file cache."""
     found = []
     for repeat in range(-1, repeats):
         for name, command in cases().items():
@@ -106,11 +106,11 @@ def report(found: list[dict[str, Any]], found_on: dict[str, Any], prefix: Path) 
     for base in (BASE, "bare script, ordinary exit"):
         if ratios := paired(values(first, "cpu"), values(base, "cpu")):
             lines.append(
-                f"- {first}: {statistics.median(ratios):.2f} times the CPU of the {base} (asked: at most 1.20)."
+                f"- {first}: {statistics.median(ratios):.2f} times the CPU time of the {base} (target: at most 1.20)."
             )
     lines += [
-        "- Medians over the repeats, range in brackets; *CPU x bare*: median of the ratios within a repeat. A process",
-        "  that is ended by os._exit is spared the interpreter's tidying up; so is one that ends at its first update.",
+        "- Medians over the repeats, range in parentheses; *CPU x bare*: median of the ratios within a repeat. A",
+        "  process that exits with os._exit skips the interpreter's cleanup; so does one ended at its first update.",
     ]
     write(prefix, "\n".join(lines), {"machine": found_on, "runs": found})
 

@@ -1,6 +1,6 @@
-"""Data that the benchmarks write where there are no real files: MNIST and CIFAR-10 in their formats, folders of JPEGs.
+"""Synthetic data for when there are no real files: MNIST and CIFAR-10 in their formats, folders of JPEGs.
 
-Every image is its class's pattern plus noise, so that any model learns it: the figures are about speed alone.
+Every image is its class's pattern plus noise, so that any model learns it; only the speed is of interest.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 QUALITY = 85  # of the JPEGs
-SIDES = (64, 96)  # pixels: shortest and longest side of the JPEGs
+SIDES = (64, 96)  # pixels: smallest and largest side of the JPEGs
 
 
 @contextlib.contextmanager
 def data_folder(datasets: set[str]) -> Iterator[tuple[str, bool]]:
-    """(a folder that holds these data sets, whether they are real): IMGCLS_DATA, else a temporary one, written now."""
+    """(a folder with these data sets, whether they are real): IMGCLS_DATA, else a temporary one with synthetic data."""
     given = os.environ.get("IMGCLS_DATA")
     if given:
         yield given, True
@@ -48,7 +48,7 @@ def _images(count: int, shape: tuple[int, ...], seed: int) -> tuple[NDArray[np.u
 
 
 def write_mnist(root: Path, train: int = 60_000, test: int = 10_000) -> None:
-    """Four IDX files under root/MNIST/raw, where torchvision and imgcls look for them."""
+    """Four IDX files in root/MNIST/raw, where torchvision and imgcls expect them."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True, exist_ok=True)
     for prefix, count, seed in (("train", train, 1), ("t10k", test, 2)):
@@ -59,7 +59,7 @@ def write_mnist(root: Path, train: int = 60_000, test: int = 10_000) -> None:
 
 
 def write_cifar10(root: Path, each: int = 10_000) -> None:
-    """Five training batches, the test batch and the names under root/cifar-10-batches-py."""
+    """Five training batches, the test batch and the class names in root/cifar-10-batches-py."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True, exist_ok=True)
     for seed, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
@@ -76,7 +76,7 @@ def _pickle(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_folders(root: Path, files: int, classes: int = 100, processes: int = 2) -> None:
-    """Smooth JPEG pictures, 64 to 96 pixels a side, in a folder for each class: about 2.5 kB each."""
+    """Smooth JPEG images, 64 to 96 pixels per side, about 2.5 kB each, in one folder per class."""
     names = [f"class_{i:03d}" for i in range(min(classes, max(2, files // 10)))]
     for name in names:
         (root / name).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the contenders share: the job they are given, plain readers of the data files, the models, the answer."""
+"""What the contenders share: the job, plain readers of the data files, the models, the answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEVIATIONS = {"mnist": (0.3081,), "cifar10": (0.2470, 0.2435, 0.2616)}
 
 @dataclass(frozen=True)
 class Job:
-    """One training with its test; limit and test_limit: so many images of the data set, None: all."""
+    """One training run with its test; limit, test_limit: number of images to use, None: all."""
 
     model: str = "lenet"
     dataset: str = "mnist"
@@ -35,14 +35,14 @@ class Job:
 
 
 def given_job() -> Job:
-    """The job in the command line's JSON, torch's threads set."""
+    """The job from the JSON on the command line; also sets torch's threads."""
     job = Job(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))
     torch.set_num_threads(job.threads)
     return job
 
 
 def answer(epoch_seconds: list[float], images: int, accuracy: float) -> None:
-    """The last line of a contender: seconds of the training part of each epoch, images in it, test accuracy."""
+    """Print a contender's last line: seconds of the training part of each epoch, images per epoch, test accuracy."""
     print()
     print(json.dumps({"epoch_seconds": epoch_seconds, "images": images, "accuracy": accuracy}), flush=True)
 
@@ -64,7 +64,7 @@ def arrays(job: Job, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def network(job: Job) -> nn.Module:
-    """The same model as imgcls's own, as a user would write it."""
+    """The same model as in imgcls, as a user would write it."""
     channels, side = (1, 28) if job.dataset == "mnist" else (3, 32)
     if job.model == "mlp":
         pixels = channels * side * side

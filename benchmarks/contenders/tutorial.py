@@ -1,4 +1,4 @@
-"""The loop of PyTorch's tutorial (pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html) with AdamW.
+"""The loop of the PyTorch tutorial (pytorch.org/tutorials/beginner/basics/quickstart_tutorial.html) with AdamW.
 
 python benchmarks/contenders/tutorial.py '{"model": "lenet", "dataset": "mnist", "data": "data", "workers": 2}'
 """

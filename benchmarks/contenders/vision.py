@@ -1,4 +1,4 @@
-"""torchvision's data sets and transforms, as every PyTorch tutorial has them."""
+"""torchvision's data sets and transforms, as in every PyTorch tutorial."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torchvision import datasets, transforms
 
 
 class _AnyCIFAR10(datasets.CIFAR10):
-    """torchvision's CIFAR10 without its checksums, for files that are in the format but not the real ones."""
+    """torchvision's CIFAR10 without its checksums, for synthetic files in the same format."""
 
     train_list = [[name, None] for name, _ in datasets.CIFAR10.train_list]  # noqa: RUF012
     test_list = [[name, None] for name, _ in datasets.CIFAR10.test_list]  # noqa: RUF012
@@ -16,7 +16,7 @@ class _AnyCIFAR10(datasets.CIFAR10):
 
 
 def dataset(job: Job, part: str) -> Dataset:
-    """The train or test part with imgcls's default augmentation: none for MNIST, crop + flip for CIFAR-10."""
+    """The train or test split with imgcls's default augmentation: none for MNIST, crop + flip for CIFAR-10."""
     is_train = part == "train"
     steps = [transforms.ToTensor(), transforms.Normalize(MEANS[job.dataset], DEVIATIONS[job.dataset])]
     if job.dataset == "cifar10" and is_train:

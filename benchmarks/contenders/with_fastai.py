@@ -1,6 +1,6 @@
 """fastai: a Learner on DataLoaders of torchvision's data sets, its default optimizer (Adam with decoupled decay).
 
-fastai validates after each epoch; that is left out, as the others do not, and the test images are used once at the end.
+fastai validates after each epoch; this is turned off, as in the others, and the test images are used once at the end.
 
     python benchmarks/contenders/with_fastai.py '{"model": "lenet", "dataset": "mnist", "data": "data"}'
 """
@@ -20,7 +20,7 @@ from vision import dataset
 
 
 class Clock(Callback):
-    """Seconds of each epoch's training part; within fit there is no validation."""
+    """Seconds of each epoch's training part; no validation during fit."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []

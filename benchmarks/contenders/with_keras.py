@@ -1,6 +1,6 @@
-"""Keras 3 on torch: arrays and model.fit, as keras.io's "Simple MNIST convnet" has it, with AdamW.
+"""Keras 3 on torch: arrays and model.fit, as in the "Simple MNIST convnet" example of keras.io, with AdamW.
 
-The augmentation is RandomTranslation + RandomFlip: Keras's RandomCrop does not pad, and is another crop in evaluation.
+The augmentation is RandomTranslation + RandomFlip: Keras's RandomCrop does not pad, and differs in evaluation.
 
     python benchmarks/contenders/with_keras.py '{"model": "lenet", "dataset": "mnist", "data": "data"}'
 """

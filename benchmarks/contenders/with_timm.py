@@ -1,4 +1,4 @@
-"""timm: its loader and the body of its train.py's loop, for CIFAR-10; the crop is the one that DeiT puts in for 32x32.
+"""timm: its loader and the loop body of its train.py, for CIFAR-10; the crop is the one that DeiT uses for 32x32.
 
 python benchmarks/contenders/with_timm.py '{"model": "resnet18", "dataset": "cifar10", "data": "data"}'
 """
@@ -19,7 +19,7 @@ from vision import dataset
 
 
 def loader_for(job: Job, part: str) -> Any:
-    """timm's loader with the transforms that the other contenders have in place of its ImageNet ones."""
+    """timm's loader with the transforms of the other contenders instead of its ImageNet ones."""
     images = dataset(job, part)
     inner = images.dataset if isinstance(images, Subset) else images
     transform = inner.transform
@@ -65,7 +65,7 @@ def main() -> None:
     with torch.inference_mode():
         for images, labels in test_loader:
             top1.update(accuracy(model(images), labels)[0].item(), len(images))
-    answer(seconds, len(loader) * job.batch_size, top1.avg / 100)  # it drops the last, smaller batch
+    answer(seconds, len(loader) * job.batch_size, top1.avg / 100)  # the last, smaller batch is dropped
 
 
 if __name__ == "__main__":
