@@ -1,4 +1,4 @@
-# Everything on a fresh machine with Python 3.11 to 3.13, git and make: the environment is made in .venv.
+# Works on a fresh machine with Python 3.11 to 3.13, git and make; creates a virtual environment in .venv.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
@@ -8,16 +8,16 @@ FAST := not slow and not gpu and not network
 
 .PHONY: demo test test-all faults check lint format clean
 
-demo: $(VENV)/installed  ## install, and train on real images that need no download
+demo: $(VENV)/installed  ## install, then train on real images (no download needed)
 	$(BIN)/imgcls train
 
-test: $(VENV)/installed-dev  ## install, and run the fast tests
+test: $(VENV)/installed-dev  ## install, then run the fast tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST)"
 
-test-all: $(VENV)/installed-dev  ## all tests that this machine can run
+test-all: $(VENV)/installed-dev  ## run all tests that this machine supports
 	$(BIN)/python -m pytest -n $(JOBS)
 
-faults: $(VENV)/installed-dev  ## the fault tests with their full counts: some minutes
+faults: $(VENV)/installed-dev  ## run the fault tests with full counts (several minutes)
 	$(BIN)/python -m tests.faults --full --out benchmarks/results/faults.md
 
 lint: $(VENV)/installed-dev
@@ -25,7 +25,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint test  ## what every commit must pass
+check: lint test  ## required for every commit
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
