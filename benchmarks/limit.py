@@ -1,6 +1,6 @@
 """The limit of the training loop: the share of an epoch spent in forward + backward + update, within one process.
 
-- *loop*: an epoch of `imgcls.loop.fit` as in a real run (without validation and saving);
+- *loop*: an epoch of `imgcls.training.loop.fit` as in a real run (without validation and saving);
 - *constant*: the same module and optimizer on one ready batch: zero_grad, forward, loss, backward, step. After every
   twentieth of the epoch as many of these as there were steps, so that a slow machine slows both;
 - *parts*: the calls of the loop written out and timed one by one, in a separate epoch.
