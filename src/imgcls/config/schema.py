@@ -54,6 +54,8 @@ class TrainConfig:
     threads: Annotated[int, Range(low=1, high=1024)] | None
     loader: Literal["auto", "resident", "stream"]
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=256)]
+    plots: bool
+    tensorboard: bool
     checkpoint_every: Any  # str | int | None: every_of says more than a type could
     run_dir: str | None
     resume: str | None  # taken by the command line, null by the time a run starts

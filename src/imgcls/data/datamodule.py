@@ -1,4 +1,4 @@
-"""From the dataset's node to images that a loader can serve: source, splits, image size, normalisation."""
+"""The data of a run: read, split, sized and normalized, then served from memory or from files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ import torch
 from imgcls.config.components import Component, select
 from imgcls.config.options import Node
 from imgcls.config.parsing import parse
+from imgcls.config.schema import TrainConfig
 from imgcls.data import DATASETS
 from imgcls.data.decoding import header, quiet_decoders
 from imgcls.data.fetchers import Fetcher, decode_all, fits, make_fetcher, memory_bytes
@@ -26,12 +27,12 @@ from imgcls.errors import ConfigError
 from imgcls.parallel.process_pool import helpers, spread
 from imgcls.runtime.session import Runtime
 
-LARGEST_NATIVE = 512  # pixels: equal sizes beyond this are a camera's, not a data set's
+LARGEST_NATIVE = 512  # pixels: images of one size keep it up to here; larger ones come from a camera and are resized
 AUTO_WORKERS = 8
-AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_AN_EPOCH = 128, 16, 8  # so that a hundred photos are more than one update
-FIRST_HEADERS = 16  # of files, read before others are asked to help
+AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_PER_EPOCH = 128, 16, 8  # so that a hundred photos make more than one update
+FIRST_HEADERS = 16  # files whose headers are read before other processes are asked to help
 STATISTICS_BYTES = 1 << 30  # of decoded images for the statistics
-STATISTICS_SAMPLE = 2000  # training images that mean and deviation are computed from
+STATISTICS_SAMPLE = 2000  # training images that mean and standard deviation are computed from
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class DataSpec:
 
     @property
     def name(self) -> str:
-        """As it stands in headers, reports and folder names: for the user's images the folder's or table's own name."""
+        """The name in headers, reports and folder names; for the user's images that of their folder or table."""
         root = self.source.params.get("root")
         if self.source.name in ("imagefolder", "imagelist") and root:
             path = Path(os.path.expanduser(root)).resolve()
@@ -53,28 +54,74 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class InputPreset:
-    """What pretrained weights want of their images: pixels a side; mean and deviation of the three colors in [0, 1]."""
+    """The images that pretrained weights expect: pixels a side; mean and deviation of three colors, in [0, 1]."""
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation for images of so many channels: of gray ones the mean over the colors."""
+        """Mean and deviation for images of 1 or 3 channels; for gray ones the mean over the colors."""
         if channels != 1:
             return self.mean, self.std
         return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
 
 
+class Geometry(NamedTuple):
+    """Size and channels of the model's input.
+
+    resized_from: why it is not the images' own size although no size was given: their common ``WxH``, "several sizes",
+    or "pretrained" for the size that the weights expect; empty otherwise.
+    """
+
+    height: int
+    width: int
+    channels: int
+    resized_from: str = ""
+
+
 @dataclass(frozen=True)
-class Data:
-    """A data set ready to be served."""
+class SplitData:
+    """A data set in its splits, read but not decoded: names, labels and the geometry of the model's input."""
 
     name: str
     source: Source
     splits: Splits
+    geometry: Geometry
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        return self.geometry.height, self.geometry.width
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the data set has."""
+        return len(self.source.classes)
+
+
+@dataclass(frozen=True)
+class DataModule(SplitData):
+    """A data set ready to be served.
+
+    preprocessing: from pixels to the model's input. batch_size: images per update, over all processes. loader: where
+    the images of each split are kept, ``auto`` for whatever fits; is_resident: whether the training images are in
+    memory. workers: processes that decode those that are not.
+    """
+
+    runtime: Runtime
     preprocessing: Preprocessing
-    words: str  # on the image size, where it was chosen
+    batch_size: int
+    loader: str
+    is_resident: bool
+    workers: int
+
+    def fetcher(self, name: Literal["train", "val", "test"]) -> Fetcher:
+        """The images of a split, which can be read again and again."""
+        images, shape = self.splits.parts[name], self.preprocessing
+        assert images is not None
+        resident = self.is_resident if name == "train" else is_resident(images, shape, self.runtime, self.loader)
+        return fetcher_for(images, shape, self.runtime, resident=resident, workers=self.workers)
 
 
 def data_spec(node: Node, *, trusted: bool = True) -> DataSpec:
@@ -85,66 +132,85 @@ def data_spec(node: Node, *, trusted: bool = True) -> DataSpec:
     return DataSpec(select(DATASETS, rest, "dataset", trusted=trusted), options)
 
 
-def load_source(choice: DataSpec) -> Source:
-    """Read the data set (file names and headers of the user's own images, the arrays of the others)."""
-    source = choice.source()
+def load_source(spec: DataSpec) -> Source:
+    """Read the data set: names and headers of the user's own files, the arrays of the others."""
+    source = spec.source()
     if not isinstance(source, Source):
         raise ConfigError(
-            f"dataset.name={choice.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"
+            f"dataset.name={spec.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"
         )
-    if choice.options.classes is None:
+    if spec.options.classes is None:
         return source
     try:
-        return source.only([str(name) for name in choice.options.classes])
+        return source.only([str(name) for name in spec.options.classes])
     except ValueError as error:
         raise ConfigError(f"dataset.classes: {error}") from error
 
 
-def load_data(choice: DataSpec, default_size: int, preset: InputPreset | None = None) -> Data:
-    """The data set in its splits, and the size and channels that its images will have; statistics come later.
+def read_splits(spec: DataSpec, default_size: int, preset: InputPreset | None = None) -> SplitData:
+    """The data set in its splits, and the geometry of the model's input; nothing is decoded.
 
-    default_size: pixels a side for files of unequal size. preset: of weights that want images of their own size, in
-    color.
+    default_size: pixels a side for files of unequal size. preset: for pretrained weights.
     """
-    source = load_source(choice)
-    splits = split(source, choice.options)
-    options, chosen = choice.options, ""
+    source = load_source(spec)
+    splits = split(source, spec.options)
+    return SplitData(spec.name, source, splits, geometry(splits.train, spec.options, default_size, preset))
+
+
+def set_up(
+    spec: DataSpec,
+    config: TrainConfig,
+    runtime: Runtime,
+    *,
+    default_size: int,
+    preset: InputPreset | None = None,
+    stored_loader: str | None = None,
+) -> DataModule:
+    """Read the data set and decide how it is served.
+
+    default_size, preset: see ``read_splits``. stored_loader: what ``loader=auto`` was when the run began.
+    """
+    data = read_splits(spec, default_size, preset)
+    train, preprocessing = data.splits.train, _preprocessing(data, preset)
+    loader = stored_loader or config.loader if config.loader == "auto" else config.loader
+    return DataModule(
+        **{field.name: getattr(data, field.name) for field in fields(data)},
+        runtime=runtime,
+        preprocessing=preprocessing,
+        batch_size=fitting_batch(config.batch_size, len(train)),
+        loader=config.loader,
+        is_resident=is_resident(train, preprocessing, runtime, loader),
+        workers=auto_workers(runtime) if config.workers == "auto" else int(config.workers),
+    )
+
+
+def geometry(train: Images, options: SplitOptions, default_size: int, preset: InputPreset | None = None) -> Geometry:
+    """The size and channels given, else those of the pretrained weights, else the images' own if they all agree."""
+    own = None if train.whole is None else train.whole.shape[1:]
+    if own is not None and own[2] not in (1, 3) and (options.image_size or options.channels or preset):
+        raise ConfigError(
+            f"dataset: images with {own[2]} channels cannot be resized or converted; leave image_size and channels null"
+        )
     if preset is not None:
-        if options.image_size is None:
-            chosen = f"images scaled to {preset.size}x{preset.size}, as for the weights (dataset.image_size)"
-        size, channels = options.image_size or preset.size, options.channels or 3
-        options = dataclasses.replace(options, image_size=size, channels=channels)
-    height, width, channels, words = geometry(splits.train, options, default_size)
-    blank = Preprocessing(channels, height, width, (0.0,) * channels, (1.0,) * channels)
-    return Data(choice.name, source, splits, blank, chosen or words)
-
-
-def geometry(train: Images, options: SplitOptions, default_size: int) -> tuple[int, int, int, str]:
-    """(height, width, channels, words): as given, else the images' own where all agree."""
-    if train.whole is not None:
-        _, height, width, channels = train.whole.shape
-        is_uniform, is_gray = True, channels == 1
-        if channels not in (1, 3) and (options.image_size, options.channels) != (None, None):
-            raise ConfigError(
-                f"dataset: images of {channels} channels cannot be resized or converted; "
-                "leave image_size and channels null"
-            )
+        size = options.image_size or preset.size
+        return Geometry(size, size, options.channels or 3, "" if options.image_size else "pretrained")
+    if own is not None:
+        height, width, own_channels = own
+        is_uniform = True
     else:
         with quiet_decoders():
             height, width, is_uniform, is_gray = _survey(train.paths or (), options)
-        channels = 1 if is_gray else 3
-    channels = channels if options.channels is None else options.channels
+        own_channels = 1 if is_gray else 3
+    channels = options.channels or own_channels
     if options.image_size is not None:
-        return options.image_size, options.image_size, channels, ""
+        return Geometry(options.image_size, options.image_size, channels)
     if is_uniform and max(height, width) <= LARGEST_NATIVE:
-        return height, width, channels, ""
-    side = default_size
-    why = f"all {width}x{height}" if is_uniform else "of several sizes"
-    return side, side, channels, f"images {why}, scaled to {side}x{side} (dataset.image_size)"
+        return Geometry(height, width, channels)
+    return Geometry(default_size, default_size, channels, f"{width}x{height}" if is_uniform else "several sizes")
 
 
 def _survey(paths: tuple[str, ...], options: SplitOptions) -> tuple[int, int, bool, bool]:
-    """Height and width of the first file, whether all have that size, whether all are grey; reads few headers."""
+    """Height and width of the first file, whether all have that size, whether all are gray; reads few headers."""
 
     def headers(share: range) -> set[tuple[int, int, bool]]:
         return {header(paths[row]) for row in share}
@@ -152,73 +218,59 @@ def _survey(paths: tuple[str, ...], options: SplitOptions) -> tuple[int, int, bo
     height, width, is_gray = first = header(paths[0])
     is_uniform = True
     few = map(headers, [range(1, min(FIRST_HEADERS, len(paths)))])
-    many = spread(headers, len(paths), helpers(len(paths), torch.get_num_threads()))  # does nothing yet
+    many = spread(headers, len(paths), helpers(len(paths), torch.get_num_threads()))  # starts when it is read
     with contextlib.closing(many):
         for found in itertools.chain([{first}], few, many):
             is_uniform = is_uniform and {seen[:2] for seen in found} <= {(height, width)}
             is_gray = is_gray and all(seen[2] for seen in found)
             needs_size = options.image_size is None and is_uniform
-            needs_colour = options.channels is None and is_gray
-            if not (needs_size or needs_colour):
+            needs_color = options.channels is None and is_gray
+            if not (needs_size or needs_color):
                 break
     return height, width, is_uniform, is_gray
 
 
 def is_resident(images: Images, preprocessing: Preprocessing, runtime: Runtime, loader: str) -> bool:
-    """Whether these images lie in memory as a whole: as the key ``loader`` says, or (auto) if they fit."""
+    """Whether these images are all kept in memory: as ``loader`` says, with auto if they fit."""
     if loader == "auto":
         return fits(memory_bytes(len(images), preprocessing), runtime.free_memory())
     return loader == "resident"
 
 
 def fetcher_for(
-    images: Images,
-    preprocessing: Preprocessing,
-    runtime: Runtime,
-    *,
-    resident: bool,
-    workers: int,
-    progress: Callable[[int, int], None] | None = None,
+    images: Images, preprocessing: Preprocessing, runtime: Runtime, *, resident: bool, workers: int
 ) -> Fetcher:
-    """The images served as the runtime wants them."""
+    """The images, served on the runtime's device."""
     return make_fetcher(
-        images,
-        preprocessing,
-        runtime.device,
-        is_resident=resident,
-        workers=workers,
-        threads=runtime.threads,
-        progress=progress,
+        images, preprocessing, runtime.device, is_resident=resident, workers=workers, threads=runtime.threads
     )
 
 
 def auto_workers(runtime: Runtime) -> int:
-    """How many processes decode what is streamed, where nobody says."""
+    """How many processes decode streamed images with workers=auto."""
     return min(AUTO_WORKERS, runtime.threads)
 
 
 def fitting_batch(asked: int | str, count: int) -> int:
-    """As asked, at most all images there are; auto is 128, less where an epoch would be a mere handful of updates."""
+    """As asked, at most ``count`` images; auto is 128, or less if an epoch would have only a handful of updates."""
     if isinstance(asked, int):
         return min(count, asked)
-    return min(count, AUTO_BATCH, max(LEAST_AUTO_BATCH, count // UPDATES_AN_EPOCH))
+    return min(count, AUTO_BATCH, max(LEAST_AUTO_BATCH, count // UPDATES_PER_EPOCH))
 
 
-def with_statistics(data: Data, preset: InputPreset | None = None) -> Data:
-    """The data, its preprocessing with the mean and deviation of (at most 2,000 evenly spaced) training images.
+def _preprocessing(data: SplitData, preset: InputPreset | None) -> Preprocessing:
+    """With the mean and deviation of the weights, else of at most 2,000 evenly spaced training images.
 
-    Those that were decoded for it stay with the training images until a loader is made of them.
-    preset: of weights that want the mean and deviation of the images that they were trained on.
+    The files that were decoded for it are kept with the training images until a fetcher takes them over.
     """
-    train, preprocessing = data.splits.train, data.preprocessing
+    train, (height, width, channels, _) = data.splits.train, data.geometry
     if preset is not None:
-        mean, std = preset.for_channels(preprocessing.channels)
-        return dataclasses.replace(data, preprocessing=dataclasses.replace(preprocessing, mean=mean, std=std))
-    image = preprocessing.channels * preprocessing.height * preprocessing.width
-    count = min(len(train), STATISTICS_SAMPLE, max(1, STATISTICS_BYTES // image))
+        return Preprocessing(channels, height, width, *preset.for_channels(channels))
+    blank = Preprocessing(channels, height, width, (0.0,) * channels, (1.0,) * channels)
+    count = min(len(train), STATISTICS_SAMPLE, max(1, STATISTICS_BYTES // (channels * height * width)))
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
-    pixels = decode_all(train.take(rows), preprocessing, threads=torch.get_num_threads())
+    pixels = decode_all(train.take(rows), blank, threads=torch.get_num_threads())
     mean, std = statistics(pixels)
     if train.paths is not None:
         train.decoded = rows, pixels
-    return dataclasses.replace(data, preprocessing=dataclasses.replace(preprocessing, mean=mean, std=std))
+    return dataclasses.replace(blank, mean=mean, std=std)

@@ -1,182 +1,128 @@
-"""What a run says: the terminal, train.log, metrics.jsonl and TensorBoard, from one place and from rank 0 only."""
+"""What a run reports: terminal, train.log, metrics.jsonl and TensorBoard, from one place and from rank 0 only."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
+import logging
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from imgcls.errors import RunError
+from imgcls.files import write_whole
 from imgcls.loggers.progress import ProgressLine
 from imgcls.loggers.tensorboard import TensorBoardLog
 from imgcls.text import clock
 
-INTERVAL = 50  # steps between two looks at the loss, which on a GPU means waiting for it
-ADVICE = "the checkpoint before it is kept; start a new run with a smaller optimizer.lr"
+OUTPUT = logging.INFO + 5  # the level of the result, which belongs on stdout
+WARNING_PREFIX = "imgcls: warning: "
 Row = dict[str, Any]
 ROW_KEYS = (
-    "epoch",
-    "step",
-    "lr",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "images_per_second",
+    *("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+    *("seconds", "images_per_second"),
 )
 
 
 class RunLog:
     """One log for a run; in every process but the main one it does nothing.
 
-    holding: keep what is said until ``open``, so that the line that names the run folder comes first.
+    is_quiet: with --json, stdout holds the report and nothing else.
     """
 
-    def __init__(self, *, is_main: bool, is_quiet: bool = False, holding: bool = False) -> None:
+    def __init__(self, *, is_main: bool = True, is_quiet: bool = False) -> None:
         self.is_main = is_main
-        self.is_quiet = is_quiet  # --json: stdout bears nothing but the report
         self.folder: Path | None = None
         self.rows: list[Row] = []
-        self._log: IO[str] | None = None
-        self._held: list[str] | None = [] if holding else None
         self.board: TensorBoardLog | None = None
-        self._live: ProgressLine | None = None
+        self.progress: ProgressLine | None = None
+        self._logger = logging.Logger("imgcls", logging.INFO if is_main else logging.CRITICAL + 1)
+        self._logger.addHandler(_Terminal(self, is_quiet))
+        self._train_log: _TrainLog | None = None
         self._started = time.monotonic()
 
-    def open(self, folder: Path, words: str, *, keep_epochs: int = 0) -> None:
-        """Write into the folder from here on; of an earlier part of the run the first ``keep_epochs`` rows stay."""
+    def open(self, folder: Path, *, keep_epochs: int = 0) -> None:
+        """Write into the folder from here on; the first ``keep_epochs`` rows of metrics.jsonl stay."""
         if not self.is_main:
             return
         self.folder = folder
+        self._train_log = _TrainLog(self, folder / "train.log")
+        self._logger.addHandler(self._train_log)
         self._keep_rows(folder / "metrics.jsonl", keep_epochs)
-        self._log = (folder / "train.log").open("a", encoding="utf-8", errors="backslashreplace")
-        held, self._held = self._held or [], None
-        for text in (f"run      {folder}{words}", *held):
-            self.info(text)
 
     def _keep_rows(self, path: Path, count: int) -> None:
-        """The first ``count`` rows of an earlier part of the run; the file is replaced only if it holds others too."""
+        """The first ``count`` rows of the run so far; the file is replaced only if it holds others too."""
         self.rows = read_rows(path)[:count]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
-            temporary = path.with_name(".metrics.jsonl.tmp")
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
+            write_whole(path, text.encode())
         if len(self.rows) < count:
-            self.warning(f"{path} has lost rows: {len(self.rows)} of {count} are there")
+            self.warning(f"{path} has lost rows: {len(self.rows)} of {count} are left")
 
     def start_board(self, purge_step: int | None, module: nn.Module, images: Tensor) -> None:
-        """TensorBoard's file, with the graph of the module on these images in a new run's (no ``purge_step``).
+        """Start TensorBoard's file; a new run's (no ``purge_step``) gets the graph of the module on these images.
 
-        Events of a killed run at and beyond ``purge_step`` are purged.
+        Events of a killed run at ``purge_step`` and later are purged.
         """
         if self.is_main and self.folder is not None:
-            drawn = None if purge_step else (module, images)
-            self.board = TensorBoardLog(self.folder / "tensorboard", purge_step, drawn, self.warning)
-
-    def drop_held(self) -> None:
-        """Forget what was held: the run failed before it had a folder, and its one line of error is the answer."""
-        self._held = None
+            graph = None if purge_step else (module, images)
+            self.board = TensorBoardLog(self.folder / "tensorboard", purge_step, graph, self.warning)
 
     def close(self) -> None:
-        """Take the live line off and close the files."""
-        self.end_live()
-        held, self._held = self._held or [], None
-        for text in held:
-            self.info(text)
+        """Remove the progress line and close the files."""
+        self.end_progress()
         if self.board is not None:
             self.board.close()
-        self._drop_log()
+        if self._train_log is not None:
+            self.drop_train_log()
 
-    def _drop_log(self) -> None:
-        log, self._log = self._log, None
-        if log is not None:
+    def drop_train_log(self) -> None:
+        """Write no more to train.log."""
+        handler, self._train_log = self._train_log, None
+        if handler is not None:
+            self._logger.removeHandler(handler)
             with contextlib.suppress(OSError):  # what could not be written cannot be written now
-                log.close()
+                handler.close()
 
     # --- text ---
 
     def info(self, text: str) -> None:
         """Progress: stderr and train.log."""
-        self._write(text, sys.stderr)
+        self._logger.info("%s", text)
 
     def warning(self, text: str) -> None:
-        """A line that deserves a look: stderr and train.log."""
-        self.info(f"imgcls: warning: {text}")
+        """Something that deserves a look: stderr and train.log."""
+        self._logger.warning("%s%s", WARNING_PREFIX, text)
 
     def output(self, text: str) -> None:
         """The result: stdout and train.log."""
-        self._write(text, None if self.is_quiet else sys.stdout)
-
-    def _write(self, text: str, stream: IO[str] | None) -> None:
-        if not self.is_main:
-            return
-        if self._held is not None:
-            self._held.append(text)
-            return
-        if self._log is not None:
-            try:
-                self._log.write(text + "\n")
-                self._log.flush()
-            except OSError as error:  # a full disk, say: what must be saved will say so
-                self._drop_log()
-                self.warning(f"train.log cannot be written ({error.strerror}); going on without it")
-        if stream is not None:
-            if self._live is not None:
-                self._live.clear()
-            try:
-                print(text, file=stream, flush=True)
-            except BrokenPipeError:
-                if stream is not sys.stderr:
-                    raise
-            except OSError as error:
-                if stream is not sys.stderr:  # nobody may be reading the progress any more
-                    raise RunError(f"cannot write the result to stdout: {error.strerror}") from error
+        self._logger.log(OUTPUT, "%s", text)
 
     # --- numbers ---
 
     def begin(self, *, step: int, total: int, epochs: int) -> None:
-        """The loop starts at that step: header of the table, live line on a terminal."""
+        """The loop starts at that step: the table's header, and the progress line on a terminal."""
         self._started = time.monotonic()
         if self.is_main:
             self.info("\nepoch  train loss  val loss  val acc   images/s")
             if sys.stderr.isatty():
-                self._live = ProgressLine(step, total, epochs)
+                self.progress = ProgressLine(step, total, epochs)
 
-    def end_live(self) -> None:
-        """Take the live line off."""
-        if self._live is not None:
-            self._live.close()
-            self._live = None
+    def end_progress(self) -> None:
+        """Remove the progress line."""
+        if self.progress is not None:
+            self.progress.close()
+            self.progress = None
 
-    def log(self, step: int, total: Tensor, count: int, lr: float, epoch: int, images: int) -> None:
-        """After each step, with the sum of ``count`` losses still on the device: it is read every INTERVAL steps.
-
-        Raises RunError if it is not finite by then.
-        """
-        is_due = step % INTERVAL == 0
-        if is_due:
-            loss = float(total) / count  # waits for a GPU
-            self.check_finite(loss, step, epoch, lr)
-            if self.board is not None:
-                self.board.scalars(step, {"train/loss_step": loss, "train/lr": lr})
-        if self._live is not None:
-            self._live.update(step, epoch, images, loss if is_due else None)
-
-    @staticmethod
-    def check_finite(loss: float, step: int, epoch: int, lr: float) -> None:
-        """Raises RunError for a loss that is no number any more."""
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the loss is not finite (step {step:,}, epoch {epoch + 1}, learning rate {lr:.3g}); {ADVICE}"
-            )
+    def step(self, step: int, epoch: int, images: int, lr: float, loss: float | None) -> None:
+        """An update is done; ``loss`` is given every now and then, when it is read from the device."""
+        if loss is not None and self.board is not None:
+            self.board.scalars(step, {"train/loss_step": loss, "train/lr": lr})
+        if self.progress is not None:
+            self.progress.update(step, epoch, images, loss)
 
     def epoch(self, row: Row, *, is_best: bool, is_last: bool) -> None:
         """An epoch is done: a line each in the table, metrics.jsonl and TensorBoard."""
@@ -187,17 +133,51 @@ class RunLog:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         if self.board is not None:
-            pairs = (
-                ("train/loss", "train_loss"),
-                ("train/accuracy", "train_accuracy"),
-                ("val/loss", "val_loss"),
-                ("val/accuracy", "val_accuracy"),
-            )
-            self.board.scalars(row["step"], {tag: row[key] for tag, key in pairs if row[key] is not None})
+            keys = [key for key in ROW_KEYS if key.startswith(("train_", "val_")) and row[key] is not None]
+            self.board.scalars(row["step"], {key.replace("_", "/"): row[key] for key in keys})
             self.board.begin()
         self.info(epoch_line(row, is_best, clock(time.monotonic() - self._started) if is_last else None))
-        if self._live is not None and is_best:
-            self._live.best = row["val_accuracy"]
+        if self.progress is not None and is_best:
+            self.progress.best = row["val_accuracy"]
+
+
+class _Terminal(logging.Handler):
+    """Results to stdout, everything else to stderr; nothing is lost if nobody reads the progress."""
+
+    def __init__(self, log: RunLog, is_quiet: bool) -> None:
+        super().__init__()
+        self.log, self.is_quiet = log, is_quiet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record. Raises RunError if the result cannot be written."""
+        is_result = record.levelno == OUTPUT
+        if is_result and self.is_quiet:
+            return
+        if self.log.progress is not None:
+            self.log.progress.clear()
+        try:
+            print(record.getMessage(), file=sys.stdout if is_result else sys.stderr, flush=True)
+        except OSError as error:
+            if is_result and not isinstance(error, BrokenPipeError):
+                raise RunError(f"cannot write the result to stdout: {error.strerror}") from error
+            if is_result:
+                raise
+
+
+class _TrainLog(logging.FileHandler):
+    """train.log; if it cannot be written (a full disk) the run continues without it."""
+
+    def __init__(self, log: RunLog, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.log = log
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Called within the handling of the error."""
+        error = sys.exc_info()[1]
+        self.log.drop_train_log()
+        if not isinstance(error, OSError):
+            raise
+        self.log.warning(f"train.log cannot be written ({error.strerror}); continuing without it")
 
 
 def epoch_line(row: Row, is_best: bool, took: str | None) -> str:
@@ -210,7 +190,7 @@ def epoch_line(row: Row, is_best: bool, took: str | None) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """metrics.jsonl as far as it is whole: a killed run can leave half a line."""
+    """The whole lines of metrics.jsonl: a killed run can leave half a line at the end."""
     rows: list[Row] = []
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

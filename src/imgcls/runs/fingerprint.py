@@ -13,8 +13,23 @@ from numpy.typing import NDArray
 
 from imgcls.data.source import Images
 from imgcls.errors import CheckpointError, DataError
+from imgcls.files import write_whole
 
 LARGEST_SPLIT = 1 << 31  # bytes of split.npz, unpacked
+
+
+def write_split(folder: Path, parts: Mapping[str, Images | None]) -> None:
+    """split.npz: names and fingerprints of the images of each split."""
+    arrays: dict[str, Any] = {}
+    for name, part in parts.items():
+        if part is not None:
+            arrays[name] = part.ids
+    for name, part in parts.items():
+        if part is not None:
+            arrays[f"{name}.fingerprint"] = part.fingerprint()
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    write_whole(folder / "split.npz", file.getbuffer())
 
 
 def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:

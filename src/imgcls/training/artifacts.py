@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from imgcls.config.schema import TrainConfig
 from imgcls.data.fetchers import decode_all
+from imgcls.loggers.run_log import RunLog
 from imgcls.parallel.background import BackgroundWorker
 from imgcls.reports import plots
 from imgcls.reports.report import Report
@@ -40,8 +41,8 @@ def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
     return " ".join(f"{classes[i][:6]} {target[i]:.1f}".replace(" 0.", " .") for i in (first, second))
 
 
-def draw_test(run: Run, folder: Path, report: Report, plotter: BackgroundWorker) -> None:
-    """The pictures of the test, and TensorBoard's last entries."""
+def draw_test(run: Run, folder: Path, report: Report, plotter: BackgroundWorker) -> NDArray[np.uint8]:
+    """The pictures of the test; returns the confusion matrix's, (H, W, 3)."""
     target, classes = folder / "plots", run.data.source.classes
     worst = plots.worst_mistakes(folder / "predictions.npz", MISTAKES)
     pixels = [_pixels(run, row) for row, _, _, _ in worst]
@@ -49,15 +50,23 @@ def draw_test(run: Run, folder: Path, report: Report, plotter: BackgroundWorker)
         plots.mistakes, pixels, [(true, taken, p) for _, true, taken, p in worst], classes, target / "mistakes.png"
     )
     plotter.draw(plots.confusion_matrix, report["confusion_matrix"], classes, target / "confusion_matrix.png")
+    matrix: NDArray[np.uint8]
     *_, matrix = plotter.finish()
-    if run.log.board is not None:
-        run.log.board.begin()
-        run.log.board.picture("test/confusion_matrix", run.state.step, matrix)
-        numbers = {"hparam/test_accuracy": report["accuracy"], "hparam/test_loss": report["loss"]}
-        if accuracies := [row["val_accuracy"] for row in run.log.rows if row["val_accuracy"] is not None]:
-            numbers["hparam/val_accuracy"] = max(accuracies)
-        run.log.board.hparams(settings(run.config), numbers)
-        run.log.board.flush()
+    return matrix
+
+
+def log_result(run: Run, log: RunLog, report: Report, matrix: NDArray[np.uint8] | None) -> None:
+    """TensorBoard's last entries: the confusion matrix if it was drawn, and the settings next to the result."""
+    if log.board is None:
+        return
+    log.board.begin()
+    if matrix is not None:
+        log.board.picture("test/confusion_matrix", run.state.step, matrix)
+    numbers = {"hparam/test_accuracy": report["accuracy"], "hparam/test_loss": report["loss"]}
+    if accuracies := [row["val_accuracy"] for row in log.rows if row["val_accuracy"] is not None]:
+        numbers["hparam/val_accuracy"] = max(accuracies)
+    log.board.hparams(settings(run.config), numbers)
+    log.board.flush()
 
 
 def _pixels(run: Run, row: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Whether the jobs of a sweep can be put together: asked before the first of them begins."""
+"""Dry run: can each job of a sweep be built? Asked before the first one starts."""
 
 from __future__ import annotations
 
@@ -9,72 +9,59 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from imgcls.checkpoints.state import check_storable
 from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
-from imgcls.data.datamodule import Data, DataSpec, load_data
-from imgcls.errors import ConfigError, DataError, RunError
-from imgcls.models.build import build_model, default_image_size
-from imgcls.models.finetune import freeze
-from imgcls.training.spec import RunSpec, check, class_weights, input_preset, resolve_auto, run_spec
+from imgcls.data.datamodule import DataSpec, SplitData, read_splits
+from imgcls.errors import DataError, RunError
+from imgcls.training.builder import make_module
+from imgcls.training.spec import RunSpec, check, class_weights, resolve_auto
 
-GENTLE = {"download": False, "verify": False, "on_error": "error"}  # knobs with which reading data changes nothing
-
-
-def _gently(choice: DataSpec) -> DataSpec:
-    """The choice of data, to be read only if it is there already, its files not decoded."""
-    source = choice.source
-    params = {key: GENTLE.get(key, value) for key, value in source.params.items()}
-    return replace(choice, source=replace(source, params=params))
+READ_ONLY = {"download": False, "verify": False, "on_error": "error"}  # parameters with which reading changes nothing
 
 
 @dataclass
 class DryRun:
-    """Called with the configuration of each job; raises ConfigError for what can be refused before any job begins.
+    """Called with the configuration of each job; raises ConfigError for what can be refused before any job starts.
 
-    Beyond ``check``: a model that cannot be made for the images, layers to freeze that it has not, an augmentation that
-    does not suit them, classes that are not there. Each data set that is there is read once (names and headers of the
-    user's own files; CIFAR's archive is unpacked); what is wrong with it is left to the job to say, and the others
-    still run.
+    Beyond ``check``: a model that cannot be built for the images, layers to freeze that do not exist, an augmentation
+    that does not suit the images, classes that do not exist. Each data set that is already there is read once (names
+    and headers of the user's own files; CIFAR's archive is unpacked); what is wrong with it is left to the job to
+    report, and the others still run.
     """
 
-    read: dict[str, Data | None] = field(default_factory=dict)
+    read: dict[str, SplitData | None] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
 
     def __call__(self, config: TrainConfig) -> None:
-        check(config)
-        parts = run_spec(config)
-        data = self._data(config, parts)
+        """Check one job."""
+        spec = check(config)
+        data = self._data(config, spec)
         if data is not None:
-            model, _ = resolve_auto(parts, data)
-            class_weights(config.class_weights, data.source.classes, np.arange(len(data.source.classes)))
-            self._make(model, parts, data)
+            model, _ = resolve_auto(spec, data)
+            class_weights(config.class_weights, data.source.classes, np.arange(data.num_classes))
+            self._make(model, spec, data)
 
-    def _data(self, config: TrainConfig, parts: RunSpec) -> Data | None:
-        name = parts.model.name if parts.model else "auto"
-        if ":" in parts.data.source.name:  # the user's own code may do anything
+    def _data(self, config: TrainConfig, spec: RunSpec) -> SplitData | None:
+        if ":" in spec.data.source.name:  # the user's own code may do anything
             return None
-        size = parts.pretrained and parts.pretrained.size
-        key = json.dumps([config.dataset, default_image_size(name), size], default=str)
+        key = json.dumps([config.dataset, spec.default_size, spec.preset and spec.preset.size], default=str)
         if key not in self.read:
             self.read[key] = None
             with suppress(DataError, RunError, OSError):
-                self.read[key] = load_data(
-                    _gently(parts.data), default_image_size(name), input_preset(parts.pretrained)
-                )
+                self.read[key] = read_splits(_read_only(spec.data), spec.default_size, spec.preset)
         return self.read[key]
 
-    def _make(self, model: Component, parts: RunSpec, data: Data) -> None:
-        shape, count = data.preprocessing, len(data.source.classes)
-        key = json.dumps([model.node, shape.as_dict(), count, parts.options.freeze], default=str)
-        if ":" in model.name or key in self.made:  # a user's own model may not stand what follows
+    def _make(self, model: Component, spec: RunSpec, data: SplitData) -> None:
+        key = json.dumps([model.node, data.geometry, data.num_classes, spec.options.freeze], default=str)
+        if ":" in model.name or key in self.made:  # a user's own model may not survive the meta device
             return
         # regnet computes its widths with tensors, which have no values here: it is left to its job
         with suppress(NotImplementedError), torch.random.fork_rng(devices=[]), torch.device("meta"):
-            module = build_model(model, shape.channels, shape.image_size, count)  # no memory, no numbers drawn
-            check_storable(module, model.name)
-            try:
-                freeze(module, parts.options.freeze, count)
-            except ValueError as error:
-                raise ConfigError(f"model.{error}") from error
+            make_module(model, spec, data)  # no memory, no numbers drawn
         self.made.add(key)
+
+
+def _read_only(spec: DataSpec) -> DataSpec:
+    """The same data set, read only if it is already there, its files not decoded."""
+    params = {key: READ_ONLY.get(key, value) for key, value in spec.source.params.items()}
+    return replace(spec, source=replace(spec.source, params=params))

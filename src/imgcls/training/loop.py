@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from imgcls import seeding
 from imgcls.checkpoints.state import State
 from imgcls.data.loader import Loader
-from imgcls.loggers.run_log import RunLog
 from imgcls.losses import Loss
 from imgcls.models.build import is_random
 from imgcls.optim import fast_step
@@ -45,29 +44,33 @@ class Recipe:
     world: int = 1
 
 
-class Watch:
-    """What happens around the loop: saving, stopping, validating. The loop calls it and knows no more."""
+class Callback:
+    """What happens around the loop: logging, validating, saving, stopping. The loop calls it and knows no more."""
 
-    def after_step(self, state: State) -> None:
-        """Each update."""
+    def after_step(self, state: State, loss_sum: Tensor, count: int, images: int, lr: float) -> None:
+        """After each update.
+
+        loss_sum: of this process's ``count`` images, still on the device. images: of all processes. lr: the update's
+        learning rate.
+        """
 
     def after_epoch(self, state: State, images: int, started: float, lr: float) -> None:
-        """Each pass over the data: images seen since ``started`` (time.perf_counter), last learning rate."""
+        """After each pass over the data: images seen since ``started`` (time.perf_counter), last learning rate."""
 
-    def is_enough(self, state: State) -> bool:
-        """Whether the run ends before its last epoch, as far as the state tells."""
+    def should_stop(self, state: State) -> bool:
+        """Whether the run ends before its last epoch."""
         return False
 
 
-def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: RunLog, watch: Watch) -> None:
-    """Train until ``recipe.epochs`` are done, from wherever the state stands.
+def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, callback: Callback) -> None:
+    """Train until ``recipe.epochs`` are done, from wherever the state is.
 
-    forward: the state's module, as it is wrapped to compute.
+    forward: the state's module, wrapped to compute.
     """
     forward.train()
-    # seeding takes as long as all else between two updates: only where something draws, as another's optimizer may
+    # seeding takes as long as everything else between two updates: only if something draws, as a user's optimizer may
     draws = is_random(state.module) or not type(state.optimizer).__module__.startswith(("torch.optim.", "imgcls."))
-    while state.epochs < recipe.epochs and not watch.is_enough(state):
+    while state.epochs < recipe.epochs and not callback.should_stop(state):
         done = state.step - state.epochs * len(loader)
         if done == 0:
             state.totals.zero_()
@@ -77,15 +80,14 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, log: R
             if draws:
                 seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
             size = loader.global_size(position)
-            total = update(state, forward, images, labels, size, recipe)
+            loss_sum = update(state, forward, images, labels, size, recipe)
             state.step += 1
             if state.average is not None and recipe.ema is not None:
                 follow(state.average, state.module, ema_decay(recipe.ema, state.step))
             images_done += size
-            log.log(state.step, total, len(labels), lr, state.epochs, size)
-            watch.after_step(state)
+            callback.after_step(state, loss_sum, len(labels), size, lr)
         lr = recipe.base_lrs[0] * recipe.schedule(state.step - 1)
-        watch.after_epoch(state, images_done, started, lr)
+        callback.after_epoch(state, images_done, started, lr)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, base_lrs: tuple[float, ...], factor: float) -> float:

@@ -1,32 +1,32 @@
-"""What a run needs to resume: its stored configuration, and checks that it is still the same run."""
+"""What a run needs to resume: its stored configuration, its newest checkpoint, and proof that it is the same run."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imgcls import text
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints.format import Checkpoint
+from imgcls.checkpoints.state import load_state
 from imgcls.config import parsing
 from imgcls.config.migrations import completed
 from imgcls.config.schema import OF_THE_COMMAND, RESUMABLE, TrainConfig
 from imgcls.config.yaml_files import read_yaml
-from imgcls.errors import (
-    CheckpointError,
-    ConfigError,
-)
+from imgcls.errors import CheckpointError, ConfigError
 from imgcls.reports.report import Report
+from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
+from imgcls.text import show
 from imgcls.training.builder import Run
-from imgcls.training.callback import Best
+from imgcls.training.validation import Best, is_exhausted
 
 
 def stored_config(folder: Path) -> dict[str, Any]:
-    """A run's config.yaml as a table of plain values."""
+    """A run's config.yaml as a table of plain values. Raises CheckpointError if it is damaged."""
     path = folder / "config.yaml"
     try:
         table = read_yaml(path)
@@ -38,9 +38,9 @@ def stored_config(folder: Path) -> dict[str, Any]:
 
 
 def resumed_config(run: str, given: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The run's folder and its stored configuration with the given keys changed.
+    """The run's folder, and its stored configuration with the given keys changed.
 
-    Raises ConfigError for a key that may not change on resume, CheckpointError if the configuration is damaged.
+    Raises ConfigError for a key that cannot change on resume, CheckpointError if the configuration is damaged.
     """
     folder = run_folders.run_folder(run)
     table = stored_config(folder)
@@ -58,33 +58,104 @@ def resumed_config(run: str, given: Mapping[str, Any]) -> tuple[Path, dict[str, 
             (table[outer] if outer else table)[inner] = value
         elif current != value:
             raise ConfigError(
-                f"{key} is {text.show(current)} in {folder} and cannot become {text.show(value)} on resume; "
+                f"{key} is {show(current)} in {folder} and cannot become {show(value)} on resume; "
                 f"only {', '.join(RESUMABLE)} can be changed (for anything else, start a new run)"
             )
     return folder, table
 
 
-def check_same_config(config: TrainConfig, checkpoint: Checkpoint, folder: Path) -> None:
-    """Raises ConfigError if config.yaml is not what the run was trained with, but for what may change."""
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run stopped: its newest intact checkpoint (None before the first), and what is known of its result.
+
+    best: the best epoch so far, None if its checkpoint is lost. report: of the test, if the run has been tested.
+    warnings: about checkpoints that are damaged.
+    """
+
+    folder: Path
+    checkpoint: Checkpoint | None
+    best: Best | None
+    report: Report | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What auto became when the run began."""
+        chosen: dict[str, Any] = {} if self.checkpoint is None else self.checkpoint.meta["chosen"]
+        return chosen
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are done."""
+        return 0 if self.checkpoint is None else int(self.checkpoint.meta["epochs_done"])
+
+    def complete(self, config: TrainConfig) -> str:
+        """Why there is nothing left to do, empty if there is."""
+        if self.report is None:
+            return ""
+        is_early = is_exhausted(self.best, self.epochs, config.patience)
+        if not is_early and self.epochs < config.epochs:
+            return ""
+        more = "early stopping ended it" if is_early else f"to train on, add epochs={2 * self.epochs}"
+        return f"{self.folder} is already complete (epoch {self.epochs}/{config.epochs}); {more}"
+
+
+def resume_point(folder: Path, config: TrainConfig) -> ResumePoint:
+    """Where the run in that folder stopped. Raises CheckpointError if it cannot be resumed."""
+    checkpoint, warnings = run_folders.last_checkpoint(folder)
+    if checkpoint is None:
+        return ResumePoint(folder, None, None, _finished_report(folder), tuple(warnings))
+    done, steps = checkpoint.meta["epochs_done"], checkpoint.meta["step"]
+    best = _stored_best(checkpoint.meta)
+    if done > steps:
+        raise CheckpointError(f"{checkpoint.path}: inconsistent checkpoint: {done:,} epochs but only {steps:,} steps")
+    point = ResumePoint(folder, checkpoint, best, _finished_report(folder), tuple(warnings))
+    if best is None or not (lost := _lost_best(folder)):
+        return point
+    if done >= config.epochs:
+        raise CheckpointError(f"{lost}; train on with epochs={done + 1} to make a new best checkpoint")
+    warning = f"{lost}; the best of the remaining epochs takes its place"
+    return replace(point, best=None, warnings=(*warnings, warning))
+
+
+def restore_run(run: Run, point: ResumePoint) -> None:
+    """Put the checkpoint into a freshly built run, if the run is still the same.
+
+    Raises ConfigError if its configuration has changed, DataError if its data has, CheckpointError if they do not fit.
+    """
+    fingerprint.check_same_images(point.folder, run.data.splits.parts)
+    if point.checkpoint is None:
+        return
+    _check_same_config(run.config, point.checkpoint, point.folder)
+    load_state(run.state, point.checkpoint)
+    _check_position(run, point.checkpoint)
+    if run.runtime.is_main:
+        run_folders.put_damaged_aside(point.folder, point.checkpoint)
+    else:
+        run.state.totals.zero_()  # the main process carries the sums of all
+
+
+def _check_same_config(config: TrainConfig, checkpoint: Checkpoint, folder: Path) -> None:
+    """Raises ConfigError if config.yaml is not what the run was trained with, but for what can change."""
     before, now = (parsing.flatten(completed(table)) for table in (checkpoint.meta["config"], vars(config)))
     for key in [key for key in {**now, **before} if key not in (*RESUMABLE, *OF_THE_COMMAND)]:
         one, other = now.get(key), before.get(key)
         if one != other:
             raise ConfigError(
-                f"{key} is {text.show(one)} in {folder / 'config.yaml'}, but the run was trained with "
-                f"{text.show(other)}; put it back (a changed run is a new run)"
+                f"{key} is {show(one)} in {folder / 'config.yaml'}, but the run was trained with "
+                f"{show(other)}; change it back (for anything else, start a new run)"
             )
 
 
-def check_position(run: Run, checkpoint: Checkpoint) -> None:
-    """Raises CheckpointError if the step does not lie within or at the end of the epoch that it says."""
+def _check_position(run: Run, checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError if the step is not within or at the end of its epoch."""
     state, steps = run.state, len(run.loader)
     if not state.epochs * steps <= state.step <= (state.epochs + 1) * steps:
-        place = f"step {state.step:,} after {state.epochs:,} epochs of {steps:,} steps"
-        raise CheckpointError(f"{checkpoint.path}: {place} cannot be")
+        position = f"step {state.step:,} after {state.epochs:,} epochs of {steps:,} steps"
+        raise CheckpointError(f"{checkpoint.path}: inconsistent checkpoint: {position}")
 
 
-def stored_best(meta: dict[str, Any]) -> Best | None:
+def _stored_best(meta: dict[str, Any]) -> Best | None:
     """Quality and number of the best epoch, as the checkpoint has them."""
     stored = meta.get("best")
     if stored is None:
@@ -92,16 +163,16 @@ def stored_best(meta: dict[str, Any]) -> Best | None:
     try:
         # version 0.1.0 did not keep the epoch
         (first, second, third), epoch = stored if len(stored) == 2 else (stored, meta["epochs_done"])
-        best = (float(first), float(second), int(third)), int(epoch)
-        if not (math.isfinite(best[0][0]) and math.isfinite(best[0][1]) and 0 <= best[1] <= meta["epochs_done"]):
+        best = Best((float(first), float(second), int(third)), int(epoch))
+        if not (all(map(math.isfinite, best.quality[:2])) and 0 <= best.epoch <= meta["epochs_done"]):
             raise ValueError(f"{stored}")
         return best
     except (TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"the checkpoint's best epoch is not described as imgcls does it ({error})") from error
+        raise CheckpointError(f"the checkpoint's best epoch is not what imgcls writes ({error})") from error
 
 
-def lost_best(folder: Path) -> str:
-    """Why the best checkpoint cannot be used, if so."""
+def _lost_best(folder: Path) -> str:
+    """Why the best checkpoint cannot be used, empty if it can."""
     try:
         checkpoint_format.read(folder / "checkpoints" / checkpoint_format.BEST)
     except CheckpointError as error:
@@ -109,7 +180,7 @@ def lost_best(folder: Path) -> str:
     return ""
 
 
-def finished_report(folder: Path) -> Report | None:
+def _finished_report(folder: Path) -> Report | None:
     """report.json, if the run has been tested."""
     try:
         report: Report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

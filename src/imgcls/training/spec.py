@@ -15,17 +15,12 @@ from imgcls.config.components import Component, select
 from imgcls.config.options import Node, listed, option_node, options
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig, weights_of
-from imgcls.data.datamodule import (
-    Data,
-    DataSpec,
-    InputPreset,
-    data_spec,
-)
+from imgcls.data.datamodule import DataSpec, InputPreset, SplitData, data_spec
 from imgcls.data.transforms.augment import AUGMENTS, Augment
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES
 from imgcls.models import MODELS
-from imgcls.models.build import MODEL_CONTEXT, automatic, check_params
+from imgcls.models.build import MODEL_CONTEXT, automatic, check_params, default_image_size
 from imgcls.models.finetune import ModelOptions
 from imgcls.models.pretrained import Pretrained, pretrained
 from imgcls.optim.optimizers import OPTIMIZERS
@@ -39,7 +34,7 @@ MOST_NAMES = 12  # of classes, in a message
 
 @dataclass(frozen=True)
 class RunSpec:
-    """The components that the configuration chose, their knobs checked; None where the choice needs the data."""
+    """The components that the configuration chose, their parameters checked; None if the choice needs the data."""
 
     data: DataSpec
     model: Component | None
@@ -51,38 +46,50 @@ class RunSpec:
     options: ModelOptions
     pretrained: Pretrained | None
 
+    @classmethod
+    def from_config(cls, config: TrainConfig, own_names: frozenset[str] | None = None) -> RunSpec:
+        """Check every component of the configuration, touching neither data nor disk.
 
-def run_spec(config: TrainConfig, own_names: frozenset[str] | None = None) -> RunSpec:
-    """Check every component of the configuration, touching neither data nor disk.
+        own_names: the names of the user's own code that may be imported; None: any, as the user wrote the
+        configuration. Raises ConfigError.
+        """
 
-    own_names: the names of the user's own code that may be imported; None: any, since the user wrote the configuration.
-    """
+        def may(node: Node) -> bool:
+            return own_names is None or node.get("name") in own_names
 
-    def may(node: Node) -> bool:
-        return own_names is None or node.get("name") in own_names
+        common = {field.name for field in fields(ModelOptions)}
+        options = parse(ModelOptions, {key: value for key, value in config.model.items() if key in common}, "model.")
+        model = {key: value for key, value in config.model.items() if key not in common}
+        if options.pretrained is not False and model.get("stem") == "auto":
+            model["stem"] = "large"  # the one that the weights are for
+        scheduler = select(SCHEDULERS, config.scheduler, "scheduler")
+        scheduler(1, config.epochs)  # milestones and warm-up are checked against the epochs
+        if model["name"] == "auto":
+            resolved_node(model, "model", "lenet")  # it has no keys
+        if config.augment["name"] == "default":
+            resolved_node(config.augment, "augment", "none")
+        return cls(
+            data=data_spec(config.dataset, trusted=may(config.dataset)),
+            model=None if model["name"] == "auto" else _model(model, trusted=may(model)),
+            optimizer=select(OPTIMIZERS, config.optimizer, "optimizer", trusted=may(config.optimizer)),
+            scheduler=scheduler,
+            loss=select(LOSSES, config.loss, "loss"),
+            augment=None if config.augment["name"] == "default" else select(AUGMENTS, config.augment, "augment"),
+            attack=select(ATTACKS, config.attack, "attack")(),
+            options=options,
+            pretrained=_weights(str(model["name"]), options),
+        )
 
-    common = {field.name for field in fields(ModelOptions)}
-    options = parse(ModelOptions, {key: value for key, value in config.model.items() if key in common}, "model.")
-    model = {key: value for key, value in config.model.items() if key not in common}
-    if options.pretrained is not False and model.get("stem") == "auto":
-        model["stem"] = "large"  # the one that the weights are for
-    scheduler = select(SCHEDULERS, config.scheduler, "scheduler")
-    scheduler(1, config.epochs)  # milestones and warm-up are checked against the epochs
-    if model["name"] == "auto":
-        resolved_node(model, "model", "lenet")  # it has no knobs of its own
-    if config.augment["name"] == "default":
-        resolved_node(config.augment, "augment", "none")
-    return RunSpec(
-        data=data_spec(config.dataset, trusted=may(config.dataset)),
-        model=None if model["name"] == "auto" else _model(model, trusted=may(model)),
-        optimizer=select(OPTIMIZERS, config.optimizer, "optimizer", trusted=may(config.optimizer)),
-        scheduler=scheduler,
-        loss=select(LOSSES, config.loss, "loss"),
-        augment=None if config.augment["name"] == "default" else select(AUGMENTS, config.augment, "augment"),
-        attack=select(ATTACKS, config.attack, "attack")(),
-        options=options,
-        pretrained=_weights(str(model["name"]), options),
-    )
+    @property
+    def default_size(self) -> int:
+        """Pixels a side for files of unequal size."""
+        return default_image_size(self.model.name if self.model else "auto")
+
+    @property
+    def preset(self) -> InputPreset | None:
+        """The images that the pretrained weights expect, if there are any."""
+        weights = self.pretrained
+        return None if weights is None else InputPreset(weights.size, weights.mean, weights.std)
 
 
 def _model(node: Node, *, trusted: bool) -> Component:
@@ -104,17 +111,13 @@ def _weights(name: str, options: ModelOptions) -> Pretrained | None:
         raise ConfigError(f"model.pretrained: {error}") from error
 
 
-def input_preset(weights: Pretrained | None) -> InputPreset | None:
-    """What the weights want of their images."""
-    return None if weights is None else InputPreset(weights.size, weights.mean, weights.std)
-
-
-def check(config: TrainConfig) -> None:
-    """Everything that can be refused before any data is read or anything is made on disk."""
+def check(config: TrainConfig) -> RunSpec:
+    """Everything that can be refused before any data is read or anything is made on disk; the chosen components."""
     _, local_rank, world = rank_and_world()
     choose_precision(config.precision, choose_device(config.device, local_rank, world))
-    run_spec(config)
+    spec = RunSpec.from_config(config)
     run_folders.check_new(config.run_dir)
+    return spec
 
 
 def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64]) -> list[float] | None:
@@ -133,20 +136,18 @@ def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64
     return [wanted.get(name, 1.0) for name in classes]
 
 
-def resolve_auto(parts: RunSpec, data: Data) -> tuple[Component, Augment]:
-    """The model and the augmentation for these images: what auto and default stand for.
+def resolve_auto(spec: RunSpec, data: SplitData) -> tuple[Component, Augment]:
+    """The model and the augmentation for these images: what auto and default mean here.
 
-    Raises ConfigError for what does not go with them.
+    Raises ConfigError for what does not fit the images.
     """
-    count = len(data.source.classes)
-    if parts.options.num_classes not in (None, count):
-        given = f"model.num_classes: {parts.options.num_classes} does not fit"
-        raise ConfigError(f"{given}, dataset {data.name} has {count} classes; leave it null")
-    size = (data.preprocessing.height, data.preprocessing.width)
-    model = parts.model or select(MODELS, resolved_node({"name": "auto"}, "model", automatic(size)), "model")
+    if spec.options.num_classes not in (None, data.num_classes):
+        given = f"model.num_classes: {spec.options.num_classes} does not fit"
+        raise ConfigError(f"{given}, dataset {data.name} has {data.num_classes} classes; leave it null")
+    model = spec.model or select(MODELS, resolved_node({"name": "auto"}, "model", automatic(data.image_size)), "model")
     default = resolved_node({"name": "default"}, "augment", data.source.augment)
-    component = parts.augment or select(AUGMENTS, default, "augment")
-    return model, component(size, data.source.mirror)
+    augment = spec.augment or select(AUGMENTS, default, "augment")
+    return model, augment(data.image_size, data.source.mirror)
 
 
 def resolved_node(node: Node, group: str, name: str) -> Node:

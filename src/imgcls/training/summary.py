@@ -1,118 +1,110 @@
-"""The lines at the top of a run: every default that changes the result gets its word."""
+"""The lines at the top of a run: every default that changes the result is printed."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
-from imgcls.attacks import Attack
-from imgcls.config.components import Component
-from imgcls.config.schema import TrainConfig
-from imgcls.data.datamodule import AUTO_BATCH, Data
+from imgcls.data.datamodule import AUTO_BATCH
 from imgcls.data.fetchers import memory_bytes
-from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.source import describe_parts
-from imgcls.data.transforms.augment import Augment
-from imgcls.loggers.run_log import RunLog
+from imgcls.loggers.run_log import WARNING_PREFIX
 from imgcls.runtime.device import cpu_has_bf16
-from imgcls.runtime.session import Runtime
 from imgcls.text import line
+from imgcls.training.builder import Run
 
 
-def say_data(log: RunLog, data: Data, config: TrainConfig, augment: Augment, batch_size: int) -> None:
+def summary(run: Run) -> list[str]:
+    """The header of a run, under 80 columns but for the notes and warnings of its data set."""
+    return [*_data(run), *_model(run), *_attack(run), *_device(run)]
+
+
+def _data(run: Run) -> list[str]:
     """Data set, splits, image size, augmentation, and the batch if it had to be cut."""
-    splits, shape = data.splits, data.preprocessing
+    data, shape = run.data, run.data.preprocessing
     kind = {1: "grey", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
-    parts = describe_parts(splits.parts)
-    log.info(
-        line("data", f"{data.name}: {parts}; {len(data.source.classes)} classes, {shape.width}x{shape.height} {kind}")
-    )
-    for words in (*splits.how, data.words):
-        if words:
-            log.info(line("", words))
-    for note in data.source.notes:
-        log.info(note)
-    for warning in data.source.warnings:
-        log.warning(warning)
-    is_default = config.augment["name"] == "default" and augment.draws
+    what = f"{data.name}: {describe_parts(data.splits.parts)}"
+    lines = [line("data", f"{what}; {data.num_classes} classes, {shape.width}x{shape.height} {kind}")]
+    lines += [line("", text) for text in (*data.splits.how, _resized(run)) if text]
+    lines += [*data.source.notes, *(f"{WARNING_PREFIX}{warning}" for warning in data.source.warnings)]
+    is_default = run.config.augment["name"] == "default" and run.augment.draws
     why = f"  (the default for {data.name}; augment=none turns it off)" if is_default else ""
-    log.info(line("augment", f"{augment.words}{why}"))
-    if config.batch_size == "auto":
-        if batch_size < AUTO_BATCH:
-            log.info(line("batch", f"{batch_size} for so few images (auto; {AUTO_BATCH} for a thousand and more)"))
-    elif batch_size < config.batch_size:
-        log.info(line("batch", f"cut from {config.batch_size} to {batch_size}, all the training images there are"))
+    return [*lines, line("augment", f"{run.augment.words}{why}"), *_batch(run)]
 
 
-def say_model(
-    log: RunLog,
-    module: nn.Module,
-    model: Component,
-    loss: Component,
-    config: TrainConfig,
-    optimizer: torch.optim.Optimizer,
-    batch: int,
-    begun: str,
-) -> None:
-    """Model and its size, optimizer, schedule, batch; the model's own note; what it began with."""
+def _resized(run: Run) -> str:
+    """Why the images have a size that nobody asked for."""
+    shape, origin = run.data.preprocessing, run.data.geometry.resized_from
+    size = f"{shape.width}x{shape.height}"
+    if origin == "pretrained":
+        return f"images resized to {size}, as the pretrained weights expect (dataset.image_size)"
+    return f"images resized from {origin} to {size} (dataset.image_size)" if origin else ""
+
+
+def _batch(run: Run) -> list[str]:
+    size, asked = run.data.batch_size, run.config.batch_size
+    if asked == "auto":
+        small = f"{size} for so few images (auto; {AUTO_BATCH} for a thousand or more)"
+        return [line("batch", small)] if size < AUTO_BATCH else []
+    return [line("batch", f"reduced from {asked} to {size}, the number of training images")] if size < asked else []
+
+
+def _model(run: Run) -> list[str]:
+    """Model and its size, optimizer, schedule, batch; the model's own note; the weights it starts with."""
+    config, module = run.config, run.state.module
     count = sum(parameter.numel() for parameter in module.parameters())
     auto = " (auto)" if config.model["name"] == "auto" else ""
-    lr = optimizer.param_groups[0].get("lr")
+    lr = run.state.optimizer.param_groups[0].get("lr")
     rate = f" lr {lr:g}" if isinstance(lr, float) else ""
     method = f"{config.optimizer['name']}{rate}, {config.scheduler['name']}"
-    whole = f"batch {batch}{f' in {config.accumulate} parts' if config.accumulate > 1 else ''}"
-    log.info(line("model", f"{model.name}{auto}, {count:,} parameters; {method}; {whole}"))
-    smoothing = loss.params.get("label_smoothing")
-    extras = {
+    batch = f"batch {run.data.batch_size}"
+    batch += f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
+    weights = run.spec.pretrained
+    pretrained = f"pretrained: {weights.path.name}, new last layer" if weights else ""
+    texts = ["; ".join(_options(run)), getattr(module, "note", ""), "; ".join(filter(None, [pretrained, run.frozen]))]
+    first = line("model", f"{run.model.name}{auto}, {count:,} parameters; {method}; {batch}")
+    return [first, *(line("", text) for text in texts if text)]
+
+
+def _options(run: Run) -> list[str]:
+    """What differs from plain training."""
+    config, loss = run.config, run.spec.loss
+    options = {
         "loss {}": None if loss.name == "cross_entropy" else loss.name,
-        "labels smoothed by {:g}": smoothing or None,
-        "classes weighted in the loss": config.class_weights,
-        "each class drawn as often as any other": "" if config.sampler == "balanced" else None,
-        "weights averaged (ema {:g})": config.ema,
-        "gradient's norm at most {:g}": config.clip_grad,
-        "learning rate x {:g} for each block further from the last": config.layer_decay,
-        "stops after {} epochs without a better one": config.patience,
+        "label smoothing {:g}": loss.params.get("label_smoothing") or None,
+        "class weights": config.class_weights,
+        "balanced sampling": "" if config.sampler == "balanced" else None,
+        "EMA {:g}": config.ema,
+        "gradient clipping {:g}": config.clip_grad,
+        "layer-wise lr decay {:g}": config.layer_decay,
+        "early stopping after {} epochs": config.patience,
         "best by {}": None if config.monitor == "val_accuracy" else config.monitor,
     }
-    if said := [words.format(value) for words, value in extras.items() if value is not None]:
-        log.info(line("", "; ".join(said)))
-    if note := getattr(module, "note", ""):
-        log.info(line("", note))
-    if begun:
-        log.info(line("", begun))
+    return [text.format(value) for text, value in options.items() if value is not None]
 
 
-def say_attack(log: RunLog, attack: Attack | None, shape: Preprocessing) -> None:
-    """What each batch is attacked by, if it is."""
-    if attack is not None:
-        words = attack.words(shape.channels, shape.height, shape.width)
-        log.info(line("attack", f"{words}; each batch is attacked"))
+def _attack(run: Run) -> list[str]:
+    shape, attack = run.data.preprocessing, run.spec.attack
+    if attack is None:
+        return []
+    return [line("attack", f"{attack.words(shape.channels, shape.height, shape.width)}, on every batch")]
 
 
-def say_device(log: RunLog, runtime: Runtime, data: Data, *, resident: bool, workers: int) -> None:
-    """Device, precision, and where the images lie."""
+def _device(run: Run) -> list[str]:
+    """Device, precision, where the images are kept; what compile and deterministic mean, if they were asked for."""
+    config, runtime, data = run.config, run.runtime, run.data
     megabytes = memory_bytes(len(data.splits.train), data.preprocessing) / 1e6
     where = (
         f"images in memory, {megabytes:,.0f} MB"
-        if resident
-        else f"images streamed by {workers} workers ({megabytes:,.0f} MB in all)"
+        if data.is_resident
+        else f"images streamed by {data.workers} workers ({megabytes:,.0f} MB in all)"
     )
-    log.info(line("device", f"{runtime.describe()}; {where}"))
-
-
-def say_speed(
-    log: RunLog, config: TrainConfig, runtime: Runtime, model: Component, is_compiled: bool, why: str
-) -> None:
-    """What compile and deterministic mean here, where either was asked for; that bf16 would pay, where it would."""
-    is_slow = config.precision == "auto" and runtime.device.type == "cpu" and model.name.startswith("resnet")
-    if is_slow and cpu_has_bf16():
-        log.info(line("", "precision=bf16 is about twice as fast on this CPU, with other rounding"))
+    lines = [line("device", f"{runtime.describe()}; {where}")]
+    is_cpu = runtime.device.type == "cpu"
+    if config.precision == "auto" and is_cpu and run.model.name.startswith("resnet") and cpu_has_bf16():
+        lines.append(line("", "precision=bf16 is about twice as fast on this CPU, with different rounding"))
     if config.compile is not False:
-        log.info(line("compile", f"{'yes' if is_compiled else 'no'} ({why})"))
+        is_compiled, why = run.compiled
+        lines.append(line("compile", f"{'yes' if is_compiled else 'no'} ({why})"))
     if config.deterministic:
-        cost = (
-            "costs nothing on a CPU, where every run is bit-exact"
-            if runtime.device.type == "cpu"
-            else "no algorithm is chosen by its speed, and slower ones stand in where the fast one is not exact"
-        )
-        log.info(line("", f"deterministic: {cost}"))
+        cost = "free on a CPU, where every run is bit-exact"
+        slower = "no cuDNN autotuning, and slower kernels wherever the fast one is not deterministic"
+        lines.append(line("", f"deterministic: {cost if is_cpu else slower}"))
+    return lines
