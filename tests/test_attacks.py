@@ -167,7 +167,7 @@ def test_the_attack_is_on_the_answer_that_is_given(capsys: Capture) -> None:
     words = ["model=mlp", "epochs=3", "threads=1", "dataset.limit=600"]
     assert main(["train", *words, "run_dir=run"]) == 0
     clean = robust("run", "tta=flip", "attack=pgd", "attack.eps=0.0")
-    assert "tta=flip looks at mirror images too, which for digits may be of no class" in capsys.readouterr().err
+    assert "tta=flip also averages mirrored images, which may not be valid for digits" in capsys.readouterr().err
     assert clean["robust_accuracy"] == clean["accuracy"]
     assert robust("run", "attack=pgd", "attack.eps=0.0")["accuracy"] > clean["accuracy"]
     mine, rows = own_robust_accuracy("run", eps=0.05, steps=5)

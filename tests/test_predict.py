@@ -106,7 +106,7 @@ def test_the_table_and_the_accuracy_stand_on_stdout(photos: Path, capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 13
     assert lines[0].split() == [expected[0]["path"], expected[0]["label"], f"{expected[0]['probability']:.1%}"]
-    assert lines[-1] == f"accuracy {hits / 12:.1%} ({hits} of 12, by the names of their folders)"
+    assert lines[-1] == f"accuracy {hits / 12:.1%} ({hits} of 12, labels from the folder names)"
 
 
 def test_no_accuracy_outside_class_folders(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +173,7 @@ def test_files_with_several_frames_are_counted(photos: Path, capsys: pytest.Capt
         frames[0].save(name, save_all=name != "c.tiff", append_images=frames[1:])
     for given, count in ((["photos", "a.gif"], "1 file"), (["b.png", "c.tiff", "a.gif"], "2 files")):
         assert main(["predict", "run", *given]) == 0
-        expected = f"frames   only the first was taken of {count} with several (animations, pages)\n"
+        expected = f"frames   used the first frame of {count} with several (animations, pages)\n"
         assert capsys.readouterr().err == expected
 
 

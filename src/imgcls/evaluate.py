@@ -5,26 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imgcls.checkpoints.format import Checkpoint
-from imgcls.config import parsing
 from imgcls.config.components import NO_CHOICE, Choice
 from imgcls.config.migrations import completed_node
+from imgcls.config.parsing import unknown_key
 from imgcls.config.schema import EvaluateConfig
 from imgcls.data.datamodule import DataSpec, auto_workers, data_spec, load_source
 from imgcls.data.source import Images, Source, all_images, describe_parts
 from imgcls.data.splits import split
 from imgcls.errors import CheckpointError, ConfigError, DataError
 from imgcls.inference.assess import assess, assess_attacked, choose_attack, fetcher_of
-from imgcls.inference.restore import restore
+from imgcls.inference.restore import open_model
 from imgcls.loggers.run_log import RunLog
 from imgcls.reports.report import Report, complete, empty_classes, write_predictions, write_report
 from imgcls.reports.tables import table
 from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
-from imgcls.runtime.device import choose_device, choose_precision
-from imgcls.runtime.session import session
+from imgcls.text import listing
+
+
+class Selection(NamedTuple):
+    """The images of one split, labeled with the model's classes.
+
+    how: in words, how the split was made; trained: how many of them the model was trained on.
+    """
+
+    source: Source
+    images: Images
+    how: str
+    trained: int
 
 
 def evaluate(
@@ -41,78 +52,94 @@ def evaluate(
     that the robust accuracy is measured under. own_names: names of the user's own code that were typed for this
     command.
     """
-    choose_precision(config.precision, choose_device(config.device))
-    checkpoint = run_folders.best_checkpoint(config.checkpoint)
-    if config.output and (Path(os.path.expanduser(config.output)) / "config.yaml").exists():
-        raise ConfigError(
-            f"output: {config.output} is a run's own folder, which evaluate does not change; name another"
-        )
-    if config.output and os.path.isfile(os.path.expanduser(config.output)):
-        raise ConfigError(f"output: {config.output} is a file; name a folder")
-    stored = checkpoint.meta.get("chosen", {})
-    threads = config.threads or stored.get("threads")
-    with session(config.device, "fp32" if config.precision == "auto" else config.precision, threads) as runtime:
-        log = RunLog(is_main=True, is_quiet=is_quiet)
-        trained = restore(checkpoint, runtime, own_names)
-        choice = _choose(checkpoint.meta, dataset, own_names)
+    _check_output(config.output)
+    log = RunLog(is_quiet=is_quiet)
+    with open_model(config, own_names) as (model, runtime):
+        checkpoint = model.checkpoint
+        spec = _data_spec(checkpoint.meta, dataset, own_names)
         component = choose_attack(checkpoint.meta, attack)
-        source = load_source(choice)
-        for note in source.notes:
-            log.info(note)
-        for doubt in source.warnings:
-            log.warning(doubt)
-        images, how = _part(source, choice, config.split, trained.classes)
-        is_sample = config.split == "test" and set(dataset.changes) == {"test_limit"}
-        if dataset.node is None and config.split != "all" and not is_sample:
-            fingerprint.check_same_images(run_folders.folder_of(checkpoint.path), {config.split: images})
-        if config.split != "train" and (count := _trained_on(checkpoint, choice, images)):
-            log.warning(f"{count:,} of these {len(images):,} images were used in training")
-        log.info(f"data     {choice.name}: {describe_parts({config.split: images})}{how}")
-        log.info(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
+        selection = _select(config, spec, dataset, checkpoint, model.classes)
+        source, images = selection.source, selection.images
+        _print_header(log, config, spec, checkpoint, selection)
         log.info(f"device   {runtime.describe()}\n")
-        if config.tta != "none" and not source.mirror:
-            log.warning(f"tta={config.tta} looks at mirror images too, which for {choice.name} may be of no class")
-        fetcher = fetcher_of(trained, images, runtime, loader="auto", workers=auto_workers(runtime))
-        report, logits = assess(trained, images, fetcher, runtime, tta=config.tta)
+        fetcher = fetcher_of(model, images, runtime, loader="auto", workers=auto_workers(runtime))
+        report, logits = assess(model, images, fetcher, runtime, tta=config.tta)
         if (made := component()) is not None:
-            report |= assess_attacked(trained, images, fetcher, runtime, made, component.node, tta=config.tta)
-    report = complete(report, checkpoint, trained.parameters, config.split, choice.name, source.skipped)
+            report |= assess_attacked(model, images, fetcher, runtime, made, component.node, tta=config.tta)
+    report = complete(report, checkpoint, model.parameters, config.split, spec.name, source.skipped)
     report |= {} if config.tta == "none" else {"tta": config.tta}
-    default = _default_output(checkpoint.path, choice.name, config.split)
+    default = _default_output(checkpoint.path, spec.name, config.split)
     folder = Path(os.path.expanduser(config.output)) if config.output else default
     write_predictions(folder, report, logits, images)
     write_report(folder, report)
     if warning := empty_classes(report):
         log.warning(warning)
-    for line in table(report, f"the {config.split} split of {choice.name}"):
+    for line in table(report, f"the {config.split} split of {spec.name}"):
         log.output(line)
     log.output(f"\nreport   {folder / 'report.json'}")
     return report
 
 
-def _choose(meta: Mapping[str, Any], dataset: Choice, own_names: frozenset[str]) -> DataSpec:
-    node, changes = dataset.node, dataset.changes
+def _check_output(output: str | None) -> None:
+    """Raises ConfigError for a folder that the results cannot be written to."""
+    if output is None:
+        return
+    if (Path(os.path.expanduser(output)) / "config.yaml").exists():
+        raise ConfigError(f"output: {output} is a run folder, which evaluate never changes; name another folder")
+    if os.path.isfile(os.path.expanduser(output)):
+        raise ConfigError(f"output: {output} is a file; name a folder")
+
+
+def _data_spec(meta: Mapping[str, Any], dataset: Choice, own_names: frozenset[str]) -> DataSpec:
+    """The data set that is named, else the run's own with the changed keys."""
+    node = dataset.node
     if node is None:
         try:
-            node = completed_node("dataset", {**meta["config"]["dataset"], **changes}, with_keys=True)
+            own = completed_node("dataset", meta["config"]["dataset"], with_keys=True)
         except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                "the checkpoint does not say which data set it is from; name one by dataset=..."
-            ) from error
-        own = completed_node("dataset", meta["config"]["dataset"], with_keys=True)
-        unknown = [key for key in changes if key not in own]
-        if unknown:
-            known = {f"dataset.{key}": value for key, value in own.items()}
-            raise parsing.unknown_key(f"dataset.{unknown[0]}", known)
-    name = str(node.get("name"))
-    return data_spec(node, trusted=dataset.node is not None or name in own_names)
+            raise CheckpointError("the checkpoint does not say which data set it is from; add dataset=...") from error
+        known = {f"dataset.{key}": value for key, value in own.items()}
+        if unknown := [key for key in dataset.changes if key not in own]:
+            raise unknown_key(f"dataset.{unknown[0]}", known)
+        node = completed_node("dataset", {**meta["config"]["dataset"], **dataset.changes}, with_keys=True)
+    return data_spec(node, trusted=dataset.node is not None or str(node.get("name")) in own_names)
 
 
-def _trained_on(checkpoint: Checkpoint, choice: DataSpec, images: Images) -> int:
-    """How many of the images the model was trained on, where they lie in the run's own folder or table."""
+def _select(
+    config: EvaluateConfig, spec: DataSpec, dataset: Choice, checkpoint: Checkpoint, classes: tuple[str, ...]
+) -> Selection:
+    """The images of the split. Raises DataError if they are no longer those of the run."""
+    source = load_source(spec)
+    images, how = _split(source, spec, config.split, classes)
+    is_sample = config.split == "test" and set(dataset.changes) == {"test_limit"}  # of the same test images
+    if dataset.node is None and config.split != "all" and not is_sample:
+        fingerprint.check_same_images(run_folders.folder_of(checkpoint.path), {config.split: images})
+    trained = 0 if config.split == "train" else _count_trained(checkpoint, spec, images)
+    return Selection(source, images, how, trained)
+
+
+def _print_header(
+    log: RunLog, config: EvaluateConfig, spec: DataSpec, checkpoint: Checkpoint, selection: Selection
+) -> None:
+    """What is evaluated on what, and what is odd about it."""
+    source, images = selection.source, selection.images
+    for note in source.notes:
+        log.info(note)
+    for warning in source.warnings:
+        log.warning(warning)
+    if selection.trained:
+        log.warning(f"{selection.trained:,} of these {len(images):,} images were used in training")
+    log.info(f"data     {spec.name}: {describe_parts({config.split: images})}{selection.how}")
+    log.info(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
+    if config.tta != "none" and not source.mirror:
+        log.warning(f"tta={config.tta} also averages mirrored images, which may not be valid for {spec.name}")
+
+
+def _count_trained(checkpoint: Checkpoint, spec: DataSpec, images: Images) -> int:
+    """How many of the images the model was trained on, if they are from the run's own folder or table."""
     config = checkpoint.meta.get("config")
     own = config.get("dataset") if isinstance(config, Mapping) else None
-    is_own = _root(choice.source.node) == _root(own)
+    is_own = _root(spec.source.node) == _root(own)
     return fingerprint.count_trained(run_folders.folder_of(checkpoint.path), images) if is_own else 0
 
 
@@ -122,24 +149,20 @@ def _root(node: object) -> str | None:
     return os.path.realpath(os.path.expanduser(root)) if isinstance(root, str) else None
 
 
-def _part(source: Source, choice: DataSpec, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:
-    """The images of the split, labelled by the model's classes, and a phrase on how the split came about."""
+def _split(source: Source, spec: DataSpec, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:
+    """The images of the split, labeled with the model's classes, and a phrase on how the split was made."""
     if set(source.classes) - set(classes):
-        both = f"it has {_listing(source.classes)}; the model has {_listing(classes)}"
-        raise DataError(f"{choice.name} has other classes than the model: {both}")
+        both = f"it has {listing(source.classes, 10)}; the model has {listing(classes, 10)}"
+        raise DataError(f"{spec.name} has other classes than the model: {both}")
     if name == "all":
         images, how = all_images(source), "; every image it has"
     else:
-        splits = split(source, choice.options)
-        part = {"train": splits.train, "val": splits.val, "test": splits.test}[name]
-        if part is None:
-            raise ConfigError(f"split: {choice.name} has no {name} part")
-        images, how = part, "".join(f"; {words}" for words in splits.how if words.startswith(name))
+        splits = split(source, spec.options)
+        found = splits.parts[name]
+        if found is None:
+            raise ConfigError(f"split: {spec.name} has no {name} split")
+        images, how = found, "".join(f"; {text}" for text in splits.how if text.startswith(name))
     return images.relabel([classes.index(each) for each in source.classes]), how
-
-
-def _listing(classes: tuple[str, ...]) -> str:
-    return f"{', '.join(classes[:10])}{f' ... ({len(classes)} in all)' if len(classes) > 10 else ''}"
 
 
 def _default_output(path: Path, dataset: str, split_name: str) -> Path:

@@ -1,4 +1,4 @@
-"""``imgcls predict``: a checkpoint on image files -> a row for each; and the same from Python, ``imgcls.load``."""
+"""``imgcls predict``: a checkpoint on image files -> a row for each of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgcls.config.schema import PredictConfig
@@ -15,74 +16,86 @@ from imgcls.errors import ConfigError, PartialFailure, RunError
 from imgcls.files import write_whole
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.inputs import decode_files, find_images
-from imgcls.inference.restore import restore
+from imgcls.inference.restore import open_model
 from imgcls.loggers.run_log import RunLog
 from imgcls.reports.predictions import Row, render
-from imgcls.runs import folder as run_folders
-from imgcls.runtime.device import choose_device, choose_precision
-from imgcls.runtime.session import session
 from imgcls.text import one_line, printable
 
 FORMATS = (".csv", ".json", ".jsonl")
 
 
+@dataclass
+class Classified:
+    """What became of the files: a row for each image, a message for each unreadable file.
+
+    several: how many files have more frames or pages than the first, which was used.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    several: int = 0
+
+
 def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), is_quiet: bool = False) -> list[Row]:
-    """Run the command. Files that are no readable image are named on stderr; the others are done all the same.
+    """Run the command. Unreadable files are reported on stderr, and all others are still classified.
 
     Raises PartialFailure at the end if there were any: its message is the line for the last of them.
     """
     if config.output and not config.output.lower().endswith(FORMATS):
         raise ConfigError(f"output: expected a file ending in .csv, .json or .jsonl, got '{config.output}'")
-    choose_precision(config.precision, choose_device(config.device))
-    checkpoint = run_folders.best_checkpoint(config.checkpoint)
-    scan = Scan()
-    paths = find_images(config.input, scan)
-    log = RunLog(is_main=True, is_quiet=is_quiet)
-    for note in scan.notes():
-        log.info(note)
-    precision = "fp32" if config.precision == "auto" else config.precision
-    with session(
-        config.device, precision, config.threads or checkpoint.meta.get("chosen", {}).get("threads")
-    ) as runtime:
-        classifier = Classifier(restore(checkpoint, runtime, own_names), runtime, config.tta)
-        batch = evaluation_batch(classifier.preprocessing, runtime.device)
-        rows: list[Row] = []
-        broken: list[str] = []
-        several = 0
-        with contextlib.closing(decode_files(classifier.preprocessing, paths, runtime.threads)) as decoded:
-            while some := list(itertools.islice(decoded, batch)):
-                broken += [one_line(found.problem) for _, found in some if found.problem]
-                several += sum(found.has_more for _, found in some)
-                good = [(printable(path), found.pixels) for path, found in some if found.pixels is not None]
-                rows += classifier.rows([pixels for _, pixels in good], [path for path, _ in good], config.topk)
-    if several:
-        files = "1 file" if several == 1 else f"{several:,} files"
-        log.info(f"frames   only the first was taken of {files} with several (animations, pages)")
+    log, scan = RunLog(is_quiet=is_quiet), Scan()
+    with open_model(config, own_names) as (model, runtime):
+        paths = find_images(config.input, scan)
+        for note in scan.notes():
+            log.info(note)
+        found = _classify(Classifier(model, runtime, config.tta), paths, runtime.threads, config.topk)
+    _print(found, config, model.classes, log)
+    if not paths:
+        raise PartialFailure(f"no images in {', '.join(config.input)}", found.rows)
+    for message in found.unreadable[:-1]:
+        log.info(f"imgcls: error: {message}")
+    if found.unreadable:
+        raise PartialFailure(found.unreadable[-1], found.rows)
+    return found.rows
+
+
+def _classify(classifier: Classifier, paths: Sequence[str], threads: int, topk: int) -> Classified:
+    """Decode the files and classify them, batch by batch."""
+    batch = evaluation_batch(classifier.preprocessing, classifier.device)
+    found = Classified()
+    with contextlib.closing(decode_files(classifier.preprocessing, paths, threads)) as decoded:
+        while some := list(itertools.islice(decoded, batch)):
+            found.unreadable += [one_line(file.problem) for _, file in some if file.problem]
+            found.several += sum(file.has_more for _, file in some)
+            good = [(printable(path), file.pixels) for path, file in some if file.pixels is not None]
+            found.rows += classifier.rows([pixels for _, pixels in good], [path for path, _ in good], topk)
+    return found
+
+
+def _print(found: Classified, config: PredictConfig, classes: tuple[str, ...], log: RunLog) -> None:
+    """The rows to the output file or the terminal, and what else there is to say about them."""
+    rows = found.rows
+    if found.several:
+        files = "1 file" if found.several == 1 else f"{found.several:,} files"
+        log.info(f"frames   used the first frame of {files} with several (animations, pages)")
     suffix = Path(config.output).suffix.lower() if config.output else ""
-    text = render(rows, suffix, len(classifier.classes), config.topk)
+    text = render(rows, suffix, len(classes), config.topk)
     if config.output:
         _write(Path(os.path.expanduser(config.output)), text)
         log.info(f"wrote    {config.output}: {len(rows):,} image{'' if len(rows) == 1 else 's'}")
     elif rows:
         log.output(text.rstrip("\n"))
-    if accuracy := _accuracy(rows, classifier.classes):
+    if accuracy := _accuracy(rows, classes):
         (log.info if config.output else log.output)(accuracy)
-    if not paths:
-        raise PartialFailure(f"no images in {', '.join(config.input)}", rows)
-    for message in broken[:-1]:
-        log.info(f"imgcls: error: {message}")
-    if broken:
-        raise PartialFailure(broken[-1], rows)
-    return rows
 
 
 def _accuracy(rows: Sequence[Row], classes: tuple[str, ...]) -> str | None:
-    """'accuracy 98.0 % (49 of 50 ...)' where every file lies in a folder that is named like a class."""
+    """'accuracy 98.0 % (49 of 50 ...)' if every file is in a folder that is named like a class."""
     truths = [one_line(os.path.basename(os.path.dirname(os.path.abspath(row["path"])))) for row in rows]
     if not rows or not set(truths) <= set(classes):
         return None
     hits = sum(row["label"] == truth for row, truth in zip(rows, truths, strict=True))
-    return f"accuracy {hits / len(rows):.1%} ({hits:,} of {len(rows):,}, by the names of their folders)"
+    return f"accuracy {hits / len(rows):.1%} ({hits:,} of {len(rows):,}, labels from the folder names)"
 
 
 def _write(path: Path, text: str) -> None:

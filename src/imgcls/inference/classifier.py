@@ -37,13 +37,18 @@ class Classifier:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class names, in the order of the logits."""
+        """Class names, in the order of the logits."""
         return self._trained.classes
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Size, channels, mean and deviation of the model's input."""
+        """Size, channels, mean and standard deviation of the model's input."""
         return self._trained.preprocessing
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self._runtime.device
 
     @property
     def module(self) -> nn.Module:

@@ -15,13 +15,16 @@ from imgcls.checkpoints import state as checkpoint_state
 from imgcls.checkpoints.format import Checkpoint
 from imgcls.config.components import select
 from imgcls.config.migrations import completed_node
+from imgcls.config.schema import EvaluateConfig, PredictConfig
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
 from imgcls.models import MODELS
 from imgcls.models.build import MODEL_CONTEXT, build_model
-from imgcls.runtime.session import Runtime
+from imgcls.runs.folder import best_checkpoint
+from imgcls.runtime.device import choose_device, choose_precision
+from imgcls.runtime.session import Runtime, session
 
-SPARE = 1 << 22  # numbers: of published stems, which are replaced for small images
+SPARE = 1 << 22  # parameters: of published stems, which are replaced for small images
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,30 @@ class RestoredModel:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were trained."""
+        """How many parameters it has."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
 
+@contextlib.contextmanager
+def open_model(
+    config: EvaluateConfig | PredictConfig, own_names: frozenset[str]
+) -> Iterator[tuple[RestoredModel, Runtime]]:
+    """The model of the checkpoint that the configuration names, on its device.
+
+    precision=auto is fp32 here, so that two commands report the same; threads: as many as the run had, unless given.
+    """
+    choose_precision(config.precision, choose_device(config.device))  # refused before anything is read
+    checkpoint = best_checkpoint(config.checkpoint)
+    threads = config.threads or checkpoint.meta.get("chosen", {}).get("threads")
+    with session(config.device, "fp32" if config.precision == "auto" else config.precision, threads) as runtime:
+        yield restore(checkpoint, runtime, own_names), runtime
+
+
 def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str]) -> RestoredModel:
-    """The model in a checkpoint. Code of the user's own is imported only if its name is among ``own_names``."""
+    """The model in a checkpoint. The user's own code is imported only if its name is among ``own_names``.
+
+    Raises CheckpointError if the checkpoint does not describe a model, ConfigError for code that is not trusted.
+    """
     meta = checkpoint.meta
     try:
         node, stored = completed_node("model", dict(meta["model"]), with_keys=False), dict(meta["preprocessing"])
@@ -54,11 +75,11 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
         )
         component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=node.get("name") in own_names)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.path}: its description of the model is incomplete ({error})") from error
+        raise CheckpointError(f"{checkpoint.path}: incomplete description of the model ({error})") from error
     except ConfigError as error:
         if ":" in str(node.get("name")):  # to be named again by the user
             raise
-        raise CheckpointError(f"{checkpoint.path}: its description of the model is wrong ({error})") from error
+        raise CheckpointError(f"{checkpoint.path}: invalid description of the model ({error})") from error
     has_average = any(name.startswith(checkpoint_state.AVERAGE) for name in checkpoint.tensors)
     prefix = checkpoint_state.AVERAGE if has_average else checkpoint_state.MODEL
     # a packaged model registers what it keeps; a user's own may replace parts of it on the way
@@ -72,7 +93,7 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
 
 @contextlib.contextmanager
 def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
-    """Inside, a model of more numbers than the checkpoint holds is refused before they are drawn: memory is lazy."""
+    """Inside, a model with more parameters than the checkpoint holds is refused before they are initialized."""
     room = SPARE + sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
     refusal = CheckpointError(f"{checkpoint.path}: its tensors do not fit its model, which is larger than they are")
 

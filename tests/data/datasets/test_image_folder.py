@@ -486,7 +486,7 @@ def test_control_characters_in_the_names_of_classes_are_escaped(capsys: pytest.C
     assert main(["train", *words[:-1], "dataset.verify=true"]) == 3
     captured = capsys.readouterr()
     assert "accuracy" in captured.err + captured.out
-    assert "by the names of their folders" in captured.err + captured.out
+    assert "labels from the folder names" in captured.err + captured.out
     assert "\x1b" not in captured.out + captured.err
     assert "\t" not in captured.out + captured.err
     assert all("re\nd" not in text for text in (captured.out, captured.err))
