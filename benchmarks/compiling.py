@@ -36,16 +36,15 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     from imgcls.compose.overrides import read_all
     from imgcls.config.parsing import parse
     from imgcls.config.schema import TrainConfig
-    from imgcls.loggers.run_log import RunLog
     from imgcls.runtime.session import session
-    from imgcls.training import builder as assembly
-    from imgcls.training import spec
+    from imgcls.training.builder import build
+    from imgcls.training.spec import RunSpec
 
     composer = Composer()
     words = [*words, "batch_size=128", f"threads={THREADS}", "device=cpu"]
     config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
     with session(config.device, config.precision, config.threads) as runtime:
-        run = assembly.build(config, spec.run_spec(config), runtime, RunLog(is_main=False), {})
+        run = build(config, RunSpec.from_config(config), runtime, {})
         images, labels = next(run.loader.epoch(0))
         modules = {"eager": run.state.module, "compiled": copy.deepcopy(run.state.module)}
         forwards = {kind: runtime.wrap(one, is_compiled=kind == "compiled") for kind, one in modules.items()}

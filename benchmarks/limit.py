@@ -57,15 +57,15 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
     from imgcls.compose.overrides import read_all
     from imgcls.config.parsing import parse
     from imgcls.config.schema import TrainConfig
-    from imgcls.loggers.run_log import RunLog
     from imgcls.runtime.session import keep_freed_memory, session
+    from imgcls.training.spec import RunSpec
 
     composer = Composer()
     words = [*words, f"epochs={2 * (repeats + 1)}", "batch_size=128", f"threads={THREADS}", "device=cpu"]
     config = parse(TrainConfig, composer.table(read_all(words, composer.paths), "train"))
     with session(config.device, config.precision, config.threads) as runtime:
         keep_freed_memory()  # as a run does
-        run = train.build(config, train.run_spec(config), runtime, RunLog(is_main=False), {})
+        run = train.build(config, RunSpec.from_config(config), runtime, {})
         rows = [{**paired_epoch(run), "parts": parts_epoch(run)} for _ in range(repeats + 1)]
         found = {"steps": len(run.loader), "images": len(run.data.splits.train), "repeats": rows[1:]}
         torch.set_num_threads(1)
@@ -74,15 +74,18 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
 
 def paired_epoch(run: Any) -> dict[str, float]:
     """Seconds of one epoch of the real loop and of as many updates on a constant batch, interleaved."""
-    from imgcls.training.loop import Watch, fit
+    from imgcls.training.callback import INTERVAL
+    from imgcls.training.loop import Callback, fit
 
     images, labels = next(run.loader.epoch(0))
     block = max(1, len(run.loader) // BLOCKS)
     todo, spent = 0, 0.0
 
-    class Between(Watch):
-        def after_step(self, state: Any) -> None:
+    class Between(Callback):
+        def after_step(self, state: Any, loss_sum: Any, *step: Any) -> None:
             nonlocal todo, spent
+            if state.step % INTERVAL == 0:
+                float(loss_sum)
             todo += 1
             if todo == block:
                 spent += constant_updates(run, images, labels, todo)
@@ -94,7 +97,7 @@ def paired_epoch(run: Any) -> dict[str, float]:
             state.epochs += 1
 
     started = time.perf_counter()
-    fit(run.state, run.forward, run.loader, replace(run.recipe, epochs=run.state.epochs + 1), run.log, Between())
+    fit(run.state, run.forward, run.loader, replace(run.recipe, epochs=run.state.epochs + 1), Between())
     return {"loop": time.perf_counter() - started - spent, "constant": spent}
 
 

@@ -32,8 +32,7 @@ from imgcls.checkpoints import format as checkpoint_format
 from imgcls.cli.app import main
 from imgcls.data.fetchers import Streamed
 from imgcls.runs import folder as run_folders
-from imgcls.training import callback as keeper
-from imgcls.training import loop
+from imgcls.training import loop, validation
 from tests.faults import WORDS, Counts, equal_runs, forked, go_on, net, outcome, sound
 
 ROOT = Path(__file__).parents[1]
@@ -64,12 +63,12 @@ def errors_in(said: str) -> list[str]:
 # name: (what is called there, its name, which call, at which step it is to be saved then; None: not by the signal)
 STAGES: dict[str, tuple[Any, str, int, int | None]] = {
     "reading the data": (train, "build", 1, None),
-    "opening the log": (train, "_train", 1, None),
+    "opening the log": (train, "_fit", 1, None),
     "before the first step": (train, "keep_freed_memory", 1, 1),
     "the first step": (loop, "update", 1, 1),
     "a step": (loop, "update", STEPS_AN_EPOCH + 2, STEPS_AN_EPOCH + 2),
     "the last step": (loop, "update", 3 * STEPS_AN_EPOCH, 3 * STEPS_AN_EPOCH),
-    "validation": (keeper, "infer", 2, 2 * STEPS_AN_EPOCH),
+    "validation": (validation, "infer", 2, 2 * STEPS_AN_EPOCH),
     "a save": (checkpoint_format, "encode", STEPS_AN_EPOCH + 3, None),
     "the writing of a save": (checkpoint_format, "write_whole", STEPS_AN_EPOCH + 5, None),
     "waiting for data": (Streamed, "batches", 3, STEPS_AN_EPOCH + 1),

@@ -13,9 +13,9 @@ from imgcls.checkpoints.format import read
 from imgcls.cli.app import main
 from imgcls.config.schema import TrainConfig
 from imgcls.data.fetchers import Resident
-from imgcls.loggers.run_log import RunLog
 from imgcls.runtime.session import session
 from imgcls.training.loop import update
+from imgcls.training.spec import RunSpec
 from tests.conftest import SMALL
 from tests.training.test_resume import interrupted, same_runs
 
@@ -48,7 +48,7 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(
 def test_a_step_makes_no_host_synchronisation(precision: str, config: Config) -> None:
     made = config("device=cuda", f"precision={precision}", "augment=standard")
     with session("cuda", precision, 1) as runtime:
-        run = train.build(made, train.run_spec(made), runtime, RunLog(is_main=False), {})
+        run = train.build(made, RunSpec.from_config(made), runtime, {})
         assert isinstance(run.loader.fetcher, Resident)
         assert run.loader.fetcher.pixels.is_cuda
         batches = list(run.loader.epoch(0))

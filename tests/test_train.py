@@ -28,7 +28,7 @@ from imgcls.config.schema import TrainConfig
 from imgcls.data.datamodule import fitting_batch
 from imgcls.errors import RunError
 from imgcls.training import artifacts
-from imgcls.training import callback as keeper
+from imgcls.training.callback import TrainingCallback
 from tests.conftest import SMALL, without_times
 
 Config = Callable[..., TrainConfig]
@@ -140,7 +140,7 @@ def test_ctrl_c_during_the_test_prints_the_command_that_goes_on(
 
     monkeypatch.setattr(train, "_test", interrupt)
     assert main(["train", *SMALL, "run_dir=run"]) == 130
-    assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: imgcls train resume=run")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("resume with: imgcls train resume=run")
 
 
 def test_sigterm_during_the_test_says_how_to_go_on(
@@ -148,7 +148,7 @@ def test_sigterm_during_the_test_says_how_to_go_on(
 ) -> None:
     monkeypatch.setattr(train, "_test", lambda *args, **keys: os.kill(os.getpid(), signal.SIGTERM))
     assert main(["train", *SMALL, "run_dir=run"]) == 143
-    assert capsys.readouterr().err.splitlines()[-1].endswith("go on with: imgcls train resume=run")
+    assert capsys.readouterr().err.splitlines()[-1].endswith("resume with: imgcls train resume=run")
 
 
 def test_a_reader_that_leaves_early_costs_nothing() -> None:
@@ -219,7 +219,7 @@ def test_the_header_names_every_choice_that_changes_the_result(
         "test: a stratified 20% of all",
         "val: a stratified 10% of train",
         "augment  none",
-        "batch    cut from 500 to 36",
+        "batch    reduced from 500 to 36",
         "lenet (auto), 44,426 parameters; adamw lr 0.005, onecycle",
         "cpu, 1 thread, fp32",
         "images in memory",
@@ -233,15 +233,15 @@ def test_the_header_names_every_choice_that_changes_the_result(
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_good_checkpoint(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = keeper.Keeper.after_step
+    step = TrainingCallback.after_step
 
-    def poison(self: keeper.Keeper, state: State) -> None:
-        step(self, state)
+    def poison(self: TrainingCallback, state: State, *args: Any) -> None:
+        step(self, state, *args)
         if state.step == 7:
             with torch.no_grad():
                 next(state.module.parameters()).fill_(float("nan"))
 
-    monkeypatch.setattr(keeper.Keeper, "after_step", poison)
+    monkeypatch.setattr(TrainingCallback, "after_step", poison)
     with pytest.raises(RunError, match=r"not finite \(step 12, epoch 2, learning rate"):
         train.train(config("run_dir=run"))
     last = checkpoint_format.read(Path("run/checkpoints/last.safetensors"))

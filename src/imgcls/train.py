@@ -54,9 +54,12 @@ class Outputs:
 def train(config: TrainConfig, *, is_quiet: bool = False, plotter: BackgroundWorker | None = None) -> Report | None:
     """A new run; returns its report (in the main process). plotter: draws its pictures."""
     spec = check(config)
-    with _session(config, config.precision, config.threads) as runtime, _log(runtime, is_quiet) as log:
-        with reading_explained(spec):
-            run = build(config, spec, runtime, {})
+    with (
+        reading_explained(spec),
+        _session(config, config.precision, config.threads) as runtime,
+        _log(runtime, is_quiet) as log,
+    ):
+        run = build(config, spec, runtime, {})
         with _new_folder(run) as folder:
             log.open(folder)
             _print_header(run, log, str(folder))
@@ -84,7 +87,7 @@ def resume(
         if precision == "fp16" and choose_device(config.device).type == "cpu":
             raise ConfigError(f"device: {folder} is trained in fp16, which needs a GPU to resume")
         threads = config.threads or point.chosen.get("threads")
-        with _session(config, precision, threads) as runtime, _log(runtime, is_quiet) as log:
+        with reading_explained(spec), _session(config, precision, threads) as runtime, _log(runtime, is_quiet) as log:
             if reason := point.complete(config):
                 _print_warnings(log, point)
                 log.info(reason)

@@ -8,11 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from imgcls.errors import RunError
 from imgcls.loggers import progress
-from imgcls.loggers import run_log as logbook
 from imgcls.loggers.run_log import RunLog, epoch_line, read_rows
 from imgcls.text import clock
 
@@ -41,30 +38,25 @@ def test_a_row_of_the_table() -> None:
     assert len(last) <= 80
 
 
-def test_the_line_that_names_the_folder_comes_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    log = RunLog(is_main=True, holding=True)
+def test_progress_goes_to_stderr_results_to_stdout_and_both_to_train_log(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    log = RunLog()
+    log.open(tmp_path)
     log.info("data     digits")
-    assert capsys.readouterr().err == ""
-    log.open(tmp_path, ", going on")
-    log.output("test     1 image")
+    log.warning("only one class")
+    log.output("test     100 % of 1 image")
     log.close()
     said = capsys.readouterr()
-    assert said.err == f"run      {tmp_path}, going on\ndata     digits\n"
-    assert said.out == "test     1 image\n"
+    assert said.err == "data     digits\nimgcls: warning: only one class\n"
+    assert said.out == "test     100 % of 1 image\n"
     assert (tmp_path / "train.log").read_text() == said.err + said.out
 
 
-def test_what_was_held_is_said_when_the_run_fails_before_it_has_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    log = RunLog(is_main=True, holding=True)
-    log.warning("only one class")
-    log.close()
-    assert capsys.readouterr().err == "imgcls: warning: only one class\n"
-
-
 def test_other_processes_say_and_write_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    log = RunLog(is_main=False, holding=True)
+    log = RunLog(is_main=False)
     log.info("data")
-    log.open(tmp_path, "")
+    log.open(tmp_path)
     log.epoch(ROW, is_best=True, is_last=True)
     log.close()
     said = capsys.readouterr()
@@ -81,17 +73,10 @@ def test_rows_of_a_killed_run_are_read_up_to_the_torn_one(tmp_path: Path) -> Non
     path.write_text(json.dumps(ROW) + "\n" + json.dumps(ROW) + '\n{"epoch": 3, "st')
     assert read_rows(path) == [ROW, ROW]
     log = RunLog(is_main=True)
-    log.open(tmp_path, "", keep_epochs=1)
+    log.open(tmp_path, keep_epochs=1)
     log.close()
     assert log.rows == [ROW]
     assert path.read_text() == json.dumps(ROW) + "\n"
-
-
-def test_the_loss_is_looked_at_every_so_many_steps() -> None:
-    log, bad = RunLog(is_main=False), torch.tensor(float("inf"))
-    log.log(logbook.INTERVAL - 1, bad, 16, 0.1, 0, 32)
-    with pytest.raises(RunError, match=r"step 50, epoch 1, learning rate 0\.1"):
-        log.log(logbook.INTERVAL, bad, 16, 0.1, 0, 32)
 
 
 class Terminal(io.StringIO):
@@ -108,9 +93,9 @@ def test_the_live_line_is_there_on_a_terminal_only(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(sys, "stderr", stream)
         log = RunLog(is_main=True)
         log.begin(step=0, total=200, epochs=2)
-        log.log(50, torch.tensor(2.10), 2, 0.1, 0, 32)
+        log.step(50, 0, 32, 0.1, 1.05)
         log.epoch(ROW, is_best=True, is_last=False)
-        log.log(51, torch.tensor(2.10), 2, 0.1, 1, 32)
+        log.step(51, 1, 32, 0.1, None)
         log.close()
         text = stream.getvalue()
         assert ("loss 1.05" in text) == isinstance(stream, Terminal)

@@ -14,13 +14,16 @@ from imgcls import train
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints import state as checkpoint_state
 from imgcls.config.schema import TrainConfig
-from imgcls.errors import CheckpointError, ConfigError
+from imgcls.errors import CheckpointError, ConfigError, RunError
 from imgcls.inference import restore as inference
-from imgcls.loggers.run_log import Row
+from imgcls.loggers.run_log import Row, RunLog
 from imgcls.runtime.session import session
-from imgcls.training import callback as keeper
-from imgcls.training import resume
+from imgcls.runtime.signals import Signals
+from imgcls.training import callback, resume
+from imgcls.training.checkpointer import Checkpointer
 from imgcls.training.loop import ema_decay, follow
+from imgcls.training.spec import RunSpec
+from imgcls.training.validation import Best, is_exhausted, quality
 
 Config = Callable[..., TrainConfig]
 
@@ -121,9 +124,9 @@ def row(epoch: int, accuracy: float | None, loss: float | None) -> Row:
 
 def test_monitor_says_what_best_means() -> None:
     accurate, sure = row(1, 0.9, 0.5), row(2, 0.8, 0.3)
-    assert keeper.quality(accurate) > keeper.quality(sure)
-    assert keeper.quality(accurate, "val_loss") < keeper.quality(sure, "val_loss")
-    assert keeper.quality(row(2, None, None), "val_loss") > keeper.quality(row(1, None, None), "val_loss")
+    assert quality(accurate) > quality(sure)
+    assert quality(accurate, "val_loss") < quality(sure, "val_loss")
+    assert quality(row(2, None, None), "val_loss") > quality(row(1, None, None), "val_loss")
 
 
 def test_the_best_by_loss_is_kept(config: Config) -> None:
@@ -134,28 +137,43 @@ def test_the_best_by_loss_is_kept(config: Config) -> None:
     assert checkpoint_format.read(Path("run/checkpoints", checkpoint_format.BEST)).meta["epochs_done"] == best
 
 
+def test_the_loss_is_read_every_50_steps(config: Config) -> None:
+    with session("cpu", "fp32", 1) as runtime:
+        made = config("model=linear", "optimizer.lr=0.1")
+        run = train.build(made, RunSpec.from_config(made), runtime, {})
+    log = RunLog(is_main=False)
+    checkpointer = Checkpointer(Path("run"), {}, runtime)
+    watch = callback.TrainingCallback(made, runtime, log, Signals(), checkpointer, None, "")
+    bad = torch.tensor(float("inf"))
+    run.state.step = callback.INTERVAL - 1
+    watch.after_step(run.state, bad, 16, 32, 0.1)
+    run.state.step += 1
+    with pytest.raises(RunError, match=r"step 50, epoch 1, learning rate 0\.1"):
+        watch.after_step(run.state, bad, 16, 32, 0.1)
+
+
 EARLY = ("model=linear", "epochs=50", "patience=2", "optimizer.lr=1e-9", "scheduler=constant")  # never gets better
 
 
 def test_patience_stops_the_run_and_resuming_it_does_nothing(
     config: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "quality", lambda line, monitor: (0.0, 0.0, 0))
+    monkeypatch.setattr(callback, "quality", lambda line, monitor: (0.0, 0.0, 0))
     report = train.train(config(*EARLY, "run_dir=run"))
     assert report is not None
     assert report["epoch"] == 1
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
-    assert "stopped early: no better val_accuracy for 2 epochs" in capsys.readouterr().err
+    assert "early stopping: val_accuracy has not improved for 2 epochs" in capsys.readouterr().err
     again = train.resume(config(*EARLY, "run_dir=run"), Path("run"), frozenset())
     assert again == report
-    assert "already complete (epoch 3/50); patience stopped it early" in capsys.readouterr().err
+    assert "already complete (epoch 3/50); early stopping ended it" in capsys.readouterr().err
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 3
 
 
 def test_a_run_killed_after_its_early_stop_is_tested_and_not_trained(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeper, "quality", lambda line, monitor: (0.0, 0.0, 0))
+    monkeypatch.setattr(callback, "quality", lambda line, monitor: (0.0, 0.0, 0))
     train.train(config(*EARLY, "run_dir=run"))
     Path("run/report.json").unlink()
     report = train.resume(config(*EARLY, "run_dir=run"), Path("run"), frozenset())
@@ -164,17 +182,17 @@ def test_a_run_killed_after_its_early_stop_is_tested_and_not_trained(
 
 
 def test_patience_without_validation_is_a_mistake(config: Config) -> None:
-    with pytest.raises(ConfigError, match="patience: there is no validation part"):
+    with pytest.raises(ConfigError, match="patience: there is no validation split"):
         train.train(config("patience=1", "dataset.val_fraction=0", "run_dir=run"))
     assert not Path("run").exists()
 
 
 def test_no_better_state_is_needed_to_know_that_it_is_enough() -> None:
-    best = ((0.9, -0.1, 0), 3)
-    assert not keeper.is_exhausted(best, 4, 2)
-    assert keeper.is_exhausted(best, 5, 2)
-    assert not keeper.is_exhausted(best, 50, None)
-    assert not keeper.is_exhausted(None, 50, 1)
+    best = Best((0.9, -0.1, 0), 3)
+    assert not is_exhausted(best, 4, 2)
+    assert is_exhausted(best, 5, 2)
+    assert not is_exhausted(best, 50, None)
+    assert not is_exhausted(None, 50, 1)
 
 
 def test_a_users_model_whose_head_was_replaced_is_trained_and_restored(config: Config) -> None:
@@ -198,10 +216,10 @@ def test_a_users_model_whose_head_was_replaced_is_trained_and_restored(config: C
     [(None, None), ([[0.9, -0.1, 0], 3], ((0.9, -0.1, 0), 3)), ([0.9, -0.1, 0], ((0.9, -0.1, 0), 7))],
 )
 def test_the_best_epoch_is_read_as_it_is_stored_and_was(stored: object, best: object) -> None:
-    assert resume.stored_best({"best": stored, "epochs_done": 7}) == best
+    assert resume._stored_best({"best": stored, "epochs_done": 7}) == best
 
 
 @pytest.mark.parametrize("stored", [3, "abc", [1, 2], [[1, 2], 3], {"a": 1}])
 def test_a_best_epoch_that_makes_no_sense_is_a_damaged_checkpoint(stored: object) -> None:
     with pytest.raises(CheckpointError, match="best epoch"):
-        resume.stored_best({"best": stored, "epochs_done": 7})
+        resume._stored_best({"best": stored, "epochs_done": 7})

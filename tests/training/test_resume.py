@@ -26,7 +26,10 @@ from imgcls.checkpoints.state import State
 from imgcls.cli.app import main
 from imgcls.config.schema import TrainConfig
 from imgcls.errors import Stopped
-from imgcls.training import callback as keeper
+from imgcls.training import callback, validation
+from imgcls.training.callback import TrainingCallback
+from imgcls.training.checkpointer import Checkpointer
+from imgcls.training.spec import RunSpec
 from tests.conftest import SMALL, without_times
 
 Config = Callable[..., TrainConfig]
@@ -65,15 +68,15 @@ def same_runs(one: Path, other: Path) -> None:
 def stop_at(steps: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The run gets SIGTERM right after each of these updates."""
     waiting = list(steps)
-    after_step = keeper.Keeper.after_step
+    after_step = TrainingCallback.after_step
 
-    def patched(self: keeper.Keeper, state: State) -> None:
+    def patched(self: TrainingCallback, state: State, *step: Any) -> None:
         if waiting and state.step == waiting[0]:
             waiting.pop(0)
             os.kill(os.getpid(), signal.SIGTERM)
-        after_step(self, state)
+        after_step(self, state, *step)
 
-    monkeypatch.setattr(keeper.Keeper, "after_step", patched)
+    monkeypatch.setattr(TrainingCallback, "after_step", patched)
 
 
 def interrupted(config: TrainConfig, steps: Sequence[int], monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -156,20 +159,20 @@ def test_streamed_photos_go_on_with_another_number_of_workers(config: Config, mo
 def test_a_signal_within_validation_stops_it_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=whole"))
-    infer = keeper.infer
+    infer = validation.infer
 
     def signalled(*args: Any) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
         return infer(*args)
 
-    monkeypatch.setattr(keeper, "infer", signalled)
+    monkeypatch.setattr(validation, "infer", signalled)
     with pytest.raises(Stopped) as stopped:
         train.train(config("run_dir=parts"))
     assert stopped.value.exit_code == 143
     meta = checkpoint_format.read(Path("parts/checkpoints/last.safetensors")).meta
     assert (meta["step"], meta["epochs_done"]) == (6, 0)
     assert not Path("parts/checkpoints/best.safetensors").exists()
-    monkeypatch.setattr(keeper, "infer", infer)
+    monkeypatch.setattr(validation, "infer", infer)
     train.resume(config("run_dir=parts"), Path("parts"), frozenset())
     same_runs(Path("whole"), Path("parts"))
 
@@ -197,7 +200,7 @@ def test_a_signal_to_the_whole_group_ends_the_decoders_and_is_saved_all_the_same
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said
     step = checkpoint_format.read(Path("run/checkpoints/last.safetensors")).meta["step"]
-    assert f"saved at step {step:,}; go on with: imgcls train resume=run" in said
+    assert f"saved at step {step:,}; resume with: imgcls train resume=run" in said
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1")
@@ -206,24 +209,24 @@ def test_sigusr1_saves_and_goes_on(
 ) -> None:
     monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=whole"))
-    saved, after_step, save_last = [], keeper.Keeper.after_step, keeper.Keeper.save_last
+    saved, after_step, save_last = [], TrainingCallback.after_step, TrainingCallback.save_last
 
-    def signalled(self: keeper.Keeper, state: State) -> None:
+    def signalled(self: TrainingCallback, state: State, *step: Any) -> None:
         if state.step == 4:
             os.kill(os.getpid(), signal.SIGUSR1)
-        after_step(self, state)
+        after_step(self, state, *step)
 
-    def noted(self: keeper.Keeper, state: State) -> None:
+    def noted(self: TrainingCallback, state: State) -> None:
         saved.append(state.step)
         save_last(self, state)
 
-    monkeypatch.setattr(keeper.Keeper, "after_step", signalled)
-    monkeypatch.setattr(keeper.Keeper, "save_last", noted)
+    monkeypatch.setattr(TrainingCallback, "after_step", signalled)
+    monkeypatch.setattr(TrainingCallback, "save_last", noted)
     before = signal.getsignal(signal.SIGUSR1)
     train.train(config("run_dir=parts"))
     assert signal.getsignal(signal.SIGUSR1) == before
     assert saved == [4, 6, 12]
-    assert "saved at step 4, as SIGUSR1 asks" in capsys.readouterr().err
+    assert "checkpoint saved at step 4 (SIGUSR1)" in capsys.readouterr().err
     same_runs(Path("whole"), Path("parts"))
 
 
@@ -258,12 +261,10 @@ def test_optimizer_state_is_loaded_in_its_parameters_memory_format(config: Confi
     )
     train.train(made)
     checkpoint = checkpoint_format.read(Path("run/checkpoints/last.safetensors"))
-    parts = train.run_spec(made)
-    from imgcls.loggers.run_log import RunLog
     from imgcls.runtime.session import session
 
     with session("cpu", "fp32", 1) as runtime:
-        state = train.build(made, parts, runtime, RunLog(is_main=False), {}).state
+        state = train.build(made, RunSpec.from_config(made), runtime, {}).state
     checkpoint_state.load_state(state, checkpoint)
     parameter = state.module.get_parameter("layer1.0.conv1.weight")
     momentum = state.optimizer.state[parameter]["momentum_buffer"]
@@ -279,15 +280,15 @@ def test_saves_within_an_epoch_do_not_change_the_result_and_are_gone_on_from(
     train.train(config("run_dir=whole"))
     made = config("checkpoint_every=4", "run_dir=parts")
 
-    def die(self: keeper.Keeper, *args: object) -> None:  # as SIGKILL would: nothing is saved
+    def die(self: TrainingCallback, *args: object) -> None:  # as SIGKILL would: nothing is saved
         raise Killed
 
-    after_epoch = keeper.Keeper.after_epoch
-    monkeypatch.setattr(keeper.Keeper, "after_epoch", die)
+    after_epoch = TrainingCallback.after_epoch
+    monkeypatch.setattr(TrainingCallback, "after_epoch", die)
     with pytest.raises(Killed):
         train.train(made)
     assert checkpoint_format.read(Path("parts/checkpoints/last.safetensors")).meta["step"] == 4
-    monkeypatch.setattr(keeper.Keeper, "after_epoch", after_epoch)
+    monkeypatch.setattr(TrainingCallback, "after_epoch", after_epoch)
     train.resume(made, Path("parts"), frozenset())
     same_runs(Path("whole"), Path("parts"))
 
@@ -297,18 +298,19 @@ def test_a_kill_between_the_row_and_the_checkpoint_leaves_no_row_twice(
 ) -> None:
     monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=whole"))
-    save = keeper.Keeper._save
+    save = Checkpointer._save
 
-    def die(self: keeper.Keeper, name: str, *args: object) -> None:
-        if self.log.rows and self.log.rows[-1]["epoch"] == 2:
+    def die(self: Checkpointer, name: str, *args: object) -> None:
+        rows = Path("parts/metrics.jsonl").read_text().splitlines()
+        if len(rows) == 2:
             raise Killed
         save(self, name, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(keeper.Keeper, "_save", die)
+    monkeypatch.setattr(Checkpointer, "_save", die)
     with pytest.raises(Killed):
         train.train(config("run_dir=parts"))
     assert len(Path("parts/metrics.jsonl").read_text().splitlines()) == 2
-    monkeypatch.setattr(keeper.Keeper, "_save", save)
+    monkeypatch.setattr(Checkpointer, "_save", save)
     train.resume(config("run_dir=parts"), Path("parts"), frozenset())
     same_runs(Path("whole"), Path("parts"))
 
@@ -343,11 +345,11 @@ def test_a_damaged_last_checkpoint_does_not_take_the_good_ones_place(
     def killed(*args: Any, **more: Any) -> None:
         raise Killed
 
-    go = train._go
-    monkeypatch.setattr(train, "_go", killed)
+    go = train._execute
+    monkeypatch.setattr(train, "_execute", killed)
     with pytest.raises(Killed):
         train.resume(made, Path("run"), frozenset())
-    monkeypatch.setattr(train, "_go", go)
+    monkeypatch.setattr(train, "_execute", go)
     assert (folder / checkpoint_format.PREV).read_bytes() == good
     assert not (folder / checkpoint_format.LAST).exists()
     assert (folder / f"damaged-{checkpoint_format.LAST}").read_bytes() == b"damaged"
@@ -363,7 +365,8 @@ def test_a_changed_configuration_of_the_run_is_refused(capsys: pytest.CaptureFix
     capsys.readouterr()
     assert main(["train", "resume=run", "epochs=3"]) == 2
     assert (
-        "batch_size is 16 in run/config.yaml, but the run was trained with 32; put it back" in capsys.readouterr().err
+        "batch_size is 16 in run/config.yaml, but the run was trained with 32; change it back"
+        in capsys.readouterr().err
     )
     path.write_text(text)
     assert main(["train", "resume=run", "epochs=3"]) == 0
@@ -484,8 +487,10 @@ def test_lost_rows_do_not_make_a_worse_epoch_the_best(
     train.train(config("run_dir=run"))
     before = Path("run/checkpoints/best.safetensors").read_bytes()
     Path("run/metrics.jsonl").write_text("")
-    quality = keeper.quality
-    monkeypatch.setattr(keeper, "quality", lambda row, monitor: (-1.0, *quality(row)[1:]))  # all that follows is worse
+    quality = callback.quality
+    monkeypatch.setattr(
+        callback, "quality", lambda row, monitor: (-1.0, *quality(row)[1:])
+    )  # all that follows is worse
     train.resume(config("run_dir=run", "epochs=3"), Path("run"), frozenset())
     assert "has lost rows" in capsys.readouterr().err
     assert Path("run/checkpoints/best.safetensors").read_bytes() == before

@@ -291,9 +291,9 @@ def test_equal_sizes_are_kept_and_grey_is_found() -> None:
 )
 def test_unequal_sizes_are_brought_to_the_models_usual_one(model: str, side: int) -> None:
     source = saved(Image.new("L", (17, 11)), Image.new("L", (17, 11)), Image.new("L", (17, 12)))
-    height, width, channels, words = geometry(source.train, OPTIONS, default_image_size(model))
+    height, width, channels, resized_from = geometry(source.train, OPTIONS, default_image_size(model))
     assert (height, width, channels) == (side, side, 1)
-    assert words == f"images of several sizes, scaled to {side}x{side} (dataset.image_size)"
+    assert resized_from == "several sizes"
 
 
 def test_one_image_in_colour_makes_all_rgb() -> None:
@@ -332,9 +332,8 @@ def test_no_more_headers_are_read_than_needed(monkeypatch: pytest.MonkeyPatch) -
 def test_images_are_decoded_once_for_statistics_and_training(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes("photos", 30)
     source = imagefolder(root="photos")
-    data = prepare.Data("photos", source, split(source, OPTIONS), Preprocessing(3, 9, 9, (0.0,) * 3, (1.0,) * 3), "")
-    data = prepare.with_statistics(data)
-    train, shape = data.splits.train, data.preprocessing
+    data = prepare.SplitData("photos", source, split(source, OPTIONS), prepare.Geometry(9, 9, 3))
+    train, shape = data.splits.train, prepare._preprocessing(data, None)
     pixels = decode_all(train.take(np.arange(len(train))), shape, threads=1)
     assert (shape.mean, shape.std) == statistics(pixels)
     monkeypatch.setattr(Preprocessing, "load", None)  # nothing is left to be read
@@ -362,7 +361,7 @@ def test_coloured_shapes_are_learned_end_to_end(loader: str, capsys: pytest.Capt
     assert (report["dataset"], report["n"], report["accuracy"] > 0.9) == ("photos", 18, True)
     with np.load("run/predictions.npz", allow_pickle=False) as file:
         assert all(str(path).endswith(".png") for path in file["path"])
-    assert "scaled to 32x32" in capsys.readouterr().err
+    assert "images resized from several sizes to 32x32" in capsys.readouterr().err
 
 
 def test_streamed_and_resident_runs_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -462,7 +461,7 @@ def test_a_broken_file_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> 
     words = ["dataset=./photos", "model=linear", "dataset.image_size=8", "dataset.channels=3", "epochs=1", "threads=1"]
     assert main(["train", *words]) == 3
     err = capsys.readouterr().err
-    assert "; dataset.verify=true names all such files, dataset.on_error=skip leaves them out" in err
+    assert "; dataset.verify=true lists all such files, dataset.on_error=skip skips them" in err
 
 
 def test_a_single_class_is_not_taken_for_a_folder_around_classes() -> None:
