@@ -196,7 +196,7 @@ def test_globs_folders_and_files_are_each_taken_once(photos: Path, capsys: pytes
     [
         ("*.jpg", "nothing matches *.jpg"),
         ("empty", "no images in empty"),
-        ("https://example.org/a.png", "addresses are not supported"),
+        ("https://example.org/a.png", "URLs are not supported"),
         ("gone.png", "no such file: gone.png"),
     ],
 )

@@ -259,7 +259,7 @@ def test_tensorboard_failing_is_said_and_does_not_stop_the_run(
 
     monkeypatch.setattr(SummaryWriter, "add_scalar", full)
     assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
-    assert capsys.readouterr().err.count("TensorBoard's log is given up") == 1
+    assert capsys.readouterr().err.count("TensorBoard logging is off") == 1
 
 
 class Lazy(nn.Sequential):

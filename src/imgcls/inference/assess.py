@@ -19,7 +19,7 @@ from imgcls.data.datamodule import fetcher_for, is_resident
 from imgcls.data.fetchers import Fetcher
 from imgcls.data.source import Images, Indices
 from imgcls.errors import CheckpointError, ConfigError
-from imgcls.inference.infer import TestTimeAugmentation, check_finite, infer
+from imgcls.inference.infer import TTAModel, check_finite, infer
 from imgcls.inference.restore import RestoredModel
 from imgcls.losses import cross_entropy
 from imgcls.reports.report import Report
@@ -28,7 +28,7 @@ from imgcls.seeding import derive
 
 
 def fetcher_of(trained: RestoredModel, images: Images, runtime: Runtime, *, loader: str, workers: int) -> Fetcher:
-    """These images as the model wants them, to be looked at as often as need be."""
+    """These images as the model's input, which can be read again and again."""
     resident = is_resident(images, trained.preprocessing, runtime, loader)
     return fetcher_for(images, trained.preprocessing, runtime, resident=resident, workers=workers)
 
@@ -36,7 +36,7 @@ def fetcher_of(trained: RestoredModel, images: Images, runtime: Runtime, *, load
 def assess(
     trained: RestoredModel, images: Images, fetcher: Fetcher, runtime: Runtime, *, tta: TTA = "none"
 ) -> tuple[Report, NDArray[np.float32]]:
-    """The report of a model on these images, as far as it follows from its logits; and the logits, (N, C)."""
+    """The part of the report that follows from the logits of these images; and the logits, (N, C)."""
     with exact_fp32():
         logits = infer(trained.module, fetcher, len(images), trained.preprocessing, runtime, tta=tta)
     check_finite(logits, str(trained.checkpoint.path))
@@ -53,15 +53,15 @@ def assess_attacked(
     *,
     tta: TTA = "none",
 ) -> Report:
-    """The accuracy on the same images, each changed by the attack so that the cross entropy of the answer rises."""
-    shape, answer = trained.preprocessing, TestTimeAugmentation(trained.module, tta)
+    """The accuracy on the same images, each perturbed by the attack so that the cross entropy rises."""
+    shape, model = trained.preprocessing, TTAModel(trained.module, tta)
     labels = torch.from_numpy(images.labels).to(runtime.device)
     loss = cross_entropy(label_smoothing=0.0)
 
     def change(some: Tensor, rows: Indices) -> Tensor:
         targets = labels[torch.from_numpy(rows).to(runtime.device)]
         seed = derive(0, "attack", int(rows[0]))
-        return attack(answer, some, targets, loss, mean=shape.mean, std=shape.std, seed=seed)
+        return attack(model, some, targets, loss, mean=shape.mean, std=shape.std, seed=seed)
 
     with exact_fp32():
         logits = infer(trained.module, fetcher, len(images), shape, runtime, change=change, tta=tta)
@@ -90,6 +90,6 @@ def choose_attack(meta: Mapping[str, Any], given: Choice = NO_CHOICE) -> Compone
         return select(ATTACKS, attack, "attack")
     if changes and chosen.name == "none":
         raise ConfigError(f"attack.{next(iter(changes))}: the model was trained without an attack; add attack=pgd")
-    if changes.get("norm", own.get("norm")) != own.get("norm"):  # the sizes of one norm mean nothing in the other
+    if changes.get("norm", own.get("norm")) != own.get("norm"):  # sizes in one norm mean nothing in the other
         changes = {"eps": None, "step_size": None, **changes}
     return select(ATTACKS, {**own, **changes}, "attack") if changes else chosen

@@ -28,7 +28,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Classifier:
-    """A trained model to be used from Python: ``model = imgcls.load("latest"); model.predict(["photo.png"])``."""
+    """A trained model in Python: ``model = imgcls.load("latest"); model.predict(["photo.png"])``."""
 
     def __init__(self, trained: RestoredModel, runtime: Runtime, tta: TTA = "none") -> None:
         self._trained = trained
@@ -76,14 +76,16 @@ class Classifier:
         return pixels
 
     def preprocess(self, image: str | Path | Pixels | Image.Image) -> Tensor:
-        """An image as the module's input: float32 (1, C, H, W) on the model's device."""
+        """An image (file, PIL image or uint8 array) as the module's input: float32 (1, C, H, W) on the model's device."""
         pixels = torch.from_numpy(self.pixels(image)[None].copy()).to(self._runtime.device)
         return self._trained.preprocessing.normalizer(self._runtime.device)(pixels)
 
     def predict(self, images: Sequence[str | Path | Pixels | Image.Image], topk: int = 1) -> list[Row]:
-        """A row for each image: {"path", "label", "probability", "topk": [{"label", "probability"}, ...]}.
+        """Classify images; returns a row for each: {"path", "label", "probability", "topk": [...]}.
 
-        path is None for arrays. Raises DataError for an image that cannot be read.
+        images: files, PIL images or uint8 arrays (H, W) or (H, W, 1, 3 or 4). topk: how many of the most probable
+        classes to list, as {"label", "probability"}. The path of an array is None. Raises DataError for an image that
+        cannot be read.
         """
         if isinstance(images, str | Path | np.ndarray | Image.Image):
             images = [images]
@@ -91,7 +93,7 @@ class Classifier:
         return self.rows([self.pixels(image) for image in images], paths, topk)
 
     def rows(self, pixels: Sequence[Pixels], paths: Sequence[str | None], topk: int) -> list[Row]:
-        """The rows of decoded images."""
+        """The rows of decoded images, each uint8 (height, width, channels) as ``pixels`` returns them."""
         if not pixels:
             return []
         trained, runtime = self._trained, self._runtime
@@ -114,10 +116,10 @@ def _row(
 
 
 def load(run: str | Path, device: str = "auto", own_names: Iterable[str] = ()) -> Classifier:
-    """The best model of a run: a run folder, a checkpoint file, or "latest".
+    """The best model of a run.
 
-    own_names: package:attribute names of your own code that the checkpoint may import.
-    Raises CheckpointError if it is missing or damaged.
+    run: a run folder, a checkpoint file, or "latest". device: as the key of that name. own_names: package:attribute
+    names of your own code that the checkpoint may import. Raises CheckpointError if it is missing or damaged.
     """
     context: AbstractContextManager[Runtime] = session(device, "fp32", None)
     with context as runtime:

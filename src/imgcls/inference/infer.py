@@ -1,4 +1,4 @@
-"""A trained model and what it says of images: shared by the test at the end of train, by evaluate and by predict."""
+"""Logits of a trained model: for validation, for the test at the end of training, for evaluate and predict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from imgcls.runtime.session import Runtime
 
 
 def _view(images: Tensor, *, step: int, is_mirrored: bool) -> Tensor:
-    """(B, C, H, W), mirrored if wanted and moved down and right by so many pixels, the edges repeated."""
+    """(B, C, H, W), mirrored if asked for, shifted down and right by ``step`` pixels, the edges repeated."""
     images = images.flip(3) if is_mirrored else images
     if step == 0:
         return images
@@ -35,16 +35,17 @@ TTA_VIEWS: dict[str, tuple[Callable[[Tensor], Tensor], ...]] = {
 }
 
 
-class TestTimeAugmentation(nn.Module):
-    """A module's mean answer over the looks at each image: (B, C, H, W) -> (B, number of classes)"""
+class TTAModel(nn.Module):
+    """A module's mean logits over several views of each image: (B, C, H, W) -> (B, number of classes)"""
 
     def __init__(self, module: nn.Module, tta: TTA) -> None:
         super().__init__()
         self.module, self.tta = module, tta
 
     def forward(self, images: Tensor) -> Tensor:
-        answers = [self.module(view(images)).float() for view in TTA_VIEWS[self.tta]]
-        return answers[0] if len(answers) == 1 else torch.stack(answers).mean(0)
+        """See the class."""
+        logits = [self.module(view(images)).float() for view in TTA_VIEWS[self.tta]]
+        return logits[0] if len(logits) == 1 else torch.stack(logits).mean(0)
 
 
 def infer(
@@ -57,15 +58,15 @@ def infer(
     change: Callable[[Tensor, Indices], Tensor] | None = None,
     tta: TTA = "none",
 ) -> NDArray[np.float32]:
-    """Logits of ``count`` images in order, (N, C); the processes share the work, and each gets the whole.
+    """Logits of ``count`` images in order, (N, C); the processes share the work, and each gets all of them.
 
-    between: called after each batch; what it raises ends the work. change: what is done to each normalised batch
-    before, given its rows too; it may compute gradients. tta: how each image is looked at; the logits are the mean.
+    between: called after each batch; what it raises ends the work. change: applied to each normalized batch first, given
+    its row numbers too; it may compute gradients. tta: which views of each image are averaged.
     """
     normalize = preprocessing.normalizer(runtime.device)
     batch = evaluation_batch(preprocessing, runtime.device)
     mine = in_order(count, batch, runtime.rank, runtime.world)
-    answer, was_training = TestTimeAugmentation(module, tta), module.training
+    model, was_training = TTAModel(module, tta), module.training
     module.eval()
     logits = []
     try:
@@ -73,7 +74,7 @@ def infer(
             for rows, pixels in zip(mine, fetcher.batches(mine), strict=True):
                 images = normalize(pixels)
                 images = images if change is None else change(images, rows)
-                logits.append(answer(images))
+                logits.append(model(images))
                 between()
     finally:
         module.train(was_training)
@@ -82,6 +83,6 @@ def infer(
 
 
 def check_finite(logits: NDArray[np.float32], what: str) -> None:
-    """Raises DataError if the model's answers are no numbers: nothing could be reported of them."""
+    """Raises DataError for logits that are not finite: nothing could be reported."""
     if not np.isfinite(logits).all():
-        raise DataError(f"{what}: the model gives logits that are not finite")
+        raise DataError(f"{what}: the model returns non-finite logits")

@@ -19,7 +19,7 @@ from imgcls.parallel.process_pool import helpers, spread
 
 
 def find_images(inputs: Sequence[str], scan: Scan) -> list[str]:
-    """The files that paths, folders (at any depth) and globs stand for, in their order; each once."""
+    """The image files that paths, folders (at any depth) and globs name, in their order, without duplicates."""
     found: dict[str, None] = {}
     for given in inputs:
         for path in _matches(given, scan.ignored):
@@ -28,7 +28,7 @@ def find_images(inputs: Sequence[str], scan: Scan) -> list[str]:
 
 
 def _matches(given: str, ignored: Counter[str]) -> list[str]:
-    """The files and folders that one argument stands for; what a glob finds is sorted out by suffix, as in a folder."""
+    """The files and folders that one argument names; what a glob finds is filtered by suffix, as in a folder."""
     path = os.path.expanduser(given)
     if os.path.lexists(path):
         return [path]
@@ -40,12 +40,12 @@ def _matches(given: str, ignored: Counter[str]) -> list[str]:
         ignored.update(os.path.splitext(match)[1].lower() or "without suffix" for match in {*matches} - {*wanted})
         return wanted
     if "://" in given:
-        raise DataError(f"{given}: addresses are not supported; download the image first")
+        raise DataError(f"{given}: URLs are not supported; download the image first")
     raise DataError(f"no such file: {given}")
 
 
 class Decoded(NamedTuple):
-    """A file's pixels or the problem with it, and whether it holds more images than the one that was taken."""
+    """A file's pixels or what is wrong with it, and whether it has more frames than the first."""
 
     pixels: Pixels | None = None
     problem: str = ""
@@ -55,7 +55,7 @@ class Decoded(NamedTuple):
 def decode_files(
     preprocessing: Preprocessing, paths: Sequence[str], threads: int
 ) -> Generator[tuple[str, Decoded], None, None]:
-    """Each file with what was found in it, in their order; decoded by so many processes."""
+    """Each file with its content, in their order, decoded by up to ``threads`` processes."""
 
     def load(share: range) -> list[Decoded]:
         return [_attempt(preprocessing, paths[row]) for row in share]
@@ -66,7 +66,7 @@ def decode_files(
             spread(load, len(paths), helpers(len(paths), threads), size=16, ahead=4 * threads)
         ) as answers,
     ):
-        found = (Decoded(*one) for one in itertools.chain.from_iterable(answers))  # through a pipe they come as tuples
+        found = (Decoded(*one) for one in itertools.chain.from_iterable(answers))  # a pipe delivers them as tuples
         yield from zip(paths, found, strict=True)
 
 

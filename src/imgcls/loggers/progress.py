@@ -8,11 +8,11 @@ from typing import Any
 
 from imgcls.text import clock
 
-REDRAW = 0.2  # seconds between two drawings of the live line
+REDRAW = 0.2  # seconds between two updates of the line
 
 
 class ProgressLine:
-    """One live line on stderr: epoch, share, loss, speed, time left of the whole run, best accuracy so far."""
+    """One line on stderr: epoch, progress, loss, speed, time left for the whole run, best accuracy so far."""
 
     def __init__(self, step: int, total: int, epochs: int) -> None:
         from rich.console import Console
@@ -50,10 +50,10 @@ class ProgressLine:
         return grid
 
     def clear(self) -> None:
-        """Make room for a line of text; the next update draws again."""
+        """Make room for a line of text; the next update draws the line again."""
         self.rich.update("", refresh=True)
 
     def close(self) -> None:
-        """Take the line off."""
+        """Remove the line."""
         self.rich.update("")
         self.rich.stop()

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-PATIENCE = 3.0  # seconds after which TensorBoard's file is opened though the first epoch is not done
+PATIENCE = 3.0  # seconds after which the file is opened even if the first epoch is not done
 
 
 def _hush_writer() -> None:
-    """Say nothing of errors in TensorBoard's writing thread: the next call from here raises them again."""
+    """Print no errors of TensorBoard's writing thread: the next call from here raises them again."""
     before = threading.excepthook
 
     def hook(what: threading.ExceptHookArgs) -> None:
@@ -27,26 +27,28 @@ def _hush_writer() -> None:
 
 
 class TensorBoardLog:
-    """TensorBoard's event file. Its writer failing (disk full, say) is said once and never stops a run.
+    """TensorBoard's event file. A failing writer (a full disk) is reported once and never stops a run.
 
     The writer is imported and the graph traced after the first epoch, or PATIENCE seconds into it, so that the first
-    steps need not wait for either; what is to be written before that is kept.
+    steps need not wait for either; values logged before that are kept until then.
+
+    graph: the module to draw and the images to trace it with, if it is to be drawn.
     """
 
     def __init__(
         self,
         folder: Path,
         purge_step: int | None,
-        drawn: tuple[nn.Module, Tensor] | None,
+        graph: tuple[nn.Module, Tensor] | None,
         warning: Callable[[str], None],
     ) -> None:
-        self.folder, self.purge_step, self.drawn, self.warning = folder, purge_step, drawn, warning
+        self.folder, self.purge_step, self.graph, self.warning = folder, purge_step, graph, warning
         self.writer: Any = None
-        self.kept: list[tuple[int, Mapping[str, float], float]] | None = []  # None: begun, or given up
+        self.kept: list[tuple[int, Mapping[str, float], float]] | None = []  # None: opened, or failed
         self.made = time.monotonic()
 
     def begin(self) -> None:
-        """Open the file, if that has not been done."""
+        """Open the file, unless that is done."""
         if self.kept is None:
             return
         kept, self.kept = self.kept, None
@@ -58,17 +60,17 @@ class TensorBoardLog:
             self.writer = SummaryWriter(str(self.folder), purge_step=self.purge_step)
 
         self._safely(start)
-        if self.drawn is not None:
-            self._graph(*self.drawn)
+        if self.graph is not None:
+            self._draw_graph(*self.graph)
         for step, values, when in kept:
             self._write(step, values, when)
 
     def _safely(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run is worth more than its pictures
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run is worth more than its log
             self.writer = None
-            self.warning(f"TensorBoard's log is given up ({type(error).__name__}: {error}); the run goes on")
+            self.warning(f"TensorBoard logging is off ({type(error).__name__}: {error}); the run continues")
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers at a step."""
@@ -92,10 +94,10 @@ class TensorBoardLog:
         if self.writer is not None:
             self._safely(lambda: self.writer.add_image(tag, pixels, step, dataformats="HWC"))
 
-    def _graph(self, module: nn.Module, images: Tensor) -> None:
-        """The module's graph, traced in evaluation mode; a module that cannot be traced is only noted.
+    def _draw_graph(self, module: nn.Module, images: Tensor) -> None:
+        """The module's graph, traced in evaluation mode; a module that cannot be traced is only a warning.
 
-        It is traced here since add_graph's own trace is checked by comparing outputs, which imports 0.9 s of torch.
+        It is traced here because add_graph checks its own trace by comparing outputs, which takes 0.9 s of imports.
         """
         if self.writer is None:
             return
@@ -104,17 +106,17 @@ class TensorBoardLog:
         was_training = module.training
         try:
             with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")  # torch.jit.trace is deprecated, and TensorBoard knows no other way
+                warnings.simplefilter("ignore")  # torch.jit.trace is deprecated, but TensorBoard needs it
                 module.eval()
                 traced = torch.jit.trace(module, images, check_trace=False)  # type: ignore[no-untyped-call]
                 self.writer.add_graph(traced, images)
         except Exception as error:  # noqa: BLE001 - tracing runs the user's own code
-            self.warning(f"TensorBoard's graph is left out: {type(error).__name__}: {str(error).splitlines()[0]}")
+            self.warning(f"no graph in TensorBoard: {type(error).__name__}: {str(error).splitlines()[0]}")
         finally:
             module.train(was_training)
 
     def hparams(self, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """The run's settings beside its results, in this same file (add_hparams would make a run of its own)."""
+        """The run's settings next to its results, in this same file (add_hparams would start another run)."""
 
         def write() -> None:
             from torch.utils.tensorboard.summary import hparams

@@ -16,12 +16,12 @@ from imgcls.reports import plots
 from imgcls.reports.report import Report
 from imgcls.training.builder import Run
 
-MISTAKES = 24  # in the picture of the most confident ones
-TILES = 32  # of the training batch in its picture
+MISTAKES = 24  # pictures of the most confident mistakes
+TILES = 32  # images of the training batch
 
 
 def draw_batch(run: Run, folder: Path, plotter: BackgroundWorker) -> None:
-    """The first training images as the net sees them."""
+    """The first training images as the model sees them."""
     (folder / "plots").mkdir(exist_ok=True)
     images, targets = run.loader.first(TILES)
     classes, normalize = run.data.source.classes, run.data.preprocessing.normalizer(run.runtime.device)
@@ -32,7 +32,7 @@ def draw_batch(run: Run, folder: Path, plotter: BackgroundWorker) -> None:
 
 
 def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
-    """The class, or of a mixed image the two with their shares: 'ship .7 truck .3'"""
+    """The class; for a mixed image both with their weights: 'ship .7 truck .3'"""
     if isinstance(target, int) or len(target) == 1:
         return classes[0 if isinstance(target, list) else target]
     first, second = sorted(range(len(target)), key=lambda i: -target[i])[:2]

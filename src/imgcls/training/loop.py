@@ -23,11 +23,11 @@ from imgcls.optim.schedules import Schedule
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the loop does to a batch, beside the model: pure functions and numbers.
+    """What the loop does to a batch, besides the model: pure functions and numbers.
 
-    base_lrs: the learning rate of each parameter group, which the schedule scales.
-    accumulate: micro-batches of an update. clip_grad: largest norm of the gradient. ema: decay of the average weights.
-    attack: what the images are changed by before each update: (module, images, targets, loss, seed=...) -> images.
+    base_lrs: the learning rate of each parameter group, which the schedule scales. accumulate: micro-batches per
+    update. clip_grad: largest norm of the gradient. ema: decay of the average weights. attack: perturbs the images
+    before each update: (module, images, targets, loss, seed=...) -> images.
     """
 
     epochs: int
@@ -100,41 +100,40 @@ def set_lr(optimizer: torch.optim.Optimizer, base_lrs: tuple[float, ...], factor
 def update(
     state: State, forward: nn.Module, images: Tensor, labels: Tensor, global_size: int, recipe: Recipe
 ) -> Tensor:
-    """One update: (B, C, H, W) float images, targets as losses.py has them -> the sum of this process's losses, on the
-    device.
+    """One update: (B, C, H, W) float images, targets as in losses.py -> the sum of this process's losses, on the device.
 
-    The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are shared out,
+    The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are split,
     summed over the micro-batches.
     """
     fast_step.clear_gradients(state.optimizer)
     count = min(recipe.accumulate, len(labels))
-    parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
-    before = state.totals[0].clone() if len(parts) > 1 else None
-    for i, (some, their_labels) in enumerate(parts, start=1):
+    micro_batches = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
+    before = state.totals[0].clone() if count > 1 else None
+    for i, (inputs, targets) in enumerate(micro_batches, start=1):
         # the processes average their gradients once, with the last micro-batch
-        is_apart = recipe.world > 1 and i < len(parts)
+        is_local = recipe.world > 1 and i < count
         if recipe.attack is not None:
             seed = seeding.derive(recipe.seed, "attack", state.step, i, recipe.rank)
-            # a gradient that is not scaled would vanish in fp16, hence fp32 then
+            # an unscaled gradient would vanish in fp16, so it is computed in fp32 then
             with recipe.autocast() if state.scaler is None else contextlib.nullcontext():
-                some = recipe.attack(state.module, some, their_labels, recipe.loss, seed=seed)
-        with forward.no_sync() if is_apart else contextlib.nullcontext():  # type: ignore[operator]
+                inputs = recipe.attack(state.module, inputs, targets, recipe.loss, seed=seed)
+        with forward.no_sync() if is_local else contextlib.nullcontext():  # type: ignore[operator]
             with recipe.autocast():
-                logits = forward(some)
-                total = recipe.loss(logits.float(), their_labels).sum()
+                logits = forward(inputs)
+                total = recipe.loss(logits.float(), targets).sum()
             loss = total * (recipe.world / global_size)
             (loss if state.scaler is None else state.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             total = total.detach()
-            their_labels = their_labels if their_labels.ndim == 1 else their_labels.argmax(1)
-            hits = (logits.argmax(1) == their_labels).sum(dtype=total.dtype)
-            state.totals += torch.stack([total, hits, torch.full_like(total, len(their_labels))])
+            classes = targets if targets.ndim == 1 else targets.argmax(1)
+            hits = (logits.argmax(1) == classes).sum(dtype=total.dtype)
+            state.totals += torch.stack([total, hits, torch.full_like(total, len(targets))])
     take_step(state, recipe.clip_grad)
     return total if before is None else state.totals[0] - before
 
 
 def take_step(state: State, clip_grad: float | None) -> None:
-    """The optimizer's step, the gradient clipped; with a scaler (fp16) a step with infinite gradients is skipped."""
+    """The optimizer's step with clipped gradients; with a scaler (fp16), a step with infinite gradients is skipped."""
     optimizer, scaler = state.optimizer, state.scaler
     if clip_grad is not None:
         if scaler is not None:
@@ -149,7 +148,7 @@ def take_step(state: State, clip_grad: float | None) -> None:
 
 
 def ema_decay(decay: float, step: int) -> float:
-    """The decay of the average after ``step`` updates: less at first, so that the initial weights do not linger.
+    """The decay of the average after ``step`` updates: lower at first, so that the initial weights do not linger.
 
     TensorFlow's rule for ExponentialMovingAverage with num_updates: min(decay, (1 + step) / (10 + step)).
     """

@@ -29,8 +29,6 @@ from imgcls.runs import folder as run_folders
 from imgcls.runtime.device import choose_device, choose_precision, rank_and_world
 from imgcls.text import did_you_mean
 
-MOST_NAMES = 12  # of classes, in a message
-
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -102,9 +100,9 @@ def _model(node: Node, *, trusted: bool) -> Component:
 
 
 def _weights(name: str, options: ModelOptions) -> Pretrained | None:
-    """The weights that the model begins with, if any."""
+    """The pretrained weights that the model starts with, if any."""
     if options.pretrained is not False and name == "auto":
-        raise ConfigError("model.pretrained: name the model too, such as model=resnet18")
+        raise ConfigError("model.pretrained needs a named model; add model=resnet18, for example")
     try:
         return pretrained(name, options.pretrained)
     except ValueError as error:
@@ -112,7 +110,7 @@ def _weights(name: str, options: ModelOptions) -> Pretrained | None:
 
 
 def check(config: TrainConfig) -> RunSpec:
-    """Everything that can be refused before any data is read or anything is made on disk; the chosen components."""
+    """The chosen components. Raises ConfigError for all that can be refused before data is read or disk is touched."""
     _, local_rank, world = rank_and_world()
     choose_precision(config.precision, choose_device(config.device, local_rank, world))
     spec = RunSpec.from_config(config)
@@ -121,7 +119,7 @@ def check(config: TrainConfig) -> RunSpec:
 
 
 def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64]) -> list[float] | None:
-    """The factor on the loss of each class; auto: the images' mean of it is 1, and all classes have the same sum."""
+    """The factor on the loss of each class; auto: inverse frequency, with a mean of 1 over the images."""
     wanted = weights_of(value)
     if wanted is None:
         return None
@@ -131,8 +129,8 @@ def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64
         return [float(len(labels) / (present * count)) if count else 1.0 for count in counts]
     for name in wanted:
         if name not in classes:
-            shown = ", ".join(classes[:MOST_NAMES]) + (", ..." if len(classes) > MOST_NAMES else "")
-            raise ConfigError(f"class_weights: unknown class '{name}'{did_you_mean(name, classes)} (classes: {shown})")
+            hint = did_you_mean(name, classes)
+            raise ConfigError(f"class_weights: unknown class '{name}'{hint} (classes: {text.listing(classes, 12)})")
     return [wanted.get(name, 1.0) for name in classes]
 
 
