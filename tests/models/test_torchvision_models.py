@@ -218,7 +218,7 @@ def test_weights_that_cannot_be_had_are_one_line(hub: Path, capsys: Capture, mon
     ("words", "needle"),
     [
         (["model=lenet", "model.pretrained=true"], "model.pretrained: lenet has no pretrained weights"),
-        (["model.pretrained=true"], "model.pretrained: name the model too, such as model=resnet18"),
+        (["model.pretrained=true"], "model.pretrained needs a named model; add model=resnet18, for example"),
         (
             ["model=resnet18", "model.pretrained=imagenet"],
             "unknown 'imagenet' for resnet18 (choices: true, false, IMAGENET1K_V1)",

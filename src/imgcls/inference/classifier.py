@@ -76,7 +76,7 @@ class Classifier:
         return pixels
 
     def preprocess(self, image: str | Path | Pixels | Image.Image) -> Tensor:
-        """An image (file, PIL image or uint8 array) as the module's input: float32 (1, C, H, W) on the model's device."""
+        """An image (file, PIL image or uint8 array) as the module's input: float32 (1, C, H, W) on its device."""
         pixels = torch.from_numpy(self.pixels(image)[None].copy()).to(self._runtime.device)
         return self._trained.preprocessing.normalizer(self._runtime.device)(pixels)
 

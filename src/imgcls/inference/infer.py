@@ -60,8 +60,8 @@ def infer(
 ) -> NDArray[np.float32]:
     """Logits of ``count`` images in order, (N, C); the processes share the work, and each gets all of them.
 
-    between: called after each batch; what it raises ends the work. change: applied to each normalized batch first, given
-    its row numbers too; it may compute gradients. tta: which views of each image are averaged.
+    between: called after each batch; what it raises ends the work. change: applied to each normalized batch first,
+    given its row numbers too; it may compute gradients. tta: which views of each image are averaged.
     """
     normalize = preprocessing.normalizer(runtime.device)
     batch = evaluation_batch(preprocessing, runtime.device)

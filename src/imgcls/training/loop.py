@@ -100,8 +100,9 @@ def set_lr(optimizer: torch.optim.Optimizer, base_lrs: tuple[float, ...], factor
 def update(
     state: State, forward: nn.Module, images: Tensor, labels: Tensor, global_size: int, recipe: Recipe
 ) -> Tensor:
-    """One update: (B, C, H, W) float images, targets as in losses.py -> the sum of this process's losses, on the device.
+    """One update: (B, C, H, W) float images, targets as in losses.py -> the sum of this process's losses.
 
+    The sum stays on the device.
     The gradient is that of the mean loss over the ``global_size`` images of all processes, however they are split,
     summed over the micro-batches.
     """
