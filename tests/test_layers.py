@@ -54,6 +54,12 @@ def test_every_room_has_its_layer() -> None:
     assert {room(path) for path in FILES} == set(HEIGHT)
 
 
+def test_contributing_has_the_same_map() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", CONTRIBUTING.read_text(encoding="utf-8"), re.MULTILINE)
+    drawn = {int(number): set(re.findall(r"`(\w+)`", rooms)) for number, rooms in rows}
+    assert drawn == dict(enumerate(LAYERS, start=1))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_down(path: Path) -> None:
     up = {other for other in imported_rooms(path) if HEIGHT[other] >= HEIGHT[room(path)]}
