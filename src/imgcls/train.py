@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def train(config: TrainConfig, *, is_quiet: bool = False, plotter: BackgroundWor
     with (
         reading_explained(spec),
         _session(config, config.precision, config.threads) as runtime,
-        _log(runtime, is_quiet) as log,
+        closing(RunLog(is_main=runtime.is_main, is_quiet=is_quiet)) as log,
     ):
         run = build(config, spec, runtime, {})
         with _new_folder(run) as folder:
@@ -81,13 +81,17 @@ def resume(
     spec = RunSpec.from_config(config, own_names)
     rank, _, _ = rank_and_world()
     # locked before anything is read: another process may be writing
-    with contextlib.closing(run_folders.RunFolder(folder)) if rank == 0 else contextlib.nullcontext():
+    with closing(run_folders.RunFolder(folder)) if rank == 0 else nullcontext():
         point = resume_point(folder, config)
         precision = point.chosen.get("precision", config.precision)
         if precision == "fp16" and choose_device(config.device).type == "cpu":
             raise ConfigError(f"device: {folder} is trained in fp16, which needs a GPU to resume")
         threads = config.threads or point.chosen.get("threads")
-        with reading_explained(spec), _session(config, precision, threads) as runtime, _log(runtime, is_quiet) as log:
+        with (
+            reading_explained(spec),
+            _session(config, precision, threads) as runtime,
+            closing(RunLog(is_main=runtime.is_main, is_quiet=is_quiet)) as log,
+        ):
             if reason := point.complete(config):
                 _print_warnings(log, point)
                 log.info(reason)
@@ -105,19 +109,11 @@ def resume(
             return _execute(run, outputs, point.best, was_tested=point.report is not None)
 
 
-@contextlib.contextmanager
-def _session(config: TrainConfig, precision: str, threads: int | None) -> Iterator[Runtime]:
-    with session(config.device, precision, threads, deterministic=config.deterministic, distributed=True) as runtime:
-        yield runtime
+def _session(config: TrainConfig, precision: str, threads: int | None) -> AbstractContextManager[Runtime]:
+    return session(config.device, precision, threads, deterministic=config.deterministic, distributed=True)
 
 
-@contextlib.contextmanager
-def _log(runtime: Runtime, is_quiet: bool) -> Iterator[RunLog]:
-    with contextlib.closing(RunLog(is_main=runtime.is_main, is_quiet=is_quiet)) as log:
-        yield log
-
-
-@contextlib.contextmanager
+@contextmanager
 def _new_folder(run: Run) -> Iterator[Path]:
     """The run's folder with its configuration and splits, made by the main process and held while the run lasts."""
     held: run_folders.RunFolder | None = None
