@@ -55,7 +55,7 @@ def time_imgcls(paths: list[str], size: int, workers: int, is_resident: bool) ->
     import torch
 
     from imgcls.data.fetchers import decode_all, make_fetcher
-    from imgcls.data.loader import plan
+    from imgcls.data.loader import BatchPlan
     from imgcls.data.preprocessing import Preprocessing
     from imgcls.data.source import Images
 
@@ -67,7 +67,7 @@ def time_imgcls(paths: list[str], size: int, workers: int, is_resident: bool) ->
         count = len(decode_all(images, shape, threads=workers))
     else:
         fetcher = make_fetcher(images, shape, torch.device("cpu"), is_resident=False, workers=workers, threads=workers)
-        count = sum(len(batch) for batch in fetcher.batches(plan(len(paths), BATCH, seed=0, epoch=0)))
+        count = sum(len(batch) for batch in fetcher.batches(BatchPlan(len(paths), BATCH, seed=0).epoch(0)))
     seconds = time.perf_counter() - started
     if count != len(paths):
         raise SystemExit(f"decoded only {count} of {len(paths)} images")

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from imgcls.data.fetchers import Fetcher, Resident, Streamed, decode_all, fits, in_order, make_fetcher
-from imgcls.data.loader import Loader, balanced, draw_table, plan
+from imgcls.data.loader import BatchPlan, Loader, balanced, draw_table
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.source import Images
 from imgcls.data.transforms.augment import Augment
@@ -30,29 +30,29 @@ SHAPE = Preprocessing(3, 6, 5, (0.5,) * 3, (0.2,) * 3)
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 1), (7, 7), (100, 16), (101, 100), (45, 128), (60, 1)])
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_every_row_is_seen_exactly_once(count: int, batch_size: int, world: int) -> None:
-    shares = [plan(count, batch_size, seed=3, epoch=2, rank=r, world=world) for r in range(world)]
+    shares = [BatchPlan(count, batch_size, 3, r, world).epoch(2) for r in range(world)]
     rows = np.concatenate([rows for share in shares for rows in share])
     assert np.array_equal(np.sort(rows), np.arange(count))
     assert {len(share) for share in shares} == {-(-count // batch_size)}
 
 
 def test_ranks_partition_each_global_batch_in_order() -> None:
-    whole = plan(100, 16, seed=3, epoch=2)
-    shares = [plan(100, 16, seed=3, epoch=2, rank=r, world=4) for r in range(4)]
+    whole = BatchPlan(100, 16, seed=3).epoch(2)
+    shares = [BatchPlan(100, 16, 3, r, 4).epoch(2) for r in range(4)]
     for batch, *parts in zip(whole, *shares, strict=True):
         assert np.array_equal(batch, np.concatenate(parts))
 
 
 def test_batches_are_of_nearly_equal_size() -> None:
-    sizes = [len(batch) for batch in plan(1000, 128, seed=0, epoch=0)]
+    sizes = [len(batch) for batch in BatchPlan(1000, 128, seed=0).epoch(0)]
     assert len(sizes) == 8
     assert max(sizes) <= 128
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_the_order_depends_on_seed_and_epoch_and_nothing_else() -> None:
-    def order(**changed: int) -> Any:
-        return np.concatenate(plan(**({"count": 50, "batch_size": 8, "seed": 1, "epoch": 1} | changed))).tolist()  # type: ignore[arg-type]
+    def order(*, batch_size: int = 8, seed: int = 1, epoch: int = 1) -> Any:
+        return np.concatenate(BatchPlan(50, batch_size, seed).epoch(epoch)).tolist()
 
     assert order() == order() == order(batch_size=50)
     assert order(seed=2) != order() != order(epoch=2)
@@ -98,7 +98,12 @@ def test_a_balanced_loader_repeats_small_classes_with_other_numbers(resident: bo
 
     fetcher = make_fetcher(images, SHAPE, CPU, is_resident=resident, workers=0, threads=1)
     loader = Loader(
-        fetcher, labels, Augment(1, "", note), lambda one: one, batch_size=8, seed=1, device=CPU, is_balanced=True
+        fetcher,
+        torch.from_numpy(labels),
+        Augment(1, (), note),
+        lambda one: one,
+        BatchPlan(len(labels), 8, seed=1),
+        is_balanced=True,
     )
     batches = list(loader.epoch(0))
     found = torch.cat([labels for _, labels in batches])
@@ -125,9 +130,9 @@ def files() -> Images:
     return Images(np.arange(23) % 3, paths=paths)
 
 
-def loader(images: Images, *, is_resident: bool, workers: int = 0, **more: Any) -> Loader:
+def loader(images: Images, *, is_resident: bool, workers: int = 0, rank: int = 0, world: int = 1) -> Loader:
     fetcher = make_fetcher(images, SHAPE, CPU, is_resident=is_resident, workers=workers, threads=2)
-    return Loader(fetcher, images.labels, MARK, NORMALISE, batch_size=5, seed=7, device=CPU, **more)
+    return Loader(fetcher, torch.from_numpy(images.labels), MARK, NORMALIZE, BatchPlan(len(images), 5, 7, rank, world))
 
 
 def mark(images: Tensor, draws: Tensor) -> Tensor:
@@ -135,8 +140,8 @@ def mark(images: Tensor, draws: Tensor) -> Tensor:
     return images + (draws * 256).to(torch.uint8).sum(1, dtype=torch.uint8)[:, None, None, None]
 
 
-MARK = Augment(3, "mark", mark)
-NORMALISE = SHAPE.normalizer(CPU)
+MARK = Augment(3, ("mark",), mark)
+NORMALIZE = SHAPE.normalizer(CPU)
 
 
 def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
@@ -160,9 +165,9 @@ def test_arrays_are_streamed_as_they_lie_in_memory() -> None:
 
 def test_a_batch_is_the_images_labels_and_numbers_of_its_rows(files: Images) -> None:
     pixels, table = decode_all(files, SHAPE, threads=1), draw_table(23, 3, seed=7, epoch=2)
-    batches = zip(plan(23, 5, seed=7, epoch=2), loader(files, is_resident=True).epoch(2), strict=True)
+    batches = zip(BatchPlan(23, 5, seed=7).epoch(2), loader(files, is_resident=True).epoch(2), strict=True)
     for rows, (images, labels) in batches:
-        assert torch.equal(images, NORMALISE(mark(torch.from_numpy(pixels[rows]), table[torch.from_numpy(rows)])))
+        assert torch.equal(images, NORMALIZE(mark(torch.from_numpy(pixels[rows]), table[torch.from_numpy(rows)])))
         assert np.array_equal(labels.numpy(), files.labels[rows])
 
 
@@ -195,10 +200,10 @@ def test_the_ranks_batches_together_are_the_one_processs(files: Images) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 23])
 def test_the_global_size_is_that_of_the_plan(files: Images, batch_size: int) -> None:
-    fetcher = make_fetcher(files, SHAPE, CPU, is_resident=True, workers=0, threads=1)
-    made = Loader(fetcher, files.labels, MARK, NORMALISE, batch_size=batch_size, seed=0, device=CPU)
-    sizes = [len(rows) for rows in plan(23, batch_size, seed=0, epoch=0)]
-    assert [made.global_size(i) for i in range(len(made))] == sizes
+    plan = BatchPlan(23, batch_size, seed=0)
+    sizes = [len(rows) for rows in plan.epoch(0)]
+    assert [plan.global_size(i) for i in range(len(plan))] == sizes
+    assert [loader(files, is_resident=True).global_size(i) for i in range(5)] == [5, 5, 5, 4, 4]
 
 
 def served(fetcher: Fetcher, batches: list[Any]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,15 +17,36 @@ from imgcls.data.transforms.augment import Augment
 Batch = tuple[Tensor, Tensor]
 
 
-def plan(count: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world: int = 1) -> list[Indices]:
-    """The batches of an epoch as arrays of row numbers; this rank's share of each.
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which images each update of an epoch sees: a function of (seed, epoch), so it is never stored.
 
-    Every row stands in exactly one batch. There are ceil(count / batch_size) batches of nearly equal size (they differ
-    by at most one), so that no update sees a mere remainder. The ranks' shares together are the one process's batch.
+    count: images. batch_size: of all processes together. rank, world: this process, and how many there are.
     """
-    order = seeding.rng(seed, "shuffle", epoch).permutation(count)
-    batches = np.array_split(order, -(-count // batch_size))
-    return batches if world == 1 else [np.array_split(batch, world)[rank] for batch in batches]
+
+    count: int
+    batch_size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        """Updates an epoch."""
+        return -(-self.count // self.batch_size)
+
+    def epoch(self, epoch: int) -> list[Indices]:
+        """The epoch's batches as arrays of row numbers; this rank's share of each.
+
+        Every row is in exactly one batch. The batches differ in size by at most one, so that no update sees a mere
+        remainder. The ranks' shares of a batch, one after another, are the batch of a single process.
+        """
+        order = seeding.rng(self.seed, "shuffle", epoch).permutation(self.count)
+        batches = np.array_split(order, len(self))
+        return batches if self.world == 1 else [np.array_split(batch, self.world)[self.rank] for batch in batches]
+
+    def global_size(self, position: int) -> int:
+        """Images in that batch of an epoch, over all ranks (array_split puts the larger batches first)."""
+        return self.count // len(self) + (position < self.count % len(self))
 
 
 def balanced(labels: Indices, *, seed: int, epoch: int) -> Indices:
@@ -49,78 +71,78 @@ def draw_table(count: int, columns: int, *, seed: int, epoch: int) -> Tensor:
 class Loader:
     """The training images, epoch after epoch, in the order and with the augmentation numbers of (seed, epoch).
 
-    is_balanced: each class as often as any other. num_classes: needed where images are mixed.
+    fetcher: the images. labels: (N,) int64, on the device where the batches are wanted. augment: what is done to the
+    uint8 images. normalize: from uint8 (B, H, W, C) to the model's float32 (B, C, H, W). plan: the batches, for N
+    images. is_balanced: draw each class equally often. num_classes: needed if the augmentation mixes images.
     """
 
     def __init__(
         self,
         fetcher: Fetcher,
-        labels: Indices,
+        labels: Tensor,
         augment: Augment,
         normalize: Callable[[Tensor], Tensor],
+        plan: BatchPlan,
         *,
-        batch_size: int,
-        seed: int,
-        device: torch.device,
-        rank: int = 0,
-        world: int = 1,
         is_balanced: bool = False,
         num_classes: int = 0,
     ) -> None:
         self.fetcher = fetcher
-        self.classes = labels if is_balanced else None
-        self.labels = torch.from_numpy(labels).to(device)
+        self.labels = labels
+        self.classes = labels.cpu().numpy() if is_balanced else None
         self.augment = augment
         self.mix = augment.mix(num_classes)
         self.normalize = normalize
-        self.batch_size = batch_size
-        self.seed = seed
-        self.device = device
-        self.rank = rank
-        self.world = world
+        self.plan = plan
 
     def __len__(self) -> int:
         """Updates an epoch."""
-        return -(-len(self.labels) // self.batch_size)
+        return len(self.plan)
+
+    @property
+    def batch_size(self) -> int:
+        """The images of an update, over all ranks."""
+        return self.plan.batch_size
+
+    def global_size(self, position: int) -> int:
+        """The images of that update of an epoch, over all ranks."""
+        return self.plan.global_size(position)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches ``start`` and later: (B, C, H, W) float32 images, augmented and normalised, and their targets: (B,)
-        labels, or (B, num_classes) shares of mixed images."""
-        batches = plan(len(self.labels), self.batch_size, seed=self.seed, epoch=epoch, rank=self.rank, world=self.world)
-        return self._serve(batches[start:], epoch, start)
+        """The epoch's batches from number ``start`` on.
+
+        Each is (B, C, H, W) float32 images, augmented and normalized, and their targets: (B,) int64 labels, or
+        (B, num_classes) float class shares if images are mixed.
+        """
+        return self._serve(self.plan.epoch(epoch)[start:], epoch, start)
 
     def first(self, count: int) -> Batch:
-        """The first ``count`` images of epoch 0's first batch, as ``epoch`` would give them."""
-        batches = plan(len(self.labels), self.batch_size, seed=self.seed, epoch=0, rank=self.rank, world=self.world)
-        return next(self._serve([batches[0][:count]], 0))
+        """The first ``count`` images of epoch 0's first batch, as ``epoch`` yields them."""
+        return next(self._serve([self.plan.epoch(0)[0][:count]], 0))
 
     def _serve(self, batches: Sequence[Indices], epoch: int, start: int = 0) -> Iterator[Batch]:
-        order, sizes = rows_on_device(batches, self.device), [len(rows) for rows in batches]
-        table = draw_table(len(self.labels), self.augment.draws, seed=self.seed, epoch=epoch).to(self.device)
+        seed, device = self.plan.seed, self.labels.device
+        order, sizes = rows_on_device(batches, device), [len(rows) for rows in batches]
+        table = draw_table(len(self.labels), self.augment.draws, seed=seed, epoch=epoch).to(device)
         draws = table.index_select(0, order)
-        if self.classes is not None:  # each place in the plan has numbers of its own, whichever image stands there
-            rows = balanced(self.classes, seed=self.seed, epoch=epoch)
+        if self.classes is not None:  # each place in the plan has its own numbers, whichever image it gets
+            rows = balanced(self.classes, seed=seed, epoch=epoch)
             batches = [rows[places] for places in batches]
-            order = rows_on_device(batches, self.device)
+            order = rows_on_device(batches, device)
         labels = self.labels.index_select(0, order)
         parted = zip(self._prepared(batches, draws), labels.split_with_sizes(sizes), strict=True)
         if self.mix is None:
             yield from parted
             return
         for position, (images, some) in enumerate(parted, start=start):
-            yield self.mix(images, some, seeding.rng(self.seed, "mix", epoch, position))
+            yield self.mix(images, some, seeding.rng(seed, "mix", epoch, position))
 
     def _prepared(self, batches: Sequence[Indices], draws: Tensor) -> Iterator[Tensor]:
         """The images of each batch; where they are small several batches are gathered and augmented at once."""
-        count = max(1, int(self.fetcher.at_once / self.augment.growth) // self.batch_size)
+        count = max(1, int(self.fetcher.at_once / self.augment.growth) // self.plan.batch_size)
         groups = [batches[i : i + count] for i in range(0, len(batches), count)]
         together = [np.concatenate(group) for group in groups]
         numbers = draws.split_with_sizes([len(rows) for rows in together])
         for group, images, their in zip(groups, self.fetcher.batches(together), numbers, strict=True):
             augmented = self.augment(images, their).split_with_sizes([len(rows) for rows in group])
             yield from [self.normalize(batch) for batch in augmented]
-
-    def global_size(self, epoch_step: int) -> int:
-        """How many images all ranks together see in that batch of an epoch (array_split puts the larger ones first)."""
-        count, batches = len(self.labels), len(self)
-        return count // batches + (epoch_step < count % batches)

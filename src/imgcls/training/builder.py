@@ -17,7 +17,7 @@ from imgcls.checkpoints.state import State, check_storable
 from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
 from imgcls.data.datamodule import DataModule, SplitData, set_up
-from imgcls.data.loader import Loader
+from imgcls.data.loader import BatchPlan, Loader
 from imgcls.data.transforms.augment import Augment
 from imgcls.errors import ConfigError
 from imgcls.losses import weighted
@@ -121,22 +121,18 @@ def _optimizer(component: Component, module: nn.Module, layer_decay: float | Non
 
 def _loader(config: TrainConfig, data: DataModule, augment: Augment) -> Loader:
     runtime, labels = data.runtime, data.splits.train.labels
-    loader = Loader(
+    plan = BatchPlan(len(labels), data.batch_size, config.seed, runtime.rank, runtime.world)
+    if len(labels) // len(plan) < runtime.world:
+        raise ConfigError(f"batch_size: {data.batch_size} is too small to split over {runtime.world} processes")
+    return Loader(
         data.fetcher("train"),
-        labels,
+        torch.from_numpy(labels).to(runtime.device),
         augment,
         data.preprocessing.normalizer(runtime.device),
-        batch_size=data.batch_size,
-        seed=config.seed,
-        device=runtime.device,
-        rank=runtime.rank,
-        world=runtime.world,
+        plan,
         is_balanced=config.sampler == "balanced",
         num_classes=data.num_classes,
     )
-    if len(labels) // len(loader) < runtime.world:
-        raise ConfigError(f"batch_size: {data.batch_size} is too small to split over {runtime.world} processes")
-    return loader
 
 
 def _compiled(

@@ -153,7 +153,7 @@ def test_none_draws_nothing_and_changes_nothing() -> None:
     assert augment(images, draws(2, 0)) is images
 
 
-# --- the options and their knobs -------------------------------------------------------------------------------------
+# --- the options and their parameters --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", AUGMENTS)
@@ -168,17 +168,17 @@ def test_every_option_gives_images_and_goes_with_the_sample(name: str, shape: tu
     assert torch.equal(torch.cat(parts), whole[order])
 
 
-KNOBS = {
+PARAMS = {
     "degrees": 20.0, "shift": 0.2, "scale": 0.3, "brightness": 0.5, "contrast": 0.5, "saturation": 0.5,
     "policy": "trivialaugment", "erasing": 0.9,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("knob", KNOBS)
-def test_every_knob_changes_images(param: str) -> None:
+@pytest.mark.parametrize("param", PARAMS)
+def test_every_parameter_changes_images(param: str) -> None:
     plain = standard((32, 32), False, padding=0)
     assert plain.words == "none"
-    augment = standard((32, 32), False, padding=0, **{param: KNOBS[param]})
+    augment = standard((32, 32), False, padding=0, **{param: PARAMS[param]})
     assert augment.words != "none"
     images = batch(30, 32, 32, 3)
     numbers = draws(30, augment.draws)

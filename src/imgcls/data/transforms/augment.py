@@ -7,7 +7,7 @@ sample gets the same augmentation in either loader, with any number of workers o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imgcls.config.types import NonNegative, Probability, Range
-from imgcls.data.transforms import ops
-from imgcls.data.transforms import policies as policy_ops
+from imgcls.data.transforms import ops, policies
 
 WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
@@ -90,18 +89,17 @@ def _paste(images: Tensor, own: float, place: list[float]) -> tuple[Tensor, floa
     return mixed, 1 - (bottom - top) * (right - left) / (height * width)
 
 
-Stage = tuple[str, int, Callable[[Tensor, Tensor], Tensor]]  # words, numbers a sample, the function
-
-
 @dataclass(frozen=True)
 class Augment:
-    """A batched augmentation: ``draws`` random numbers a sample, a phrase for the header, and the function.
+    """A batched augmentation.
 
-    growth: how many times the images' own memory it takes on the way. mixup, cutmix: see Mix; 0 for neither.
+    draws: random numbers a sample. stages: the names of its steps, in order. function: (B, H, W, C) uint8 images and
+    (B, draws) numbers -> images. growth: peak memory, as a multiple of the images' own. mixup, cutmix: see Mix; 0 is
+    off.
     """
 
     draws: int
-    words: str
+    stages: tuple[str, ...]
     function: Callable[[Tensor, Tensor], Tensor]
     growth: float = 1.0
     mixup: float = 0.0
@@ -112,13 +110,28 @@ class Augment:
         return self.function(images, draws)
 
     def mix(self, num_classes: int) -> Mix | None:
-        """What is to be done to the normalised batch, if anything."""
+        """What is done to the normalized batch, if anything."""
         return Mix(self.mixup, self.cutmix, num_classes) if self.mixup or self.cutmix else None
+
+    @property
+    def words(self) -> str:
+        """'crop 4 px + flip + mixup', for the summary of a run."""
+        mixes = [name for name, alpha in (("mixup", self.mixup), ("cutmix", self.cutmix)) if alpha]
+        return " + ".join([*self.stages, *mixes]) or "none"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of an augmentation: its name (empty if it does nothing), the numbers a sample it takes, the function."""
+
+    name: str
+    draws: int
+    function: Callable[[Tensor, Tensor], Tensor]
 
 
 def none(image_size: tuple[int, int], can_mirror: bool) -> Augment:
     """The images as they are."""
-    return Augment(0, "none", lambda images, draws: images)
+    return Augment(0, (), _unchanged)
 
 
 def augmented(
@@ -140,48 +153,69 @@ def augmented(
     mixup: NonNegative,
     cutmix: NonNegative,
 ) -> Augment:
-    """Random crop after padding with black and random mirroring (He et al. 2016, section 4.2), and more where wanted.
+    """Random crop after padding with black and random mirroring (He et al. 2016, section 4.2), and more if asked for.
 
-    padding: pixels a side; null is an eighth of the image, 4 pixels of 32. flip: probability; null is 0.5, and 0 for
-    data whose classes a mirror changes (digits). conf/augment/ says what the others mean.
+    image_size: (height, width). can_mirror: whether a mirrored image is still of its class. padding: pixels a side;
+    null is an eighth of the image, 4 pixels of 32. flip: probability; null is 0.5, or 0 if can_mirror is false.
+    conf/augment/standard.yaml explains the others. Raises ValueError for a padding as large as the image.
     """
     pixels = _padding(padding, min(image_size))
-    p = (0.5 if can_mirror else 0.0) if flip is None else flip
-    affine = partial(ops.random_affine, degrees=degrees, shift=shift, scale=scale)
-    policies: dict[str, Stage] = {
-        "randaugment": (
-            f"randaugment {operations} x {magnitude:g}",
-            policy_ops.DRAWS * operations,
-            partial(policy_ops.randaugment, operations=operations, magnitude=magnitude / 30),
-        ),
-        "trivialaugment": ("trivialaugment", policy_ops.DRAWS, policy_ops.trivialaugment),
-    }
-    colors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-    stages: list[Stage] = [
-        (f"crop {pixels} px" * (pixels > 0), 2, partial(crop, padding=pixels) if pixels else _unchanged),
-        ("flip" * (p > 0), 1, (lambda images, draws: mirror(images, draws[:, 0], p=p)) if p > 0 else _unchanged),
-        *([("affine", 4, affine)] if degrees or shift or scale else []),
-        *[
-            (name, 1, partial(ops.jitter, change=getattr(ops, name), most=most))
-            for name, most in colors.items()
-            if most
-        ],
-        *([policies[policy]] if policy != "none" else []),
-        *([("erasing", 5, partial(ops.erase, p=erasing))] if erasing else []),
+    stages = [
+        *_crop_and_flip(pixels, (0.5 if can_mirror else 0.0) if flip is None else flip),
+        *_geometry(degrees, shift, scale),
+        *_color(brightness, contrast, saturation),
+        *_policy(policy, operations, magnitude),
+        *([Stage("erasing", 5, partial(ops.erase, p=erasing))] if erasing else []),
     ]
-
-    def augment(images: Tensor, draws: Tensor) -> Tensor:
-        for (_, _, change), numbers in zip(stages, draws.split_with_sizes([one[1] for one in stages], 1), strict=True):
-            images = change(images, numbers)
-        return images
-
-    mixes = {"mixup": mixup, "cutmix": cutmix}
-    words = " + ".join(filter(None, [*(words for words, _, _ in stages), *(word for word in mixes if mixes[word])]))
     height, width = image_size
-    is_float = degrees or shift or scale or brightness or contrast or saturation
-    growth = max((1 + 2 * pixels / height) * (1 + 2 * pixels / width), 12.0 if is_float else 1.0)
-    draws = sum(columns for _, columns, _ in stages)
-    return Augment(draws, words or "none", augment, growth=growth, mixup=mixup, cutmix=cutmix)
+    is_float = any((degrees, shift, scale, brightness, contrast, saturation))
+    return Augment(
+        sum(stage.draws for stage in stages),
+        tuple(stage.name for stage in stages if stage.name),
+        partial(_run, stages),
+        growth=max((1 + 2 * pixels / height) * (1 + 2 * pixels / width), 12.0 if is_float else 1.0),
+        mixup=mixup,
+        cutmix=cutmix,
+    )
+
+
+def _run(stages: Sequence[Stage], images: Tensor, draws: Tensor) -> Tensor:
+    """One stage after another, each with its own columns of the draws."""
+    for stage, numbers in zip(stages, draws.split_with_sizes([stage.draws for stage in stages], 1), strict=True):
+        images = stage.function(images, numbers)
+    return images
+
+
+def _crop_and_flip(padding: int, p: float) -> list[Stage]:
+    """Each takes its numbers even if it is off: switching it off leaves the others' numbers as they are."""
+    stages = [Stage("", 2, _unchanged), Stage("", 1, _unchanged)]
+    if padding:
+        stages[0] = Stage(f"crop {padding} px", 2, partial(crop, padding=padding))
+    if p > 0:
+        stages[1] = Stage("flip", 1, lambda images, draws: mirror(images, draws[:, 0], p=p))
+    return stages
+
+
+def _geometry(degrees: float, shift: float, scale: float) -> list[Stage]:
+    if not (degrees or shift or scale):
+        return []
+    return [Stage("affine", 4, partial(ops.random_affine, degrees=degrees, shift=shift, scale=scale))]
+
+
+def _color(brightness: float, contrast: float, saturation: float) -> list[Stage]:
+    jitters = (
+        ("brightness", ops.brightness, brightness),
+        ("contrast", ops.contrast, contrast),
+        ("saturation", ops.saturation, saturation),
+    )
+    return [Stage(name, 1, partial(ops.jitter, change=change, most=most)) for name, change, most in jitters if most]
+
+
+def _policy(name: str, operations: int, magnitude: float) -> list[Stage]:
+    if name == "randaugment":
+        function = partial(policies.randaugment, operations=operations, magnitude=magnitude / 30)
+        return [Stage(f"randaugment {operations} x {magnitude:g}", policies.DRAWS * operations, function)]
+    return [Stage(name, policies.DRAWS, policies.trivialaugment)] if name == "trivialaugment" else []
 
 
 def _padding(asked: int | None, side: int) -> int:
