@@ -37,41 +37,49 @@ def imagefolder(
         raise ValueError(
             "missing required value 'dataset.root': the folder of the images (dataset=./photos says the same)"
         )
-    base = Path(os.path.expanduser(root))
-    if not os.path.isdir(base):  # Path.is_dir raises for a name that is too long
-        raise DataError(f"not a folder: {base}" if os.path.exists(base) else f"no such folder: {base}")
-    scan = Scan(None if follow_links else base)
-    base = _unwrapped(base, scan)
-    folders, others = _part_folders(base, scan)
-    folders["train"] = _unwrapped(folders["train"], scan)
+    scan = Scan(None if follow_links else _existing(root))
+    base = _unwrapped(_existing(root), scan)
+    folders, others = _split_folders(base, scan)
     names = scan.subfolders(folders["train"])
-    for part, folder in folders.items():
-        if not {*scan.subfolders(folder)} <= {*names}:
-            folders[part] = _unwrapped(folder, scan)
     if not names:
         hint = "; the images must lie in one folder for each class" if has_images(folders["train"]) else ""
         raise DataError(f"no class folders in {folders['train']}{hint}")
     warnings = _alike(names)
     parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
-    for folder in folders.values():
-        if loose := sum(is_image_name(entry.name) and not entry.name.startswith(".") for entry in entries(folder)):
-            warnings.append(
-                f"{loose:,} image{'s' * (loose > 1)} in no class folder of {one_line(str(folder))} left out"
-            )
-    if others:
-        warnings.append(
-            f"{listing(others)} beside {folders['train'].name}/ {'is' if len(others) == 1 else 'are'} not used"
-        )
-    places = [str(folders["train"] / name) for name in names]
     return source_of(
         parts,
-        tuple(one_line(name) for name in names),
-        places,
+        tuple(map(one_line, names)),
+        [str(folders["train"] / name) for name in names],
         verify=verify,
         on_error=on_error,
         notes=scan.notes(),
-        warnings=warnings,
+        warnings=[*warnings, *_unused(folders, others)],
     )
+
+
+def _existing(root: str) -> Path:
+    base = Path(os.path.expanduser(root))
+    if not os.path.isdir(base):  # Path.is_dir raises for a name that is too long
+        raise DataError(f"not a folder: {base}" if os.path.exists(base) else f"no such folder: {base}")
+    return base
+
+
+def _unused(folders: dict[str, Path], others: Sequence[str]) -> list[str]:
+    """Warnings for images in no class folder, and for folders next to those of the splits."""
+
+    def loose(folder: Path) -> int:
+        return sum(is_image_name(entry.name) and not entry.name.startswith(".") for entry in entries(folder))
+
+    counts = {one_line(str(folder)): loose(folder) for folder in folders.values()}
+    warnings = [
+        f"{count:,} image{'s' * (count > 1)} in no class folder of {folder} left out"
+        for folder, count in counts.items()
+        if count
+    ]
+    if others:
+        is_are = "is" if len(others) == 1 else "are"
+        warnings.append(f"{listing(others)} beside {folders['train'].name}/ {is_are} not used")
+    return warnings
 
 
 def source_of(
@@ -90,21 +98,13 @@ def source_of(
     places: the folders of the classes, where they have any. missing: a message for each file that is not there, to be
     counted with the broken ones.
     """
-    said, skipped = list(warnings), list(missing)
+    skipped = list(missing)
     if verify or on_error == "skip":
         parts, broken = without_broken(parts, skip=on_error == "skip")
         skipped += broken
-    empty = np.flatnonzero(np.bincount(parts["train"].labels, minlength=len(classes)) == 0)
-    if len(empty):
-        i = int(empty[0])
-        where = f"in the class folder {places[i]}" if places else f"of the class '{classes[i]}' to train on"
-        raise DataError(f"no images {where}; add some or remove it")
-    if len(classes) == 1:
-        said.append(f"only one class: {classes[0]}; nothing can be learned from it")
-    said += leaks(parts) if len(parts) > 1 else []
-    if skipped:
-        more = f" and {len(skipped) - 3:,} more" if len(skipped) > 3 else ""
-        said.append(f"left out: {'; '.join(skipped[:3])}{more}")
+    _check_not_empty(parts["train"], classes, places)
+    only = [f"only one class: {classes[0]}; nothing can be learned from it"] if len(classes) == 1 else []
+    left_out = f"left out: {'; '.join(skipped[:3])}" + (f" and {len(skipped) - 3:,} more" if len(skipped) > 3 else "")
     return Source(
         classes,
         parts["train"],
@@ -113,9 +113,18 @@ def source_of(
         augment="standard",
         mirror=True,
         notes=notes,
-        warnings=tuple(said),
+        warnings=(*warnings, *only, *leaks(parts), *([left_out] if skipped else [])),
         skipped=len(skipped),
     )
+
+
+def _check_not_empty(train: Images, classes: tuple[str, ...], places: Sequence[str]) -> None:
+    """Raises DataError for a class without training images."""
+    empty = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
+    if len(empty):
+        i = int(empty[0])
+        where = f"in the class folder {places[i]}" if places else f"of the class '{classes[i]}' to train on"
+        raise DataError(f"no images {where}; add some or remove it")
 
 
 def _unwrapped(folder: Path, scan: Scan) -> Path:
@@ -135,8 +144,19 @@ def _unwrapped(folder: Path, scan: Scan) -> Path:
     return found
 
 
-def _part_folders(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
-    """{part: folder} and the other folders; {"train": base} where the class folders lie in base itself."""
+def _split_folders(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
+    """{split: the folder with its class folders} and the names of the other folders in base."""
+    folders, others = _named_splits(base, scan)
+    folders["train"] = _unwrapped(folders["train"], scan)
+    names = {*scan.subfolders(folders["train"])}
+    for part, folder in folders.items():
+        if not {*scan.subfolders(folder)} <= names:
+            folders[part] = _unwrapped(folder, scan)
+    return folders, others
+
+
+def _named_splits(base: Path, scan: Scan) -> tuple[dict[str, Path], list[str]]:
+    """{split: folder} by the folders' names, and the others; {"train": base} if base itself holds the class folders."""
     names = scan.subfolders(base)
     found = {part: [name for name in names if name.lower() in words] for part, words in PART_NAMES.items()}
     if not (found["train"] and (found["val"] or found["test"])):

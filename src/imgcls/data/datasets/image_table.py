@@ -75,32 +75,44 @@ def imagelist(
     if file_size(table) > LARGEST:
         raise DataError(f"{table}: {file_size(table):,} bytes are more than {LARGEST:,}")
     rows, notes = _rows(table, {"path": path, "label": label, "split": split})
+    by_split, warnings = _by_split(rows, table)
     folder = table.parent if images is None else Path(os.path.expanduser(images))
     classes = _in_order({row.label for row in rows})
-    places = {name: i for i, name in enumerate(classes)}
-    by_part: dict[str, list[Row]] = {}
-    for row in rows:
-        by_part.setdefault(_part(row, table), []).append(row)
-    warnings, missing = [], list[str]()
-    if "train" not in by_part:  # to be evaluated as a whole, say
-        warnings.append(f"no line of {table.name} is of the train part: they are taken as one, and the parts are cut")
-        by_part = {"train": rows}
-    learned = {row.label for row in by_part["train"]}
-    parts: dict[str, Images] = {}
-    for name, own in by_part.items():
-        if unknown := next((row for row in own if row.label not in learned), None):
-            raise DataError(f"{table}, line {unknown.line}: the class '{unknown.label}' is not in the train part")
-        names = [_as_found(folder, row.path) for row in own]
-        lost = [row for row, one in zip(own, names, strict=True) if one is None]
-        if lost and (on_error == "error" or len(lost) == len(own)):
-            raise _not_there(lost, len(own), folder, table)
+    numbers = {name: i for i, name in enumerate(classes)}
+    parts, missing = {}, list[str]()
+    for name, own in by_split.items():
+        found, lost = _find_files(own, folder, table, skip=on_error == "skip")
         missing += [f"no such file: {one_line(row.path)}" for row in lost]
-        found = [(row, one) for row, one in zip(own, names, strict=True) if one is not None]
-        paths = [os.path.join(folder, one) for _, one in found]
         parts[name] = Images(
-            [places[row.label] for row, _ in found], paths=paths, ids=[printable(one) for _, one in found]
+            [numbers[row.label] for row, _ in found],
+            paths=[os.path.join(folder, one) for _, one in found],
+            ids=[printable(one) for _, one in found],
         )
     return source_of(parts, classes, verify=verify, on_error=on_error, notes=notes, warnings=warnings, missing=missing)
+
+
+def _by_split(rows: list[Row], table: Path) -> tuple[dict[str, list[Row]], list[str]]:
+    """The rows of each split, and a warning if none is of train: all are then one, and the splits are cut from it."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(_split_of(row, table), []).append(row)
+    if "train" not in found:  # to be evaluated as a whole, say
+        warning = f"no line of {table.name} is of the train part: they are taken as one, and the parts are cut"
+        return {"train": rows}, [warning]
+    learned = {row.label for row in found["train"]}
+    for own in found.values():
+        if unknown := next((row for row in own if row.label not in learned), None):
+            raise DataError(f"{table}, line {unknown.line}: the class '{unknown.label}' is not in the train part")
+    return found, []
+
+
+def _find_files(rows: list[Row], folder: Path, table: Path, *, skip: bool) -> tuple[list[tuple[Row, str]], list[Row]]:
+    """The rows whose file exists, each with its path as it is on disk, and the others, if they may be skipped."""
+    paths = [_as_found(folder, row.path) for row in rows]
+    lost = [row for row, one in zip(rows, paths, strict=True) if one is None]
+    if lost and (not skip or len(lost) == len(rows)):
+        raise _not_there(lost, len(rows), folder, table)
+    return [(row, one) for row, one in zip(rows, paths, strict=True) if one is not None], lost
 
 
 def _rows(table: Path, given: dict[str, str | None]) -> tuple[list[Row], tuple[str, ...]]:
@@ -199,18 +211,7 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
     named = any(word for key, word in given.items() if (key, word) != ("split", NONE))
     if len(header) >= 2 and is_image_name(header[0]) and not named:
         return None
-    names = [name.lower() for name in header]
-    shown = ", ".join(header[:SHOWN]) + (", ..." if len(header) > SHOWN else "")
-    found: dict[str, int | None] = {}
-    for key, usual in COLUMNS.items():
-        wanted = given[key]
-        if key == "split" and wanted == NONE and wanted not in header:
-            found[key] = None
-            continue
-        if wanted is not None and wanted not in header:
-            raise DataError(f"{table}: no column '{wanted}' (dataset.{key}); it has {shown}")
-        hits = [header.index(wanted)] if wanted is not None else [names.index(name) for name in usual if name in names]
-        found[key] = hits[0] if hits else None
+    found = {key: _column(key, given[key], header, table) for key in COLUMNS}
     flags = [name for name in header if name.lower() in FLAGS]
     if len(flags) > 1 and given["split"] is None:
         raise DataError(
@@ -220,17 +221,33 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
     others = [i for i, name in enumerate(header) if name and i not in found.values()]
     for key, other in (("path", "label"), ("label", "path")):
         if found[key] is None and found[other] is not None and len(others) == 1:
-            found[key] = others[0]
+            found[key] = others[0]  # the only column left
     for key in ("path", "label"):
         if found[key] is None:
             raise DataError(
-                f"{table}: which column is the {key}? It has {shown}; name one by dataset.{key}=, "
+                f"{table}: which column is the {key}? It has {_shown(header)}; name one by dataset.{key}=, "
                 f"or call it {COLUMNS[key][0]}"
             )
     return found
 
 
-def _part(row: Row, table: Path) -> str:
+def _column(key: str, wanted: str | None, header: Sequence[str], table: Path) -> int | None:
+    """The column of that name, or else of the likeliest of the usual names; None if there is none."""
+    if wanted is None:
+        names = [name.lower() for name in header]
+        return next((names.index(name) for name in COLUMNS[key] if name in names), None)
+    if wanted in header:
+        return header.index(wanted)
+    if (key, wanted) == ("split", NONE):
+        return None
+    raise DataError(f"{table}: no column '{wanted}' (dataset.{key}); it has {_shown(header)}")
+
+
+def _shown(header: Sequence[str]) -> str:
+    return ", ".join(header[:SHOWN]) + (", ..." if len(header) > SHOWN else "")
+
+
+def _split_of(row: Row, table: Path) -> str:
     """train, val or test, under any of their names; train where the table does not say."""
     word = row.split.lower()
     for part, words in PART_NAMES.items():
