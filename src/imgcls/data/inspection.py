@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from imgcls.data.datasets.checks import reason
+from imgcls.data.datasets.checks import Place, reason, same_content
 from imgcls.data.decoding import header, quiet_decoders
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
@@ -86,31 +86,27 @@ def _digest(content: bytes) -> str:
 
 
 def _duplicates(source: Source, digests: Mapping[str, Sequence[str]]) -> Report:
-    """Images with the same content: how many too many within a part, which stand in two parts or in two classes."""
-    places: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for part, own in digests.items():
-        for row, digest in enumerate(own):
-            if digest:
-                places[digest].append((part, row))
-    several = [found for found in places.values() if len(found) > 1]
-    within: Counter[str] = Counter()
-    for found in several:
-        within.update({part: count - 1 for part, count in Counter(part for part, _ in found).items() if count > 1})
-    leaked = [found for found in several if len({part for part, _ in found}) > 1]
-    conflicting = [found for found in several if len({_label(source, place) for place in found}) > 1]
+    """Images with the same content: surplus copies within each split, those in several splits or several classes."""
+    groups = same_content(digests)
+    counts = [Counter(name for name, _ in group) for group in groups]
+    conflicting = [group for group in groups if len({_label(source, place) for place in group}) > 1]
     return {
-        "duplicates": {part: within[part] for part in digests},
-        "leaks": [[f"{part}: {_name(source, (part, row))}" for part, row in found] for found in leaked],
+        "duplicates": {name: sum(max(0, count[name] - 1) for count in counts) for name in digests},
+        "leaks": [
+            [f"{name}: {_name(source, (name, row))}" for name, row in group]
+            for group, count in zip(groups, counts, strict=True)
+            if len(count) > 1
+        ],
         "conflicts": [
-            [f"{_name(source, place)} ({source.classes[_label(source, place)]})" for place in found]
-            for found in conflicting
+            [f"{_name(source, place)} ({source.classes[_label(source, place)]})" for place in group]
+            for group in conflicting
         ],
     }
 
 
-def _label(source: Source, place: tuple[str, int]) -> int:
+def _label(source: Source, place: Place) -> int:
     return int(source.parts[place[0]].labels[place[1]])
 
 
-def _name(source: Source, place: tuple[str, int]) -> str:
+def _name(source: Source, place: Place) -> str:
     return str(source.parts[place[0]].ids[place[1]])

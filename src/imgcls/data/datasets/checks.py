@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from imgcls.parallel.process_pool import each
 SIDE = 32  # pixels: of the small images that the files are decoded to, which takes their whole content
 MOST_NAMED = 10  # broken files in a message
 MOST_COMPARED = 20_000  # files whose content is compared between the parts
+Place = tuple[str, int]  # of an image: its split, its row there
 
 
 def reason(path: str) -> str:
@@ -57,25 +59,37 @@ def without_broken(parts: dict[str, Images], *, skip: bool) -> tuple[dict[str, I
     return kept, messages
 
 
+def same_content(digests: Mapping[str, Sequence[str]]) -> list[list[Place]]:
+    """The groups of images with equal digests, as (split, row) each; an empty digest is no image.
+
+    digests: those of the images of each split, by its name.
+    """
+    places: dict[str, list[Place]] = defaultdict(list)
+    for name, own in digests.items():
+        for row, digest in enumerate(own):
+            if digest:
+                places[digest].append((name, row))
+    return [group for group in places.values() if len(group) > 1]
+
+
 def leaks(parts: dict[str, Images]) -> list[str]:
     """A warning for each two parts that have files in common, byte for byte. Only files of equal size are read."""
-    names = list(parts)
+    if len(parts) < 2:
+        return []
     sizes = {name: _by_size(part.paths or ()) for name, part in parts.items()}
     warnings = []
-    for i, first in enumerate(names):
-        for second in names[i + 1 :]:
-            common = sizes[first].keys() & sizes[second].keys()
-            candidates = [[path for size in common for path in sizes[name][size]] for name in (first, second)]
-            if sum(map(len, candidates)) > MOST_COMPARED:
-                warnings.append(f"{first} and {second} are not compared: too many files of equal size")
-                continue
-            known = set(map(_digest, candidates[0]))
-            count = sum(_digest(path) in known for path in candidates[1])
-            if count:
-                verb = "file stands" if count == 1 else "files stand"
-                warnings.append(
-                    f"{count:,} {verb} in {first} and in {second}: what is tested there has been seen before"
-                )
+    for pair in itertools.combinations(parts, 2):
+        first, second = pair
+        common = sizes[first].keys() & sizes[second].keys()
+        candidates = {name: [path for size in common for path in sizes[name][size]] for name in pair}
+        if sum(map(len, candidates.values())) > MOST_COMPARED:
+            warnings.append(f"{first} and {second} are not compared: too many files of equal size")
+            continue
+        groups = same_content({name: list(map(_digest, paths)) for name, paths in candidates.items()})
+        shared = [place for group in groups if {name for name, _ in group} == {*pair} for place in group]
+        if count := sum(name == second for name, _ in shared):
+            verb = "file stands" if count == 1 else "files stand"
+            warnings.append(f"{count:,} {verb} in {first} and in {second}: what is tested there has been seen before")
     return warnings
 
 
@@ -87,13 +101,14 @@ def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
             if stat.S_ISREG(about.st_mode) and about.st_size:
                 found[about.st_size].append(path)
         except OSError:
-            continue  # whoever decodes it will say so
+            continue  # the decoder reports it
     return found
 
 
-def _digest(path: str) -> bytes:
+def _digest(path: str) -> str:
+    """The file's digest, or nothing if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").digest()
+            return hashlib.file_digest(file, "blake2b").hexdigest()
     except OSError:
-        return path.encode("utf-8", "surrogateescape")
+        return ""
