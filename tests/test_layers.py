@@ -26,6 +26,7 @@ LAYERS = (
     {"inference"},
     {"training", "evaluate", "predict", "__init__"},
     {"train"},
+    {"testing"},
     {"cli"},
     {"__main__"},
 )  # lowest first; a room imports from lower layers and from itself

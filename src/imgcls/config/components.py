@@ -81,6 +81,15 @@ def select(
     return Component(group, name, function, _params(function, node, group, name, context))
 
 
+def own_component(
+    function: Callable[..., Any], group: str, params: Node, *, context: tuple[str, ...] = ()
+) -> Component:
+    """A user's own function as a component, its parameters checked as if it were named on the command line."""
+    inner = getattr(function, "func", function)  # functools.partial
+    name = f"{getattr(inner, '__module__', '')}:{getattr(inner, '__qualname__', type(inner).__name__)}"
+    return Component(group, name, function, _params(function, params, group, name, context))
+
+
 def _import(name: str, group: str, trusted: bool) -> Callable[..., Any]:
     if group not in OWN_PARTS:
         raise ConfigError(f"{group}.name: '{name}' names code of your own, which only {', '.join(OWN_PARTS)} can be")
