@@ -345,10 +345,10 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("mode", "is_grey"),
+    ("mode", "is_gray"),
     [("L", True), ("1", True), ("LA", True), ("I;16", True), ("RGB", False), ("RGBA", False), ("P", False)],
 )
-def test_the_header_says_size_and_whether_it_is_grey(mode: str, is_gray: bool) -> None:
+def test_the_header_says_size_and_whether_it_is_gray(mode: str, is_gray: bool) -> None:
     assert header(save(Image.new(mode, (5, 3)), "a.png")) == (3, 5, is_gray)
 
 

@@ -91,14 +91,14 @@ def test_sizes_that_do_not_divide(name: str, side: int, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "knobs", "words"),
+    ("name", "params", "words"),
     [
         ("vgg11", {"stochastic_depth": 0.1}, "vgg11 has no stochastic depth; leave model.stochastic_depth null"),
         ("regnet_x_400mf", {"dropout": 0.1}, "regnet_x_400mf has no dropout; leave model.dropout null"),
         ("inception_v3", {"stem": "small"}, "inception_v3 has no small stem; leave model.stem auto"),
     ],
 )
-def test_knobs_that_a_model_has_not(name: str, params: dict[str, Any], words: str) -> None:
+def test_params_that_a_model_has_not(name: str, params: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(name, 3, (96, 96), **params)
     assert words in str(caught.value)
