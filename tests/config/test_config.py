@@ -70,7 +70,7 @@ def test_every_option_can_be_selected_as_it_stands(group: str, name: str) -> Non
     if CHOSEN_LATER.get(group) == name:
         assert list(node) == ["name"]
     else:
-        component = select(TABLES[group], node, group, facts=FACTS.get(group, ()))
+        component = select(TABLES[group], node, group, context=FACTS.get(group, ()))
         assert component.node == node
 
 
@@ -455,7 +455,7 @@ def _own_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_own_module")
 def test_a_users_own_part_gets_its_knobs_and_the_facts_it_asks_for() -> None:
-    component = select({}, {"name": "own_parts:Net", "width": 16}, "model", facts=("num_classes", "channels"))
+    component = select({}, {"name": "own_parts:Net", "width": 16}, "model", context=("num_classes", "channels"))
     assert str(Path.cwd()) in sys.path
     assert component(num_classes=10, channels=1).it == (10, 16, 2, 0)
     assert select({}, {"name": "own_parts:free", "a": [1]}, "model")() == {"a": [1]}
@@ -475,7 +475,7 @@ def test_a_users_own_part_gets_its_knobs_and_the_facts_it_asks_for() -> None:
 )
 def test_a_users_own_part_that_does_not_fit_is_refused(node: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        select({}, node, "model", facts=("num_classes",))
+        select({}, node, "model", context=("num_classes",))
     assert str(caught.value).startswith(message)
 
 

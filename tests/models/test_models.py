@@ -22,7 +22,7 @@ from imgcls.models.layers import ACTIVATIONS, Activation
 
 def build(name: str, channels: int, image_size: tuple[int, int], num_classes: int = 10, **params: object) -> nn.Module:
     """The model as the command line builds it from conf/model/NAME.yaml."""
-    component: Component = select(MODELS, option_node("model", name) | params, "model", facts=MODEL_CONTEXT)
+    component: Component = select(MODELS, option_node("model", name) | params, "model", context=MODEL_CONTEXT)
     module: nn.Module = component(channels=channels, image_size=image_size, num_classes=num_classes)
     return module
 

@@ -191,9 +191,9 @@ def test_redirects_from_https_to_anything_less_are_refused(target: str) -> None:
 @pytest.mark.skipif(os.name != "posix", reason="locks")
 def test_four_processes_at_once_download_once(url: str, tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from imgcls.files import alone\n"
+        "import sys; from pathlib import Path; from imgcls.files import locked\n"
         "from imgcls.data.datasets.download import Archive, fetch\n"
-        f"with alone(Path({str(tmp_path)!r})):\n"
+        f"with locked(Path({str(tmp_path)!r})):\n"
         f"    fetch(Archive('file.gz', ({url!r},), {archive(url).md5!r}), Path({str(tmp_path)!r}), 'x', True)"
     )
     running = [subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) for _ in range(4)]
