@@ -1,4 +1,4 @@
-"""What several tests need: a clean working folder, a small fast configuration, the command line in process."""
+"""What several tests need: a clean working folder, a small fast configuration, finished runs, a watch on slow tests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two workers with two threads each wait for one another
 
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
+from imgcls.cli.app import main
 from imgcls.compose.composer import Composer
 from imgcls.compose.overrides import read_all
 from imgcls.config.parsing import parse
@@ -20,7 +25,67 @@ from imgcls.config.schema import TrainConfig
 from imgcls.data.datasets.image_folder import imagefolder as class_folders
 from imgcls.data.source import Source
 
-SMALL = ("dataset.limit=200", "dataset.test_limit=60", "epochs=2", "batch_size=32", "threads=1")
+# Digits, 2 epochs of 6 updates; no pictures and no TensorBoard, which few tests look at (they say plots=true).
+SMALL = (
+    "dataset.limit=200",
+    "dataset.test_limit=60",
+    "epochs=2",
+    "batch_size=32",
+    "threads=1",
+    "plots=false",
+    "tensorboard=false",
+)
+SLOWEST = 3.0  # seconds that a test may take that is not marked
+MARKS = ("slow", "process", "gpu", "network")  # of the tests that may take longer
+MEMORY = Path("/dev/shm")
+ROOM = 2 << 30  # bytes free in MEMORY for the tests' folders to be there, where fsync costs nothing
+
+
+# --- the time of a test ----------------------------------------------------------------------------------------------
+
+
+def queued() -> float:
+    """Seconds that this process was ready to run while other processes had the cores."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fails an unmarked test that is slow if CI is set; otherwise the summary names it. Waiting for a core is free."""
+    started, waited = time.perf_counter(), queued()
+    yield
+    seconds = time.perf_counter() - started - (queued() - waited)
+    if seconds <= SLOWEST or any(item.get_closest_marker(name) for name in MARKS):
+        return
+    message = f"took {seconds:.1f} s, and {SLOWEST:g} s is the most for a test that is not marked slow or process"
+    if os.environ.get("CI", "").lower() in ("true", "1"):
+        pytest.fail(message, pytrace=False)
+    item.user_properties.append(("slow", message))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Names the tests that CI would refuse as too slow."""
+    for report in terminalreporter.getreports("passed"):
+        for name, message in report.user_properties if report.when == "call" else ():
+            if name == "slow":
+                terminalreporter.write_line(f"WARNING {report.nodeid} {message}", yellow=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """The tests' folders lie in memory if there is room; --basetemp=FOLDER keeps them elsewhere."""
+    is_worker = hasattr(config, "workerinput")
+    if is_worker or config.option.basetemp or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM:
+        return
+    folder = tempfile.mkdtemp(dir=MEMORY, prefix="imgcls-tests-")
+    config.option.basetemp = f"{folder}/all"
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+# --- fixtures --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +101,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 @pytest.fixture
 def config() -> Callable[..., TrainConfig]:
-    """A function from overrides to a small configuration: digits, 2 epochs of 6 updates."""
+    """A function from overrides to a small configuration."""
 
     def make(*words: str) -> TrainConfig:
         keys = {word.partition("=")[0] for word in words}
@@ -45,6 +110,43 @@ def config() -> Callable[..., TrainConfig]:
         return parse(TrainConfig, composer.table(read_all(chosen, composer.paths), "train"))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all processes of the test session."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """The folder, made by whichever process needs it first."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make(folder)
+    return folder
+
+
+def _train(*words: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        code = main(["train", *SMALL, *words, f"run_dir={folder}"])
+        assert code == 0
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def linear_run(shared: Path) -> Path:
+    """A finished run of the linear model on digits; not to be written to."""
+    return made_once(shared / "linear", _train("model=linear"))
+
+
+@pytest.fixture(scope="session")
+def lenet_run(shared: Path) -> Path:
+    """A finished run of the default model on digits; not to be written to."""
+    return made_once(shared / "lenet", _train())
 
 
 @pytest.fixture
@@ -57,7 +159,7 @@ def real_data() -> str:
 
 
 def imagefolder(**params: Any) -> Source:
-    """Class folders, the knobs that are not given as in conf/."""
+    """Class folders, the params that are not given as in conf/."""
     return class_folders(**({"root": None, "follow_links": True, "verify": False, "on_error": "error"} | params))
 
 

@@ -87,8 +87,8 @@ CHANGES = [ones, zero_dimensional, double, lacking, negative, backwards, endless
 
 
 @pytest.fixture
-def run() -> None:
-    assert main(["train", *SMALL, "run_dir=run"]) == 0
+def run(lenet_run: Path) -> None:
+    shutil.copytree(lenet_run, "run")
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -103,7 +103,9 @@ def test_what_is_sealed_and_wrong_is_refused(change: Callable[..., None], run: N
     assert before == (Path("run/metrics.jsonl").read_bytes(), Path("run/report.json").read_bytes())
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("sgd", "muon") else pytest.mark.slow) for name in OPTIMIZERS]
+)
 def test_every_optimizers_own_state_is_taken(name: str) -> None:
     assert main(["train", *SMALL, f"optimizer={name}", "run_dir=run"]) == 0
     assert main(["train", "resume=run", "epochs=3"]) == 0
@@ -149,8 +151,18 @@ def test_many_threads_are_no_damage(run: None) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a POSIX shell")
-@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-", "2>&-"])
-@pytest.mark.parametrize("words", ["train {small} run_dir=run", "train -m {small} seed=1 sweep_dir=sweep"])
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("words", "closed"),
+    [
+        ("train {small} run_dir=run", "<&- >&- 2>&-"),
+        pytest.param("train {small} run_dir=run", ">&-", marks=pytest.mark.slow),
+        pytest.param("train {small} run_dir=run", "2>&-", marks=pytest.mark.slow),
+        pytest.param("train -m {small} seed=1 sweep_dir=sweep", "<&- >&- 2>&-", marks=pytest.mark.slow),
+        pytest.param("train -m {small} seed=1 sweep_dir=sweep", ">&-", marks=pytest.mark.slow),
+        pytest.param("train -m {small} seed=1 sweep_dir=sweep", "2>&-", marks=pytest.mark.slow),
+    ],
+)
 def test_closed_streams(words: str, closed: str) -> None:
     small = " ".join(SMALL)
     command = f"{sys.executable} -m imgcls {words.format(small=small)} {closed}"

@@ -23,7 +23,6 @@ from imgcls.config.options import conf_dir
 from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import ConfigError
 from imgcls.runs import folder as run_folders
-from tests.conftest import SMALL
 
 Capture = pytest.CaptureFixture[str]
 
@@ -160,11 +159,9 @@ def test_row_25_more_processes_than_gpus(capsys: Capture, gpus: pytest.MonkeyPat
     assert capsys.readouterr().err.startswith("imgcls: error (rank 2): epochs: must be at least 1")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("runs") / "linear"
-    assert main(["train", "model=linear", *SMALL, f"run_dir={folder}"]) == 0
-    return str(folder)
+@pytest.fixture
+def run(linear_run: Path) -> str:
+    return str(linear_run)
 
 
 def test_row_24_an_image_that_is_not_there(run: str, capsys: Capture) -> None:
@@ -273,7 +270,23 @@ KINDS += [("mine.yaml", "--config-name=mine")]
 # fmt: on
 
 
-@pytest.mark.parametrize(("name", "word"), KINDS, ids=[name for name, _ in KINDS])
+def test_every_broken_file_is_named_by_its_reader() -> None:
+    Path("own").mkdir()
+    for content, needle in BROKEN:
+        if needle.startswith("mine.yaml:") and needle[10].isdigit():  # a place in the file: the reader's own
+            Path("own/mine.yaml").write_bytes(content)
+            with pytest.raises(ConfigError) as caught:
+                read_yaml(Path("own/mine.yaml"))
+            assert str(caught.value).startswith(f"own/{needle}")
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        pytest.param(name, word, marks=[] if name == "experiment/mine.yaml" else pytest.mark.slow, id=name)
+        for name, word in KINDS
+    ],
+)
 def test_a_broken_file_of_any_kind_is_named(name: str, word: str, capsys: Capture) -> None:
     file = Path("own", name)
     for folder in (file.parent, Path("own/other")):
@@ -421,6 +434,7 @@ def test_row_52_a_folder_in_use(capsys: Capture) -> None:
 # --- the same through a process --------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("argv", "code", "line"),
     [
@@ -469,6 +483,7 @@ PATHS = ("run_dir", "resume", "sweep_dir", "dataset.root", "dataset.images")
 EVERY = [("model=linear", key) for key in TRAIN_KEYS] + option_keys()
 
 
+@pytest.mark.slow  # test_malformed tries them against the schema
 @pytest.mark.parametrize(("choice", "key"), EVERY, ids=[f"{choice} {key}" for choice, key in EVERY])
 def test_every_key_refuses_what_it_cannot_be(choice: str, key: str, capsys: Capture) -> None:
     refused(capsys, ["train", choice, f"{key}x=1"], f"unknown key '{key}x'", f"did you mean '{key}'")

@@ -81,7 +81,7 @@ def out_of_range() -> Iterator[Case]:
 
 def broken_grammar() -> Iterator[Case]:
     """What Hydra's grammar cannot read."""
-    ends = ("=[1,2", "={a:1", "='abc", '="abc', "=${nope}", "=(1", "=a]", "=choice(1", "=1:2:", "=range(")
+    ends = ("=[1,2", "={a:1", "='abc", '="abc', "=${nope}", "=(1", "=a]", "=choice(1", "={a:[1}", "=range(")
     for i, (choice, key) in enumerate(KEYS):
         for end in (ends[i % len(ends)], ends[(3 * i + 1) % len(ends)], ends[(7 * i + 5) % len(ends)]):
             yield choice, f"{key}{end}", key
