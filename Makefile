@@ -4,18 +4,22 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 JOBS ?= 2
 BIN := $(VENV)/bin
-FAST := not slow and not gpu and not network
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+HERE := not gpu and not network
+FAST := not slow and $(HERE)
 
-.PHONY: demo test test-all faults check lint format clean
+.PHONY: demo test test-slow test-all faults check lint format clean
 
 demo: $(VENV)/installed  ## install, then train on real images (no download needed)
 	$(BIN)/imgcls train
 
 test: $(VENV)/installed-dev  ## install, then run the fast tests
-	$(BIN)/python -m pytest -n $(JOBS) -m "$(FAST)"
+	$(PYTEST) -m "$(FAST)"
 
-test-all: $(VENV)/installed-dev  ## run all tests that this machine supports
-	$(BIN)/python -m pytest -n $(JOBS)
+test-slow: $(VENV)/installed-dev  ## run the tests that `make test` leaves out
+	$(PYTEST) -m "slow and $(HERE)"
+
+test-all: test test-slow  ## run all tests that this machine supports
 
 faults: $(VENV)/installed-dev  ## run the fault tests with full counts (several minutes)
 	$(BIN)/python -m tests.faults --full --out benchmarks/results/faults.md

@@ -213,10 +213,13 @@ def save(folder: Path, step: int) -> None:
     files.write_whole(folder / checkpoint_format.LAST, *contents(step), keep_as=folder / checkpoint_format.PREV)
 
 
-def kill_within_a_save() -> Counts:
-    """A kill before and after every call that a save makes of the operating system, and within its bytes."""
+def kill_within_a_save(present: Sequence[int] = (0, 1, 2)) -> Counts:
+    """A kill before and after every call that a save makes of the operating system, and within its bytes.
+
+    present: the numbers of checkpoints that are there before.
+    """
     found = {"kills": 0, "unloadable": 0, "lost": 0, "wrong": 0}
-    for before in (0, 1, 2):  # checkpoints that are there
+    for before in present:
         for moment in range(1000):
             folder = Path("saves/checkpoints")
             shutil.rmtree("saves", ignore_errors=True)
@@ -692,7 +695,12 @@ def experiments(*, is_full: bool) -> dict[str, Callable[[], Counts]]:
         "the same bytes everywhere": runs.same_everywhere,
         "one of two processes hurt": lambda: runs.processes(is_full=is_full),
     }
-    return short | ({"loss of power": lose_power, "mutants": unnoticed} if is_full else {})
+    if is_full:
+        return short | {"loss of power": lose_power, "mutants": unnoticed}
+    return short | {  # for `make test`
+        "SIGKILL at a few moments": lambda: kill_at_random(5),
+        "SIGKILL at every call of the second save": lambda: kill_within_a_save([1]),
+    }
 
 
 def report(results: dict[str, tuple[Counts, float]]) -> str:
