@@ -288,7 +288,7 @@ def test_every_broken_file_is_refused_by_its_reader() -> None:
     for name, content, _ in broken_files():
         file = Path("own", Path(name).name)
         file.write_bytes(content)
-        with pytest.raises(ConfigError, match="^own/mine.yaml:"):
+        with pytest.raises(ConfigError, match=r"^own/mine\.yaml:"):
             read_yaml(file)
     for kind in ("typo", "type"):
         for _, content, _ in FILES[kind]():
