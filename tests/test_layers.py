@@ -101,3 +101,16 @@ def test_only_compose_knows_hydra() -> None:
 def test_the_plots_import_no_torch() -> None:
     code = "import sys, imgcls.reports.plots, imgcls.parallel.background; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+LONGEST, MOST_ARGUMENTS = 45, 7  # lines of a function; arguments of a constructor that is no dataclass's
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_functions_are_short_and_constructors_take_few_arguments(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= LONGEST, f"{path.name}:{node.lineno} {node.name} has {lines} lines"
+            arguments = len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs) - 1
+            assert node.name != "__init__" or arguments <= MOST_ARGUMENTS, f"{path.name}:{node.lineno} {arguments}"
