@@ -193,13 +193,8 @@ def test_a_command_with_an_unknown_key_would_be_noticed(
     assert "key" in capsys.readouterr().err
 
 
-COMING = {"plots", "tensorboard"}  # keys of train that are documented already
-
-
 def test_keys_named_in_the_text_are_known() -> None:
-    known = (
-        {key for command in ("train", "evaluate", "predict") for key in option_node("", command)} | {*GROUPS} | COMING
-    )
+    known = {key for command in ("train", "evaluate", "predict") for key in option_node("", command)} | {*GROUPS}
     for group in (one for one in GROUPS if one != "experiment"):
         nodes = [option_node("", "train").get(group) or {}, *(option_node(group, one) for one in options(group))]
         known |= {f"{group}.{key}" for node in nodes for key in node}
@@ -253,6 +248,15 @@ def test_the_python_example_works() -> None:
     exec(code, space)
     assert space["model"].classes == tuple("0123456789")
     assert list(space["model"].predict(["photo.png"], topk=3)[0]) == ["path", "label", "probability", "topk"]
+
+
+def test_the_conformance_tests_run_as_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [code for text in TEXTS.values() for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+    checks = [code for code in shown if "imgcls.testing" in code]
+    assert checks
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    for code in checks:
+        exec(code, {})
 
 
 # --- options, links, set-up ------------------------------------------------------------------------------------------
