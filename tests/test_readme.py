@@ -250,6 +250,7 @@ def test_the_python_example_works() -> None:
     assert list(space["model"].predict(["photo.png"], topk=3)[0]) == ["path", "label", "probability", "topk"]
 
 
+@pytest.mark.usefixtures("_in_files")
 def test_the_conformance_tests_run_as_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = [code for text in TEXTS.values() for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
     checks = [code for code in shown if "imgcls.testing" in code]
