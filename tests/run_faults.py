@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imgcls import train
+from imgcls import files, train
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.cli.app import main
 from imgcls.data.fetchers import Streamed
@@ -70,7 +70,7 @@ STAGES: dict[str, tuple[Any, str, int, int | None]] = {
     "the last step": (loop, "update", 3 * STEPS_AN_EPOCH, 3 * STEPS_AN_EPOCH),
     "validation": (validation, "infer", 2, 2 * STEPS_AN_EPOCH),
     "a save": (checkpoint_format, "encode", STEPS_AN_EPOCH + 3, None),
-    "the writing of a save": (checkpoint_format, "write_whole", STEPS_AN_EPOCH + 5, None),
+    "the writing of a save": (files, "write_whole", STEPS_AN_EPOCH + 5, None),
     "waiting for data": (Streamed, "batches", 3, STEPS_AN_EPOCH + 1),
     "the test": (train, "assess", 1, None),
     "the report": (train, "write_report", 1, None),
@@ -87,6 +87,7 @@ def signalled(*, is_full: bool) -> Counts:
         trials = [one for one in trials if one[1:] == (signal.SIGTERM, 1)] + trials[-4:]
     for stage, number, times in trials:
         where, name, call, step = STAGES[stage]
+        getattr(where, name)  # here: in the fork, a name that has moved would look like a failing run
         folder, words = Path("signalled"), list(WORDS)
         words += ["loader=stream", "workers=1"] if stage == "waiting for data" else []
         if step is not None:  # nothing but the signal makes it save within an epoch
@@ -490,8 +491,8 @@ def same_everywhere() -> Counts:
         done = subprocess.run(command, capture_output=True, env=with_tests(**more), cwd=folder, check=False)
         found["runs"] += 1
         found["wrong"] += done.returncode != 0
-        files = sorted(folder.glob("run/checkpoints/*.safetensors"))
-        totals.add(hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest() if files else f"none {i}")
+        saved = sorted(folder.glob("run/checkpoints/*.safetensors"))
+        totals.add(hashlib.sha256(b"".join(path.read_bytes() for path in saved)).hexdigest() if saved else f"none {i}")
         shutil.rmtree(folder)
     found["different"] = len(totals) - 1
     return found
