@@ -223,7 +223,7 @@ def test_the_same_words_with_another_meaning_are_another_sweep(jobs: list[list[s
     words = ["train", "-m", "experiment=mine", "seed=0,1", "sweep_dir=here"]
     assert main([*words, "--config-dir=one"]) == 1
     assert main([*words, "--config-dir=two"]) == 2
-    assert "holds a sweep of other jobs" in capsys.readouterr().err
+    assert "already holds a different sweep" in capsys.readouterr().err
 
 
 def test_a_sweep_that_is_running_is_left_alone(jobs: list[list[str]], capsys: Capture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from imgcls.data.datasets.checks import Place, reason, same_content
 from imgcls.data.decoding import header, quiet_decoders
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
+from imgcls.files import file_digest
 from imgcls.parallel.process_pool import each
 
 Report = dict[str, Any]
@@ -62,7 +64,7 @@ def _image_facts(images: Images) -> list[ImageFacts]:
         assert images.whole is not None
         one = images.whole[row if images.rows is None else images.rows[row]]
         height, width, channels = one.shape
-        return ImageFacts(height, width, channels == 1, _digest(one.tobytes()))
+        return ImageFacts(height, width, channels == 1, hashlib.blake2b(one.tobytes()).hexdigest())
 
     def file(row: int) -> ImageFacts:
         assert images.paths is not None
@@ -70,19 +72,14 @@ def _image_facts(images: Images) -> list[ImageFacts]:
         if why := reason(path):
             return ImageFacts(broken=why.removeprefix(f"not a readable image: {path} ").strip("()"))
         try:
-            with open(path, "rb") as content:
-                return ImageFacts(*header(path), _digest(content.read()))
-        except (DataError, OSError) as error:  # gone meanwhile
+            return ImageFacts(*header(path), file_digest(Path(path), "blake2b"))
+        except DataError as error:  # gone meanwhile
             return ImageFacts(broken=str(error))
 
     if images.paths is None:
         return [pixels(row) for row in range(len(images))]
     with quiet_decoders():
         return [ImageFacts(*found) for found in each(file, len(images))]
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _duplicates(source: Source, digests: Mapping[str, Sequence[str]]) -> Report:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import re
 from pathlib import Path
-from typing import IO
 
 from imgcls.checkpoints import format as checkpoint_format
-from imgcls.errors import (
-    CheckpointError,
-    ConfigError,
-    RunError,
-)
+from imgcls.errors import CheckpointError, ConfigError, RunError
+from imgcls.files import LOCK, hold, holder_of, new_numbered_folder
 
 OUTPUTS = Path("outputs")
-LOCK = ".lock"
 UNBEGUN = {LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"}  # what a kill may leave before there is a run
 
 
@@ -45,80 +37,32 @@ def check_new(run_dir: str | None) -> None:
         )
 
 
-def holder_of(folder: Path) -> str | None:
-    """The process that holds the folder's lock, None if nobody else does."""
-    with contextlib.suppress(OSError), (folder / LOCK).open("r+") as file:
-        if _try_lock(file):
-            return None
-        return file.read().strip() or "?"
-    return None
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows: no lock, and none is promised there
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by forked workers
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # else a file system without locks
-    return True
-
-
 class RunFolder:
     """A folder that this process holds until ``close`` or its end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.lock = (path / LOCK).open("a+")
+            self.lock = hold(path)
         except OSError as error:
             raise RunError(f"cannot write into the run folder {path}: {error.strerror}") from error
-        if not _try_lock(self.lock):
-            self.lock.seek(0)
-            holder = self.lock.read().strip() or "?"
-            self.lock.close()
-            raise RunError(f"{path} is in use by process {holder}")
-        self.lock.seek(0)
-        self.lock.truncate()
-        self.lock.write(f"{os.getpid()}\n")
-        self.lock.flush()
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         self.lock.close()
 
 
 def claim(run_dir: str | None, name: str) -> RunFolder:
-    """A new folder: run_dir itself, or outputs/NAME-1, -2, ... the first that nobody else has made."""
-    if run_dir is not None:
-        folder = Path(os.path.expanduser(run_dir))
-        check_new(run_dir)
-        _make(folder, parents=True, exist_ok=True)
-        return RunFolder(folder)
-    _make(OUTPUTS, parents=True, exist_ok=True)
-    taken = [
-        int(match[1]) for path in OUTPUTS.iterdir() if (match := re.fullmatch(rf"{re.escape(name)}-(\d+)", path.name))
-    ]
-    number = max(taken, default=0) + 1
-    while True:
-        folder = OUTPUTS / f"{name}-{number}"
-        try:
-            _make(folder)
-        except FileExistsError:
-            number += 1
-        else:
-            return RunFolder(folder)
-
-
-def _make(folder: Path, *, parents: bool = False, exist_ok: bool = False) -> None:
+    """A new folder: run_dir itself, or outputs/NAME-1, -2, ... the first that no other process has made."""
+    check_new(run_dir)
     try:
-        folder.mkdir(parents=parents, exist_ok=exist_ok)
-    except FileExistsError:
-        raise
+        if run_dir is None:
+            return RunFolder(new_numbered_folder(OUTPUTS, name))
+        folder = Path(os.path.expanduser(run_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        return RunFolder(folder)
     except OSError as error:
-        raise RunError(f"cannot create the run folder {folder}: {error.strerror}") from error
+        raise RunError(f"cannot create the run folder {error.filename}: {error.strerror}") from error
 
 
 def latest() -> Path:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -22,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from imgcls import files
 from imgcls.errors import ConfigError, RunError
-from imgcls.runs.folder import LOCK, RunFolder
+from imgcls.files import LOCK, new_numbered_folder
+from imgcls.runs.folder import OUTPUTS, RunFolder
 from imgcls.runtime.signals import SWEEP_JOB
 
 if TYPE_CHECKING:
@@ -30,37 +30,27 @@ if TYPE_CHECKING:
 from imgcls.sweeps.jobs import Job, Plan, differing
 from imgcls.sweeps.results import SUMMARY, as_json, print_results, read_summary, write_summary
 
-OUTPUTS = Path("outputs")
 STDERR = 2  # the jobs' own results are progress here
 GRACE = 30.0  # seconds that a job has to save in, once it is told to stop
 
 
 def make_folder(sweep_dir: str | None, plans: Sequence[Plan]) -> Path:
-    """The sweep's folder: sweep_dir, new or with these very jobs in it, or outputs/sweep-N."""
+    """The sweep's folder: sweep_dir, which must be empty or hold these very jobs, or a new outputs/sweep-N."""
     try:
-        if sweep_dir is not None:
-            folder = Path(os.path.expanduser(sweep_dir))
-            if str(folder).startswith("~"):  # the jobs would take it for a home
-                folder = folder.absolute()
-            if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
-                before = [row["digest"] for row in read_summary(folder)]
-                if before != [plan.digest for plan in plans]:
-                    what = "holds a sweep of other jobs" if before else "is not empty"
-                    raise ConfigError(f"sweep_dir: {folder} {what}; name a new folder")
-            folder.mkdir(parents=True, exist_ok=True)
-            return folder
-        OUTPUTS.mkdir(parents=True, exist_ok=True)
-        taken = [int(match[1]) for path in OUTPUTS.iterdir() if (match := re.fullmatch(r"sweep-(\d+)", path.name))]
-        number = max(taken, default=0) + 1
-        while True:
-            try:
-                (OUTPUTS / f"sweep-{number}").mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return OUTPUTS / f"sweep-{number}"
+        if sweep_dir is None:
+            return new_numbered_folder(OUTPUTS, "sweep")
+        folder = Path(os.path.expanduser(sweep_dir))
+        if str(folder).startswith("~"):  # the jobs would expand it
+            folder = folder.absolute()
+        if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+            before = [row["digest"] for row in read_summary(folder)]
+            if before != [plan.digest for plan in plans]:
+                what = "already holds a different sweep" if before else "is not empty"
+                raise ConfigError(f"sweep_dir: {folder} {what}; name a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
     except OSError as error:
-        raise RunError(f"cannot create the sweep's folder: {error.strerror} ({error.filename})") from error
+        raise RunError(f"cannot create the sweep's folder {error.filename}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

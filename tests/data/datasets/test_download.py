@@ -21,6 +21,7 @@ import pytest
 from imgcls.data.datasets import download
 from imgcls.data.datasets.download import Archive, fetch
 from imgcls.errors import DataError, RunError
+from imgcls.files import hold, holder_of, locked
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -200,3 +201,44 @@ def test_four_processes_at_once_download_once(url: str, tmp_path: Path) -> None:
     assert [process.wait(60) for process in running] == [0, 0, 0, 0]
     assert len(Handler.asked) == 1
     assert (tmp_path / "file.gz").read_bytes() == CONTENT
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+def test_a_process_that_has_to_wait_says_so_once(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from imgcls.files import locked\n"
+        "with locked(Path(sys.argv[1])) as is_locked: print(is_locked)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with locked(tmp_path):
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr is not None
+        said = waiting.stderr.readline()
+        assert said == f"waiting for another process that downloads or unpacks into {tmp_path}\n"
+        assert waiting.poll() is None
+    assert waiting.communicate(timeout=30) == ("True\n", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_used_without_them(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    monkeypatch.setattr(fcntl, "lockf", fails)
+    with locked(tmp_path) as is_locked:
+        assert not is_locked
+    hold(tmp_path).close()
+    assert holder_of(tmp_path) is None
+
+
+def test_a_folder_that_is_not_to_be_made_is_not_made(tmp_path: Path) -> None:
+    with locked(tmp_path / "none", make=False) as is_locked:
+        assert not is_locked
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http
 import http.client
 import os
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcls.errors import DataError, RunError
-from imgcls.files import DISK_FULL, file_size
+from imgcls.files import DISK_FULL, file_digest, file_size
 
 TIMEOUT = 30  # seconds without a byte
 CHUNK = 1 << 20
@@ -49,7 +48,7 @@ def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
     advice = f"put it into {folder}, or try dataset=digits, which needs no download"
     what = f"{path} is missing"
     if os.path.exists(path):
-        found = _md5(path)
+        found = file_digest(path, "md5")
         if found == archive.md5:
             return path
         what = f"{path} is damaged ({_mismatch(archive.md5, found)})"
@@ -69,16 +68,7 @@ def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
 def is_intact(archive: Archive, folder: Path) -> bool:
     """Whether the archive lies in the folder as its servers have it."""
     path = folder / archive.name
-    return os.path.isfile(path) and _md5(path) == archive.md5
-
-
-def _md5(path: Path) -> str:
-    file_size(path)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return os.path.isfile(path) and file_digest(path, "md5") == archive.md5
 
 
 def _mismatch(expected: str, found: str) -> str:
@@ -114,7 +104,7 @@ def _download(url: str, path: Path, archive: Archive) -> Path:
         raise OSError(f"more than the expected {archive.size:,} bytes came")
     if room >= 0 and (missing := getattr(answer, "length", None)):  # the connection broke off: what has come is kept
         raise http.client.IncompleteRead(b"", missing)
-    found = _md5(part)
+    found = file_digest(part, "md5")
     if found != archive.md5:
         part.unlink()
         if goes_on:  # the part was of something else
