@@ -80,5 +80,7 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in printable(text))
 
 
-def listing(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(map(one_line, names[:most])) + (f" ... ({len(names)} in all)" if len(names) > most else "")
+def listing(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """The first names and how many there are: 'a, b, ... (12 in all)'."""
+    shown = [*map(one_line, names[:most]), *([f"... ({len(names):,} in all)"] if len(names) > most else [])]
+    return separator.join(shown)

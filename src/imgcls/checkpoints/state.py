@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imgcls.checkpoints.format import LAST, TYPES, Checkpoint
 from imgcls.errors import CheckpointError, ConfigError, RunError
 from imgcls.optim import fast_step
+from imgcls.text import listing
 
 KNOWN = ("torch.optim.", "imgcls.")  # modules of optimizers whose state is checked to the last slot
 NEVER_NEGATIVE = (
@@ -100,8 +101,7 @@ def check_fits(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) -
             got, want = (f"{one.dtype} {tuple(one.shape)}" for one in (stored[name], tensor))
             wrong.append(f"{name} ({got} instead of {want})".replace("torch.", ""))
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise CheckpointError(f"{checkpoint.path}: its tensors do not fit its model: {', '.join(wrong[:3])}{more}")
+        raise CheckpointError(f"{checkpoint.path}: its tensors do not fit its model: {listing(wrong, 3)}")
 
 
 def load_module(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) -> None:

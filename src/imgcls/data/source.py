@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.errors import DataError
+from imgcls.text import listing
 
 Indices = NDArray[np.int64]
 
@@ -134,7 +135,7 @@ class Source:
         Raises ValueError for a name that it has not.
         """
         if unknown := [name for name in names if name not in self.classes]:
-            shown = ", ".join(self.classes[:12]) + (", ..." if len(self.classes) > 12 else "")
+            shown = listing(self.classes, 12)
             raise ValueError(f"unknown class '{unknown[0]}' (classes: {shown})")
         kept = [name for name in self.classes if name in names]
         new = np.array([kept.index(name) if name in kept else -1 for name in self.classes])

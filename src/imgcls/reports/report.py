@@ -17,6 +17,7 @@ from imgcls.files import write_whole
 from imgcls.loggers.run_log import read_rows
 from imgcls.runs import folder as run_folders
 from imgcls.runs.provenance import versions
+from imgcls.text import listing
 
 Report = dict[str, Any]
 
@@ -73,6 +74,4 @@ def empty_classes(report: Report) -> str | None:
     names = [row["class"] for row in report["per_class"] if row["support"] == 0]
     if not names:
         return None
-    return (
-        f"no images of {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}; they count as 0 in the macro averages"
-    )
+    return f"no images of {listing(names)}; they count as 0 in the macro averages"

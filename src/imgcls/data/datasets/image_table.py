@@ -16,7 +16,7 @@ from imgcls.data.decoding import SUFFIXES
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 from imgcls.files import file_size, is_present
-from imgcls.text import one_line, printable
+from imgcls.text import listing, one_line, printable
 
 # fmt: off
 COLUMNS = {  # what a column is usually called, the likelier names first
@@ -194,8 +194,7 @@ def _said(header: Sequence[str], columns: dict[str, int | None]) -> list[str]:
     if not others:
         return []
     used = ", ".join(f"{key} '{one_line(header[i])}'" for key, i in columns.items() if i is not None)
-    more = ", ..." if len(others) > SHOWN else ""
-    return [f"columns  {used}; not used: {', '.join(map(one_line, others[:SHOWN]))}{more}"]
+    return [f"columns  {used}; not used: {listing(others, SHOWN)}"]
 
 
 def _flagged(flag: str, value: str) -> str:
