@@ -377,7 +377,7 @@ class Failing(nn.Module):
 
 def sweep_with_failures(*, is_full: bool) -> Counts:
     """Jobs that raise, exit, are killed, hang, run out of memory or of numbers, among good ones: the good ones finish,
-    the table tells, the same command goes on with the others alone."""
+    the table tells, the same command resumes the others alone."""
     kinds = ["killed", "not", "raises"]
     kinds += ["exits", "memory", "not_finite", "hangs"] if is_full else []
     words = ["model.name=tests.run_faults:Failing", f"model.fails={','.join(kinds)}", f"seed=0{',1' * is_full}"]
@@ -398,7 +398,7 @@ def sweep_with_failures(*, is_full: bool) -> Counts:
             found["jobs"] += 1
             found["wrong"] += not is_right
             found["which"] += [] if is_right else [f"{row}"]
-        finished_before = done.stderr.count("done before")
+        finished_before = done.stderr.count("already done")
         expected = sum("model.fails=not" in row["overrides"] for row in rows) if is_mended else 0
         is_right = done.returncode == (0 if is_mended else 1) and finished_before == expected
         found["wrong"] += not is_right

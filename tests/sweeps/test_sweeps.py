@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,8 +47,8 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The words of the jobs that would run; each "reports" an accuracy by its place, the second fails."""
     ran: list[list[str]] = []
 
-    def pretend(job: sweep_jobs.Job, flags: Sequence[str], *rest: object) -> None:
-        ran.append([*job.plan.words, *flags])
+    def pretend(launcher: sweep.Launcher, job: sweep_jobs.Job) -> None:
+        ran.append([*job.plan.words, *launcher.flags])
         job.code = 1 if len(ran) == 2 else 0
         job.folder.mkdir(exist_ok=True)
         accuracy = 0.5 + len(ran) / 10
@@ -58,7 +57,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         if job.code == 0:
             (job.folder / "report.json").write_text(json.dumps({"accuracy": accuracy}))
 
-    monkeypatch.setattr(sweep, "_run", pretend)
+    monkeypatch.setattr(sweep.Launcher, "run", pretend)
     return ran
 
 
@@ -92,7 +91,7 @@ def test_the_jobs_are_every_combination(words: list[str], jobs: list[str]) -> No
     assert expanded(*words) == jobs
 
 
-def test_a_glob_finds_ones_own_options() -> None:
+def test_a_glob_finds_custom_options() -> None:
     Path("own/model").mkdir(parents=True)
     Path("own/model/my_net.yaml").write_text("name: lenet\n")
     assert expanded("model=glob([mlp,my_*])", config_dir="own") == ["model=mlp", "model=my_net"]
@@ -126,7 +125,7 @@ def test_a_sweep_has_a_limit() -> None:
         (["compile=auto,maybe"], ["compile: unknown 'maybe' (choices: auto, true, false)", "(job 1: compile=maybe)"]),
     ],
 )
-def test_one_bad_job_and_none_starts(
+def test_if_one_job_is_invalid_none_starts(
     words: list[str], needles: list[str], capsys: Capture, jobs: list[list[str]]
 ) -> None:
     assert main(["train", "-m", *words]) == 2
@@ -145,7 +144,7 @@ def test_data_that_is_not_there_is_left_to_its_job(jobs: list[list[str]]) -> Non
     assert len(jobs) == 2
 
 
-def test_a_data_set_of_ones_own_is_left_to_its_job(jobs: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_data_set_is_left_to_its_job(jobs: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own_source.py").write_text("def read():\n    raise RuntimeError('not now')\n")
     monkeypatch.syspath_prepend(str(Path.cwd()))
     main(["train", "-m", "dataset.name=own_source:read", "seed=0,1"])
@@ -157,7 +156,7 @@ def test_each_models_weights_have_their_own_image_size(jobs: list[list[str]]) ->
     assert len(jobs) == 2
 
 
-def test_every_kind_of_model_can_be_rehearsed(jobs: list[list[str]]) -> None:
+def test_every_kind_of_model_can_be_checked(jobs: list[list[str]]) -> None:
     names = "lenet,resnet18,regnet_x_400mf,swin_t,maxvit_t,vit_b_16"
     main(["train", "-m", f"model={names}", "dataset.image_size=32"])
     assert len(jobs) == 6
@@ -166,7 +165,7 @@ def test_every_kind_of_model_can_be_rehearsed(jobs: list[list[str]]) -> None:
 # --- where, and what is told -----------------------------------------------------------------------------------------
 
 
-def test_each_sweep_has_a_folder_of_its_own_with_numbered_runs(jobs: list[list[str]]) -> None:
+def test_each_sweep_has_its_own_folder_with_numbered_runs(jobs: list[list[str]]) -> None:
     assert [main(["train", "-m", "seed=0,1,2"]) for _ in range(2)] == [1, 0]
     assert sorted(str(path) for path in Path("outputs").glob("*/[0-9]")) == [
         f"outputs/sweep-{n}/{i}" for n in (1, 2) for i in (0, 1, 2)
@@ -181,22 +180,22 @@ def test_sweep_dir_names_the_folder(jobs: list[list[str]]) -> None:
     assert not Path("outputs").exists()
 
 
-def test_an_empty_folder_will_do_and_a_file_will_not(jobs: list[list[str]], capsys: Capture) -> None:
+def test_sweep_dir_may_be_an_empty_folder_but_not_a_file(jobs: list[list[str]], capsys: Capture) -> None:
     Path("empty").mkdir()
     assert main(["train", "-m", "seed=0", "sweep_dir=empty"]) == 0
     with pytest.raises(RunError, match="cannot create the sweep's folder"):
         sweep.make_folder(str(Path("empty/0/report.json")), [])
 
 
-def test_the_same_words_go_on_with_a_sweep(jobs: list[list[str]], capsys: Capture) -> None:
+def test_the_same_command_resumes_a_sweep(jobs: list[list[str]], capsys: Capture) -> None:
     words = ["train", "-m", "seed=0,1,2", "sweep_dir=here"]
     assert main(words) == 1
-    assert capsys.readouterr().err.splitlines()[-2] == "go on with: the same command"
+    assert capsys.readouterr().err.splitlines()[-2] == "resume with: the same command"
     rows = json.loads(Path("here/sweep.json").read_text())["jobs"]
     assert [row["exit_code"] for row in rows] == [0, 1, 0]
     assert main(words) == 0
     assert jobs[3:] == [["seed=1"]]
-    assert capsys.readouterr().err.count("done before") == 2
+    assert capsys.readouterr().err.count("already done") == 2
     assert [row["exit_code"] for row in json.loads(Path("here/sweep.json").read_text())["jobs"]] == [0, 0, 0]
     assert main(words) == 0
     assert len(jobs) == 4
@@ -216,7 +215,7 @@ def test_a_folder_with_anything_else_in_it_is_refused(there: str, jobs: list[lis
     assert (sorted(Path("here").rglob("*")), len(jobs)) == (before, ran)
 
 
-def test_the_same_words_with_another_meaning_are_another_sweep(jobs: list[list[str]], capsys: Capture) -> None:
+def test_the_same_words_with_a_different_meaning_are_a_different_sweep(jobs: list[list[str]], capsys: Capture) -> None:
     for name, epochs in (("one", 3), ("two", 4)):
         Path(name, "experiment").mkdir(parents=True)
         Path(name, "experiment/mine.yaml").write_text(f"# @package _global_\n# x\nepochs: {epochs}\n")
@@ -246,7 +245,7 @@ def test_a_sweep_that_is_running_is_left_alone(jobs: list[list[str]], capsys: Ca
     assert len(jobs) == 2
 
 
-def test_what_goes_on_with_a_job(tmp_path: Path) -> None:
+def test_the_command_that_starts_or_resumes_a_job(tmp_path: Path) -> None:
     words, own = ["model=mine", "optimizer=sgd", "seed=1"], ["model.name=mine:Net"]
     job = sweep_jobs.Job(sweep_jobs.Plan(words, own, ""), "seed=1", tmp_path / "3")
     assert job.command() == [*words, f"run_dir={tmp_path / '3'}"]
@@ -260,10 +259,11 @@ def test_what_goes_on_with_a_job(tmp_path: Path) -> None:
     [(None, "not run"), (0, ""), (3, "failed (exit 3)"), (-9, "killed by SIGKILL"), (-35, "killed by signal 35")],
 )
 def test_how_a_job_ended(code: int | None, state: str) -> None:
-    assert sweep_jobs.Job(sweep_jobs.Plan([], [], ""), "", Path("x"), code).state == state
+    job = sweep_jobs.Job(sweep_jobs.Plan([], [], ""), "", Path("x"), code)
+    assert sweep_results.ending(job) == state
 
 
-def test_the_flags_that_matter_to_a_job_are_handed_on(jobs: list[list[str]]) -> None:
+def test_flags_that_matter_to_a_job_are_passed_on(jobs: list[list[str]]) -> None:
     Path("own").mkdir()
     Path("own/mine.yaml").write_text("defaults: [train, _self_]\nepochs: 3\n")
     assert main(["train", "-m", "seed=0,1", "--config-dir", "own", "--config-name=mine", "--debug"]) == 1
@@ -344,13 +344,13 @@ def test_a_job_that_takes_too_long_is_stopped(capfd: Capture, monkeypatch: pytes
     assert main(["train", "-m", *words[:-2], "sweep_dir=there", "job_timeout=500"]) == 0
 
 
-def test_a_job_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "GRACE", 0.2)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(99)"
     with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert sweep._stopped(process) == -signal.SIGKILL
+        assert sweep._stop(process) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
@@ -371,4 +371,4 @@ def test_a_signal_stops_the_sweep_after_the_job_has_saved(number: signal.Signals
     assert Path("here/0/checkpoints/last.safetensors").is_file()
     assert not Path("here/1").exists()
     assert "not run" in out
-    assert "go on with: the same command\n" in err
+    assert "resume with: the same command\n" in err

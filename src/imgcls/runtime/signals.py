@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGUSR1: within a command, within its imports, within training."""
+"""SIGINT, SIGTERM, SIGHUP and SIGUSR1: during a command, its imports, and training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from imgcls.errors import Terminated
@@ -17,22 +17,18 @@ SWEEP_JOB = "IMGCLS_SWEEP_JOB"  # set in the environment of a sweep's jobs
 RELAYING = (SWEEP_JOB, "TORCHELASTIC_RUN_ID")
 RELAY = 1.0  # seconds
 
+Handler = Callable[[int, FrameType | None], Any] | signal.Handlers
+
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises, as SIGINT does: files are closed, and the message is said. SIGUSR1 has nothing to save yet."""
+def handlers(**by_name: Handler) -> Iterator[None]:
+    """Handle these signals inside (``SIGTERM=function``), then restore the previous handlers.
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
-    # a shell that is no terminal starts what stands before & deaf to it
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
-    if hasattr(signal, "SIGUSR1"):
-        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    Does nothing outside the main thread, and skips signals that the platform lacks.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    wanted = {getattr(signal, name): one for name, one in by_name.items() if is_main and hasattr(signal, name)}
+    before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
     try:
         yield
     finally:
@@ -40,9 +36,27 @@ def terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def stop_signals() -> list[str]:
+    """The names of the signals that stop a run; SIGHUP, the end of the terminal, unless it is ignored (nohup)."""
+    is_default = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    return ["SIGINT", "SIGTERM", *(["SIGHUP"] if is_default else [])]
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated, much as SIGINT raises KeyboardInterrupt; SIGUSR1 is ignored before training."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    # SIGINT too: non-interactive shells start background jobs with it ignored
+    with handlers(SIGTERM=terminate, SIGINT=signal.default_int_handler, SIGUSR1=signal.SIG_IGN):
+        yield
+
+
 @contextlib.contextmanager
 def signals_wait() -> Iterator[None]:
-    """SIGINT and SIGTERM wait for the end of the imports inside, since torch's aborts when a handler raises.
+    """SIGINT and SIGTERM wait until the imports inside are done, since torch aborts if a handler raises during its own.
 
     A second one ends the process at once.
     """
@@ -53,24 +67,19 @@ def signals_wait() -> Iterator[None]:
             os._exit(128 + number)
         received.append(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {int(number): signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with handlers(SIGINT=note, SIGTERM=note):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         for number in received:
             signal.raise_signal(number)
 
 
 class Signals:
-    """SIGINT and SIGTERM set a number that the run looks at after each step; a second one ends the process at once.
+    """A context in which stop signals set ``received``, and SIGUSR1 ``wants_save``, for the run to check after a step.
 
-    So does SIGHUP, the end of the terminal, unless it is ignored (nohup). SIGUSR1 asks to save and go on. What started
-    this process may pass on a signal that it has got itself: one of the same number within RELAY seconds is the same.
+    A second stop signal ends the process at once. A launcher may relay a signal that this process got as well: the
+    same number within RELAY seconds counts once.
     """
 
     def __init__(self) -> None:
@@ -78,7 +87,15 @@ class Signals:
         self.since = 0.0
         self.is_relayed = any(name in os.environ for name in RELAYING)
         self.wants_save = False
-        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        stopping = dict.fromkeys(stop_signals(), self._receive)
+        self._handlers = handlers(SIGUSR1=self._ask_to_save, **stopping)
+        self._handlers.__enter__()
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._handlers.__exit__(*details)
 
     def _ask_to_save(self, number: int, frame: FrameType | None) -> None:
         self.wants_save = True
@@ -89,19 +106,3 @@ class Signals:
                 return
             os._exit(128 + number)
         self.received, self.since = number, time.monotonic()
-
-    def __enter__(self) -> Signals:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._receive)
-            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-                self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._receive)
-            if hasattr(signal, "SIGUSR1"):
-                self._before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._ask_to_save)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -1,24 +1,19 @@
-"""The jobs of a sweep: what each was asked to do, and how it went."""
+"""The jobs of a sweep: what each is to do, and how it went."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job as it is asked for: the words of its command, those that name code of the user's own, and a digest of the
-    configuration that they make."""
+    """A job as requested. own: its words that name the user's code; digest: of the configuration that they compose."""
 
     words: list[str]
     own: list[str]
@@ -26,13 +21,13 @@ class Plan:
 
 
 def digest(text: str) -> str:
-    """Short, and different for different texts."""
+    """16 hexadecimal digits of the text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass
 class Job:
-    """One run of a sweep: its plan, the words that differ between jobs, and how it went."""
+    """One run of a sweep. differs: its words that not all jobs have; is_late: stopped after job_timeout seconds."""
 
     plan: Plan
     differs: str
@@ -40,14 +35,12 @@ class Job:
     code: int | None = None
     seconds: float = 0.0
     is_running: bool = False
-    is_late: bool = False  # stopped because it took longer than job_timeout
+    is_late: bool = False
 
     def result(self) -> dict[str, Any]:
-        """Its report and its best validation accuracy, as far as it got."""
+        """Its test accuracy and best validation accuracy, None as long as there is none."""
         found: dict[str, Any] = {"accuracy": None, "val_accuracy": None}
-        with contextlib.suppress(
-            OSError, ValueError, KeyError, TypeError
-        ):  # it did not get that far: the table shows a dash
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the files do not exist yet, or not whole
             text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
             values = [json.loads(line)["val_accuracy"] for line in text.splitlines()]
             found["val_accuracy"] = max((value for value in values if value is not None), default=None)
@@ -55,7 +48,7 @@ class Job:
         return found
 
     def command(self) -> list[str]:
-        """The words of ``imgcls train`` that begin it, or that go on with it where it has begun."""
+        """The words of ``imgcls train`` that start the job, or resume it if it has been started."""
         if (self.folder / "config.yaml").is_file():
             return [f"resume={self.folder}", *self.plan.own]
         return [*self.plan.words, f"run_dir={self.folder}"]
@@ -66,18 +59,6 @@ class Job:
         if self.is_running:
             return "running"
         return "pending" if self.code is None else "failed" if self.code else "finished"
-
-    @property
-    def state(self) -> str:
-        """How it ended, where that was not well."""
-        if self.code is None:
-            return "not run"
-        if self.is_late and self.code:
-            return "stopped by job_timeout"
-        if self.code < 0:
-            known = {int(one): one.name for one in signal.Signals}
-            return f"killed by {known.get(-self.code, f'signal {-self.code}')}"
-        return f"failed (exit {self.code})" if self.code else ""
 
 
 def differing(jobs: Sequence[Sequence[str]]) -> list[str]:

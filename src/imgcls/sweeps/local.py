@@ -1,7 +1,7 @@
-"""``imgcls train -m``: all jobs checked first, then one after another, each in a process of its own.
+"""``imgcls train -m``: all jobs are checked first, then run one after another, each in its own process.
 
-sweep.json in the sweep's folder says how each went; the same words with the same sweep_dir go on with a sweep that was
-stopped: finished jobs are left alone, stopped ones are resumed.
+sweep.json in the sweep's folder records how each job went. The same command with the same sweep_dir resumes a sweep:
+finished jobs are skipped, interrupted ones resumed.
 """
 
 from __future__ import annotations
@@ -12,26 +12,21 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
 
-from imgcls import files
 from imgcls.errors import ConfigError, RunError
 from imgcls.files import LOCK, new_numbered_folder
 from imgcls.runs.folder import OUTPUTS, RunFolder
-from imgcls.runtime.signals import SWEEP_JOB
-
-if TYPE_CHECKING:
-    pass
+from imgcls.runtime.signals import SWEEP_JOB, handlers, stop_signals
 from imgcls.sweeps.jobs import Job, Plan, differing
-from imgcls.sweeps.results import SUMMARY, as_json, print_results, read_summary, write_summary
+from imgcls.sweeps.results import print_job, print_results, print_start, read_summary, write_summary
 
-STDERR = 2  # the jobs' own results are progress here
-GRACE = 30.0  # seconds that a job has to save in, once it is told to stop
+STDERR = 2  # the jobs' results are progress here
+GRACE = 30.0  # seconds that a job has to save after SIGTERM
 
 
 def make_folder(sweep_dir: str | None, plans: Sequence[Plan]) -> Path:
@@ -53,99 +48,85 @@ def make_folder(sweep_dir: str | None, plans: Sequence[Plan]) -> Path:
         raise RunError(f"cannot create the sweep's folder {error.filename}: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _passing_on(received: list[int], running: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM are noted and passed on to the running job, once each: it saves before it stops.
-
-    SIGUSR1 (where there is one) is passed on: the job saves and goes on.
-    """
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if number in stopping:
-            received.append(number)
-        for process in running:
-            with contextlib.suppress(ValueError):  # Windows has hardly any signals
-                process.send_signal(number)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    stopping = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        stopping.append(signal.SIGHUP)
-    numbers = [*stopping, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])] if is_main else []
-    before = {number: signal.signal(number, pass_on) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run(
     plans: Sequence[Plan], flags: Sequence[str], sweep_dir: str | None, timeout: float | None, *, is_quiet: bool
 ) -> int:
-    """Run the jobs in order, each for so many seconds at most; returns the exit code of the whole sweep."""
+    """Run the jobs in order, each for ``timeout`` seconds at most; returns the exit code of the sweep."""
     folder = make_folder(sweep_dir, plans)
-    with contextlib.closing(RunFolder(folder)):  # another sweep may have been told the same folder
-        more = "" if sweep_dir is not None else f" and sweep_dir={shlex.quote(str(folder))}"
+    with contextlib.closing(RunFolder(folder)):  # another sweep may have been given the same folder
         names = differing([plan.words for plan in plans])
         jobs = [Job(plan, name, folder / str(i)) for i, (plan, name) in enumerate(zip(plans, names, strict=True))]
-        return _run_all(folder, jobs, flags, timeout, f"go on with: the same command{more}", is_quiet=is_quiet)
+        for job, before in zip(jobs, read_summary(folder), strict=False):
+            job.code, job.seconds = before["exit_code"], before["seconds"]
+        print_start(folder, len(jobs))
+        write_summary(folder, jobs)  # without it nothing could be resumed
+        launcher = Launcher(flags, timeout)
+        with handlers(SIGUSR1=launcher.forward, **dict.fromkeys(stop_signals(), launcher.forward)):
+            _run_all(jobs, folder, launcher)
+        more = "" if sweep_dir is not None else f" and sweep_dir={shlex.quote(str(folder))}"
+        print_results(jobs, f"resume with: the same command{more}", is_quiet=is_quiet)
+    if launcher.received:
+        return 128 + launcher.received[0]
+    return 1 if any(job.code != 0 for job in jobs) else 0
 
 
-def _run_all(
-    folder: Path, todo: list[Job], flags: Sequence[str], timeout: float | None, advice: str, *, is_quiet: bool
-) -> int:
-    print(f"sweep    {folder}, {len(todo)} job{'s' if len(todo) > 1 else ''}", file=sys.stderr)
-    for job, before in zip(todo, read_summary(folder), strict=False):
-        job.code, job.seconds = before["exit_code"], before["seconds"]
-    files.write_whole(folder / SUMMARY, as_json(todo))  # without it nothing could be gone on with
-    received: list[int] = []
-    running: list[subprocess.Popen[bytes]] = []
-    with _passing_on(received, running):
-        for i, job in enumerate(todo):
-            if received:
-                break
-            is_done = job.result()["accuracy"] is not None
-            words = ": done before" if is_done else ""
-            print(f"\njob {i}    {job.differs or '(the defaults)'}{words}", file=sys.stderr, flush=True)
-            if is_done:
-                job.code = 0
-                continue
-            job.is_running = True
-            write_summary(folder, todo)
-            _run(job, flags, timeout, received, running)
-            job.is_running = False
-            write_summary(folder, todo)
-    print_results(todo, advice, is_quiet=is_quiet)
-    if received:
-        return 128 + received[0]
-    return 1 if any(job.code != 0 for job in todo) else 0
+def _run_all(jobs: Sequence[Job], folder: Path, launcher: Launcher) -> None:
+    """Run the jobs that are not done, until a stop signal is received."""
+    for i, job in enumerate(jobs):
+        if launcher.received:
+            return
+        is_done = job.result()["accuracy"] is not None
+        print_job(i, job, is_done=is_done)
+        if is_done:
+            job.code = 0
+            continue
+        job.is_running = True
+        _record(folder, jobs)
+        launcher.run(job)
+        job.is_running = False
+        _record(folder, jobs)
 
 
-def _run(
-    job: Job,
-    flags: Sequence[str],
-    timeout: float | None,
-    received: list[int],
-    running: list[subprocess.Popen[bytes]],
-) -> None:
-    """Run one job to its end, in a process group of its own: the terminal's Ctrl-C reaches it through us alone."""
-    started = time.monotonic()
-    command = [sys.executable, "-m", "imgcls", "train", *job.command(), *flags]
-    env = {**os.environ, "PYTHONSAFEPATH": "1", SWEEP_JOB: "1"}
-    with _deaf_to_sigusr1():
-        running[:] = [subprocess.Popen(command, stdout=STDERR, env=env, process_group=0)]
-    for number in received:  # while it was being started
-        running[0].send_signal(number)
-    try:
-        job.code = running[0].wait(timeout)
-    except subprocess.TimeoutExpired:
-        job.code, job.is_late = _stopped(running[0]), True
-    running.clear()
-    job.seconds += time.monotonic() - started
+def _record(folder: Path, jobs: Sequence[Job]) -> None:
+    with contextlib.suppress(RunError):  # a full disk does not stop the sweep: the table is still printed
+        write_summary(folder, jobs)
 
 
-def _stopped(process: subprocess.Popen[bytes]) -> int:
+@dataclass
+class Launcher:
+    """Runs jobs, one at a time, and forwards signals to the one that runs. received: the stop signals so far."""
+
+    flags: Sequence[str]
+    timeout: float | None
+    received: list[int] = field(default_factory=list)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def run(self, job: Job) -> None:
+        """Run the job to its end, in its own process group: the terminal's Ctrl-C reaches it only through us."""
+        started = time.monotonic()
+        command = [sys.executable, "-m", "imgcls", "train", *job.command(), *self.flags]
+        env = {**os.environ, "PYTHONSAFEPATH": "1", SWEEP_JOB: "1"}
+        with handlers(SIGUSR1=signal.SIG_IGN):  # inherited: it would end a job that has no handler yet
+            self._process = subprocess.Popen(command, stdout=STDERR, env=env, process_group=0)
+        for number in self.received:  # while it was being started
+            self._process.send_signal(number)
+        try:
+            job.code = self._process.wait(self.timeout)
+        except subprocess.TimeoutExpired:
+            job.code, job.is_late = _stop(self._process), True
+        self._process = None
+        job.seconds += time.monotonic() - started
+
+    def forward(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler: the job saves and, unless it is SIGUSR1, stops; so does the sweep then."""
+        if number != getattr(signal, "SIGUSR1", None):
+            self.received.append(number)
+        if self._process is not None:
+            with contextlib.suppress(ValueError):  # Windows has hardly any signals
+                self._process.send_signal(number)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> int:
     """Tell the job to save and stop, and kill it if it does not; returns its exit code."""
     process.terminate()
     try:
@@ -153,16 +134,3 @@ def _stopped(process: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-@contextlib.contextmanager
-def _deaf_to_sigusr1() -> Iterator[None]:
-    """A process started inside ignores SIGUSR1, which would end it, until it knows what to do."""
-    if not hasattr(signal, "SIGUSR1") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGUSR1, before)

@@ -1,27 +1,23 @@
-"""sweep.json and the table at the end of a sweep."""
+"""What a sweep reports: sweep.json, the lines of its jobs, and the table at the end."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imgcls import files
-from imgcls.errors import RunError
-
-if TYPE_CHECKING:
-    pass
 from imgcls.sweeps.jobs import Job
 
 SUMMARY = "sweep.json"
 
 
 def read_summary(folder: Path) -> list[dict[str, Any]]:
-    """The jobs as the folder's sweep.json has them, none if there is none."""
+    """digest, exit_code and seconds of each job in the folder's sweep.json; none if there is no such file."""
     try:
         rows = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["jobs"]
         return [
@@ -37,18 +33,18 @@ def read_summary(folder: Path) -> list[dict[str, Any]]:
 
 
 def write_summary(folder: Path, jobs: Sequence[Job]) -> None:
-    """sweep.json as it stands; a full disk does not stop the sweep, whose table still tells."""
-    with contextlib.suppress(RunError):
-        files.write_whole(folder / SUMMARY, as_json(jobs))
+    """Replace sweep.json. Raises RunError."""
+    files.write_whole(folder / SUMMARY, as_json(jobs))
 
 
 def as_json(jobs: Sequence[Job]) -> bytes:
+    """The content of sweep.json, which --json prints too."""
     rows = [
         {
             "id": i,
             "overrides": job.plan.words,
             "status": job.status,
-            "error": job.state or None if job.status == "failed" else None,
+            "error": ending(job) or None if job.status == "failed" else None,
             "run_dir": str(job.folder),
             "exit_code": job.code,
             "seconds": round(job.seconds, 1),
@@ -58,6 +54,29 @@ def as_json(jobs: Sequence[Job]) -> bytes:
         for i, job in enumerate(jobs)
     ]
     return json.dumps({"jobs": rows}, indent=1).encode()
+
+
+def ending(job: Job) -> str:
+    """Why the job did not finish, '' if it did."""
+    if job.code is None:
+        return "not run"
+    if job.is_late and job.code:
+        return "stopped by job_timeout"
+    if job.code < 0:
+        known = {int(one): one.name for one in signal.Signals}
+        return f"killed by {known.get(-job.code, f'signal {-job.code}')}"
+    return f"failed (exit {job.code})" if job.code else ""
+
+
+def print_start(folder: Path, count: int) -> None:
+    """The first line of a sweep."""
+    print(f"sweep    {folder}, {count} job{'s' if count > 1 else ''}", file=sys.stderr)
+
+
+def print_job(number: int, job: Job, *, is_done: bool) -> None:
+    """The line above a job's own output."""
+    done = ": already done" if is_done else ""
+    print(f"\njob {number}    {job.differs or '(the defaults)'}{done}", file=sys.stderr, flush=True)
 
 
 def print_results(jobs: Sequence[Job], advice: str, *, is_quiet: bool) -> None:
@@ -80,6 +99,6 @@ def table(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[str]:
         job, numbers = jobs[i], results[i]
         val, test = (f"{numbers[key]:.1%}" if numbers[key] is not None else "-" for key in ("val_accuracy", "accuracy"))
         words, *more = textwrap.wrap(job.differs, width, break_on_hyphens=False) or [""]
-        lines.append(f"{i:>3}  {words:<{width}}  {val:>7}  {test:>8}  {job.seconds:7.1f}  {job.state}".rstrip())
+        lines.append(f"{i:>3}  {words:<{width}}  {val:>7}  {test:>8}  {job.seconds:7.1f}  {ending(job)}".rstrip())
         lines += [f"     {words}" for words in more]
     return lines
