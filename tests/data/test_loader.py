@@ -231,9 +231,9 @@ class Deadly(Preprocessing):
 
 def test_a_worker_that_dies_is_an_error_of_one_line(files: Images) -> None:
     deadly = Deadly(3, 6, 5, (0.5,) * 3, (0.2,) * 3)
-    with pytest.raises(RunError, match=r"^a process that decodes images died .* workers$"):
+    with pytest.raises(RunError, match=r"^an image-decoding process died .* workers$"):
         served(Streamed(files, deadly, CPU, 1), in_order(23, 5))
-    with pytest.raises(RunError, match=r"^a process that decodes images died"):
+    with pytest.raises(RunError, match=r"^an image-decoding process died"):
         decode_all(many(files), deadly, threads=2)
 
 

@@ -1,4 +1,4 @@
-"""Pictures drawn by a process beside the run: the same pictures, errors and all, and no process left behind."""
+"""Plots drawn in a background process: the same plots and errors, and no process left behind."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from imgcls.parallel.background import BackgroundWorker
 from imgcls.reports import plots as report
 from tests.conftest import SMALL
 
-# In a process of its own, as the command line does it: before torch, with one thread.
+# In a new process, as the command line does it: before torch, with one thread.
 DRAWN_APART = """
 import os, sys
 from imgcls.reports import plots as report
 from imgcls.parallel.background import BackgroundWorker
 from pathlib import Path
-studio = BackgroundWorker(apart=True)
-assert studio._pipe is not None
-studio.draw(os.getpid)
-studio.draw(report.confusion_matrix, [[3, 1], [0, 2]], ["a", "b"], Path("apart.png"))
-pid, picture = studio.finish()
+plotter = BackgroundWorker(apart=True)
+assert plotter._pipe is not None
+plotter.draw(os.getpid)
+plotter.draw(report.confusion_matrix, [[3, 1], [0, 2]], ["a", "b"], Path("apart.png"))
+pid, picture = plotter.finish()
 assert pid != os.getpid()
 assert "matplotlib" not in sys.modules
 assert picture.shape == (400, 400, 3)
-studio.draw(report.confusion_matrix, [[1]], ["a"], Path("no/such/folder.png"))
+plotter.draw(report.confusion_matrix, [[1]], ["a"], Path("no/such/folder.png"))
 try:
-    studio.finish()
+    plotter.finish()
 except FileNotFoundError as error:
     print("raised", Path(error.filename).name)
 os.kill(pid, 9)
-studio.draw(report.confusion_matrix, [[1]], ["a"], Path("after.png"))
-studio.finish()
+plotter.draw(report.confusion_matrix, [[1]], ["a"], Path("after.png"))
+plotter.finish()
 print("drawn", Path("after.png").is_file(), "matplotlib" in sys.modules)
 """
 
 
-def test_a_picture_drawn_apart_is_the_one_drawn_here() -> None:
+def test_a_plot_drawn_in_the_background_is_the_same() -> None:
     ran = subprocess.run([sys.executable, "-c", DRAWN_APART], capture_output=True, text=True, check=False, timeout=60)
     if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core: nothing is drawn apart")
+        pytest.skip("one core: no background process")
     assert ran.stderr == ""
     assert ran.stdout.splitlines() == ["raised folder.png", "drawn True True"]
     report.confusion_matrix([[3, 1], [0, 2]], ["a", "b"], Path("here.png"))
     assert Path("apart.png").read_bytes() == Path("here.png").read_bytes()
 
 
-def test_without_a_process_the_orders_are_drawn_when_they_are_asked_for() -> None:
+def test_without_a_process_finish_draws() -> None:
     plotter = BackgroundWorker()
     plotter.draw(report.batch, [], [], Path("batch.png"))
     plotter.draw(len, [1, 2])
@@ -70,5 +70,5 @@ def test_no_process_is_left_by_a_run_that_ends_or_is_killed(ends: signal.Signals
         if ends:
             next(line for line in process.stderr if line.startswith("    1"))  # an epoch is done
             process.send_signal(ends)
-        process.communicate(timeout=60)  # until nobody holds stderr any more, the other process neither
+        process.communicate(timeout=60)  # until no process holds stderr, the other one included
         assert process.returncode == (-ends if ends else 0)

@@ -1,4 +1,4 @@
-"""Work spread over processes: answers in order, the first error named, and nobody left behind, however it ends."""
+"""Work spread over processes: answers in order, the first error raised, and no process left, however it ends."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ COUNT = 1000
 
 @pytest.fixture(params=["forked", "threads", "here"])
 def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Three, in each of the ways in which work is done: by forks, by threads, by nobody else."""
+    """Three, in each of the ways: forked processes, threads, this process alone."""
     if request.param == "threads":
         monkeypatch.setattr(sys, "platform", "darwin")
     return 0 if request.param == "here" else 3
 
 
 def children() -> list[str]:
-    """The processes, zombies too, whose parent is this one."""
+    """The child processes of this one, zombies included."""
     return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
 
@@ -41,7 +41,7 @@ def test_answers_come_in_order_and_make_up_all_rows(processes: int) -> None:
     assert list(spread(list, 0, processes)) == []
 
 
-def test_rows_of_any_number_are_few_enough_shares_for_the_queue() -> None:
+def test_any_number_of_rows_makes_few_enough_shares_for_the_queue() -> None:
     assert len(list(spread(len, 10**6, 2))) <= process_pool.MOST_SHARES
 
 
@@ -55,17 +55,17 @@ def test_what_is_written_to_shared_memory_is_seen(processes: int) -> None:
     assert np.array_equal(out, np.repeat(np.arange(COUNT) % 251, 2).reshape(COUNT, 2))
 
 
-def test_forks_are_other_processes_and_end_with_the_work() -> None:
+def test_forked_processes_end_with_the_work() -> None:
     before = children()
     ids = set(spread(lambda rows: os.getpid(), COUNT, 2))
     assert os.getpid() not in ids
     assert children() == before
 
 
-def test_the_first_error_in_order_is_raised_whoever_is_first(processes: int) -> None:
+def test_the_first_error_in_order_is_raised(processes: int) -> None:
     def work(rows: range) -> None:
         if 300 in rows:
-            time.sleep(0.1)  # the others are long at their own errors
+            time.sleep(0.1)  # later rows fail earlier
         if rows.start >= 290:
             raise DataError(f"row {rows.start}")
 
@@ -73,7 +73,7 @@ def test_the_first_error_in_order_is_raised_whoever_is_first(processes: int) -> 
         list(spread(work, COUNT, processes, size=20))
 
 
-def test_no_more_is_begun_than_may_be(processes: int) -> None:
+def test_no_more_shares_are_started_than_allowed(processes: int) -> None:
     begun = shared_zeros((50,))
 
     def work(rows: range) -> int:
@@ -89,7 +89,7 @@ def test_no_more_is_begun_than_may_be(processes: int) -> None:
 
 def test_closing_ends_the_processes_at_once() -> None:
     before = children()
-    handler = signal.signal(signal.SIGTERM, lambda *_: None)  # the main process's own must not keep them alive
+    handler = signal.signal(signal.SIGTERM, lambda *_: None)  # the main process's handler must not keep them alive
     try:
         answers = spread(lambda rows: time.sleep(5 * (rows.start > 0)), COUNT, 2)
         next(answers)
@@ -110,9 +110,9 @@ def left(rows: range) -> None:
 
 
 @pytest.mark.parametrize("work", [killed, left])
-def test_a_process_that_dies_is_an_error_of_one_line(work: Callable[[range], None]) -> None:
+def test_a_process_that_dies_is_a_one_line_error(work: Callable[[range], None]) -> None:
     before = children()
-    with pytest.raises(RunError, match=r"^a process that decodes images died or hangs .*threads=1, fewer workers$"):
+    with pytest.raises(RunError, match=r"^an image-decoding process died or hung .*threads=1 or fewer workers$"):
         list(spread(work, COUNT, 2))
     assert children() == before
 
@@ -127,7 +127,7 @@ def test_ctrl_c_is_left_to_the_main_process() -> None:
 
 def test_a_process_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "PATIENCE", 0.2)
-    with pytest.raises(RunError, match="died or hangs"):
+    with pytest.raises(RunError, match="died or hung"):
         list(spread(lambda rows: time.sleep(60), COUNT, 2))
 
 
@@ -140,13 +140,13 @@ def test_a_process_that_is_stopped_is_an_error_and_ended(monkeypatch: pytest.Mon
         return 0
 
     began = time.monotonic()
-    with pytest.raises(RunError, match="died or hangs"):
+    with pytest.raises(RunError, match="died or hung"):
         list(spread(stop, 10, 1))
     assert time.monotonic() - began < 10
     assert multiprocessing.active_children() == []
 
 
-def test_a_daemon_forks_nobody() -> None:
+def test_a_daemon_does_not_fork() -> None:
     def work() -> None:
         os._exit(0 if set(spread(lambda rows: os.getpid(), COUNT, 2)) == {os.getpid()} else 1)
 
@@ -158,7 +158,7 @@ def test_a_daemon_forks_nobody() -> None:
 
 
 def is_present(process: int) -> bool:
-    """Whether it runs: a zombie, which waits for its new parent to look, does not."""
+    """Whether it is running, not a zombie that waits to be reaped."""
     try:
         return ") Z " not in Path(f"/proc/{process}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -166,7 +166,7 @@ def is_present(process: int) -> bool:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-@pytest.mark.parametrize("shares", [2, 100])  # none are left in the queue, or many
+@pytest.mark.parametrize("shares", [2, 100])  # few or many left in the queue
 def test_no_process_outlives_the_main_one(tmp_path: Path, number: int, code: int, shares: int) -> None:
     def crew() -> list[int]:
         return [int(file.name) for file in tmp_path.iterdir() if file.name.isdecimal()]
@@ -178,7 +178,7 @@ def test_no_process_outlives_the_main_one(tmp_path: Path, number: int, code: int
         time.sleep(0.3 * (rows.start % 2))  # one is at work, the other may wait for more
 
     def main() -> None:
-        os.setsid()  # a process group, all of which gets a terminal's Ctrl-C
+        os.setsid()  # a process group: Ctrl-C reaches all of it
         os.dup2(os.open(tmp_path / "stderr", os.O_CREAT | os.O_WRONLY), 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:

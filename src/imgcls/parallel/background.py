@@ -1,11 +1,10 @@
-"""Where the pictures are drawn: beside the run, by a process that imports matplotlib while the run imports torch."""
+"""Draws plots in a background process, which imports matplotlib while the run imports torch."""
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -14,18 +13,18 @@ from typing import Any
 
 from imgcls.parallel import ipc
 
-PATIENCE = 60.0  # seconds for a picture; the run draws it itself then
+PATIENCE = 60.0  # seconds for a plot; then the run draws it itself
 
 
 class BackgroundWorker:
-    """Draws pictures, in the order in which they are ordered.
+    """Draws plots in the order of the calls.
 
-    apart: by a process of its own, forked now, where this process has one thread only (nothing that a fork could break)
-    and there is a second core. Otherwise, and where that process has died, they are drawn by this one.
+    apart: in a process forked now, if this one has a single thread (so that a fork is safe) and there is a second core.
+    Otherwise, or if that process has died, this one draws them in ``finish``.
     """
 
     def __init__(self, *, apart: bool = False) -> None:
-        self._orders: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self._calls: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self._pipe: Connection | None = None
         if apart and sys.platform == "linux" and threading.active_count() == 1 and len(os.sched_getaffinity(0)) > 1:
             context = multiprocessing.get_context("fork")
@@ -34,8 +33,8 @@ class BackgroundWorker:
             theirs.close()
 
     def draw(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Order ``function(*arguments)``, one of report.py's; its value, or error, comes from ``finish``."""
-        self._orders.append((function, arguments))
+        """Start ``function(*arguments)``, one of reports/plots.py's; ``finish`` returns its value or raises its error."""
+        self._calls.append((function, arguments))
         if self._pipe is not None:
             try:
                 ipc.send(self._pipe, (function, arguments))
@@ -43,9 +42,9 @@ class BackgroundWorker:
                 self.close()
 
     def finish(self) -> list[Any]:
-        """Wait for what was ordered since the last time; returns the values in order, raises the first error."""
-        orders, self._orders = self._orders, []
-        return [self._value(function, arguments) for function, arguments in orders]
+        """Wait for all plots since the last call; returns the values in order, raises the first error."""
+        calls, self._calls = self._calls, []
+        return [self._value(function, arguments) for function, arguments in calls]
 
     def _value(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         answer = self._answer()
@@ -57,7 +56,7 @@ class BackgroundWorker:
         return value
 
     def _answer(self) -> tuple[Any, Exception | None] | None:
-        """(value, error) of the next order from the other process; None if it has none to give."""
+        """(value, error) of the next call from the other process, None if it has no answer."""
         if self._pipe is None:
             return None
         with contextlib.suppress(EOFError, OSError):
@@ -68,19 +67,16 @@ class BackgroundWorker:
         return None
 
     def close(self) -> None:
-        """Let the other process end."""
+        """End the other process."""
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
 
 
 def _serve(pipe: Connection, others: Connection) -> None:
-    """The life of the other process: until the pipe is closed, or the run has ended without closing it."""
+    """The main loop of the other process, which ends when the pipe is closed or the run has ended."""
     others.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both: the run decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    ipc.leave_signals_to_parent()
     with contextlib.suppress(EOFError, OSError):
         import matplotlib.backends.backend_agg
         import matplotlib.figure  # noqa: F401
@@ -89,5 +85,5 @@ def _serve(pipe: Connection, others: Connection) -> None:
             function, arguments = ipc.receive(pipe)
             try:
                 ipc.send(pipe, (function(*arguments), None))
-            except Exception as error:  # noqa: BLE001 - it is the run's to handle
+            except Exception as error:  # noqa: BLE001 - the run handles it
                 ipc.send(pipe, (None, error))

@@ -1,9 +1,13 @@
-"""What forked processes say to one another, without pickle: plain values, arrays, paths, functions by name, errors."""
+"""Forked processes: the signals they leave to the main one, and messages without pickle.
+
+A message holds plain values, lists, tuples, sets, dicts, arrays, paths, functions (by name) and errors.
+"""
 
 from __future__ import annotations
 
 import importlib
 import marshal
+import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,18 +23,25 @@ ERRORS: dict[str, type[Exception]] = {
 }
 
 
+def leave_signals_to_parent() -> None:
+    """In a new child process: Ctrl-C reaches the whole group, and the main process decides what becomes of it."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def send(pipe: Connection, value: Any) -> None:
-    """Send a value: plain ones, lists, tuples, sets, dicts, and what stands in the module's first line."""
+    """Send a value of the kinds above. Raises TypeError for others, OSError if the other end is gone."""
     pipe.send_bytes(marshal.dumps(_packed(value)))
 
 
 def receive(pipe: Connection) -> Any:
-    """What the other end has sent. Raises EOFError or OSError if it has ended."""
+    """The next value from the other end. Raises EOFError or OSError if it is gone."""
     return _unpacked(marshal.loads(pipe.recv_bytes()))
 
 
 def _packed(value: Any) -> Any:
-    """Plain values as they are; all else as (kind, what it takes to make it again)."""
+    """Plain values as they are, others as (kind, what is needed to rebuild them)."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     if isinstance(value, np.generic):
@@ -68,7 +79,7 @@ def _unpacked(value: Any) -> Any:
 
 
 def _array(kind: str, shape: tuple[int, ...], data: bytes) -> Any:
-    return np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape).copy()  # one that may be written to
+    return np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape).copy()  # writable
 
 
 def _error(name: str, text: str) -> Exception:

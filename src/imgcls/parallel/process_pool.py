@@ -1,6 +1,6 @@
-"""Work on many files, shared out over processes: Pillow's Python code holds the interpreter's lock, threads wait on it.
+"""Spreads work on many files over processes, since Pillow's Python code holds the interpreter's lock.
 
-Forked processes inherit what they need and write pixels straight into shared memory; only answers travel.
+Forked processes inherit what they need and write pixels directly to shared memory; only answers are sent.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from numpy.typing import NDArray
 from imgcls.errors import DataError, RunError
 from imgcls.parallel import ipc
 
-FEWEST = 64  # rows that are worth a fork (30 ms beside a full memory)
-SHARE = 64  # rows that a process takes at once: some milliseconds of work
-MOST_SHARES = 1024  # their numbers, 4 bytes each, fit into the smallest pipe there is: a page
+FEWEST = 64  # rows that are worth a fork (30 ms if the memory is full)
+SHARE = 64  # rows that a process takes at once: a few milliseconds of work
+MOST_SHARES = 1024  # their numbers, 4 bytes each, fit into the smallest possible pipe: a page
 PATIENCE = 120  # seconds without an answer
-GRACE = 2  # seconds to end in
+GRACE = 2  # seconds to end
 
 Answer = TypeVar("Answer")
 
 
 def shared_zeros(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An array of uint8 that forked processes write into for all to see."""
+    """A uint8 array in memory shared with processes forked later."""
     size = int(np.prod(shape, dtype=np.int64))
     return np.frombuffer(mmap.mmap(-1, max(1, size)), dtype=np.uint8, count=size).reshape(shape)
 
@@ -44,12 +44,13 @@ def shared_zeros(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 def spread(
     work: Callable[[range], Answer], count: int, processes: int, *, size: int | None = None, ahead: int = MOST_SHARES
 ) -> Generator[Answer, None, None]:
-    """work(rows) for ranges that make up 0 .. count - 1, the answers in their order.
+    """Yield work(rows) for consecutive ranges that cover 0 .. count - 1, in order.
 
-    By so many forked processes, or threads where nothing can be forked; by this one if ``processes`` is 0. ``work``
-    must not call torch, and what it writes elsewhere than to shared_zeros is lost. Closing the iterator ends the
-    processes. Raises the first error in the order of the rows, whoever comes upon one first, and RunError if a process
-    dies. size: rows in a range; ahead: ranges that may be begun beyond the last answer that was taken.
+    The work is done by forked processes, by threads where forking is not possible, or by this process if ``processes``
+    is 0. It must not call torch; what it writes is lost unless it goes to shared_zeros. Closing the iterator ends the
+    processes. size: rows per range; ahead: ranges that may be started beyond the last answer taken.
+
+    Raises the first error in the order of the rows, and RunError if a process dies.
     """
     if size is None:
         size = max(1, min(SHARE, count // (16 * max(1, processes))), -(-count // MOST_SHARES))
@@ -62,14 +63,14 @@ def spread(
 
 
 def each(work: Callable[[int], Answer], count: int) -> list[Answer]:
-    """work(row) of all rows, by every core that this process may use."""
+    """[work(0), ..., work(count - 1)], computed on every core available to this process."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shares = spread(lambda share: [work(row) for row in share], count, helpers(count, cores))
     return [answer for share in shares for answer in share]
 
 
 def helpers(count: int, threads: int) -> int:
-    """Processes that are worth their while for so many rows, where so many threads may compute: 0 is this one alone."""
+    """How many processes to use for ``count`` rows if ``threads`` may compute; 0: this process alone."""
     return min(threads, os.cpu_count() or 1) if threads > 1 and count > FEWEST else 0
 
 
@@ -93,7 +94,7 @@ def _threaded(
 def _forked(
     work: Callable[[range], Answer], shares: Sequence[range], processes: int, ahead: int
 ) -> Generator[Answer, None, None]:
-    """The numbers of the shares go into one pipe, off which a free process takes the next; answers come by others."""
+    """Free processes take the next share's number from one pipe; each sends its answers through its own."""
     context = multiprocessing.get_context("fork")
     queue, feed = os.pipe()
     os.write(feed, b"".join(map(_token, range(min(ahead, len(shares))))))
@@ -107,7 +108,7 @@ def _forked(
                 crew[mine] = context.Process(target=_serve, args=to_child, daemon=True)
                 with _quiet_fork():
                     crew[mine].start()
-                theirs.close()  # so that the end of the process is the end of the pipe
+                theirs.close()  # so that the pipe ends with the process
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, answer in enumerate(_answers(dict(crew), len(shares))):
@@ -123,7 +124,7 @@ def _forked(
         for pipe, process in begun.items():
             pipe.close()
             process.join(GRACE)
-            process.kill()  # one that is stopped, or waits for a disk, takes no other signal
+            process.kill()  # a stopped one, or one that waits for a disk, takes no other signal
             process.join(GRACE)
 
 
@@ -133,7 +134,7 @@ def _token(number: int) -> bytes:
 
 @contextlib.contextmanager
 def _quiet_fork() -> Iterator[None]:
-    """Without Python 3.12's warning of forks beside other threads: these processes touch none of their locks."""
+    """Without Python 3.12's warning about forks in threaded processes: these children touch none of their locks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*use of fork\\(\\) may lead to deadlocks", DeprecationWarning)
         yield
@@ -148,14 +149,11 @@ def _serve(
     parent: int,
     mask: Any,
 ) -> None:
-    """The life of a forked process: shares off the queue, until it is closed or there is nobody to do them for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it reaches the whole group: the main process decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """The main loop of a forked process: take shares until the queue is closed or the parent has ended."""
+    ipc.leave_signals_to_parent()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(feed)
-    gc.freeze()  # the collector would copy the parent's pages by looking at them
+    gc.freeze()  # or a collection would copy the parent's pages
     with contextlib.suppress(BrokenPipeError):
         while os.getppid() == parent and (token := os.read(queue, 4)):
             number = int.from_bytes(token, "little")
@@ -167,7 +165,7 @@ def _serve(
 
 
 def _answers(crew: dict[Connection, BaseProcess], count: int) -> Iterator[Any]:
-    """The answers in the order of the shares; raises the first that is an error."""
+    """Yield the answers in the order of the shares; raises the first that is an error."""
     early: dict[int, Any] = {}
     for share in range(count):
         while share not in early:
@@ -180,7 +178,7 @@ def _answers(crew: dict[Connection, BaseProcess], count: int) -> Iterator[Any]:
                     ready = []
             if not ready:
                 raise RunError(
-                    "a process that decodes images died or hangs (out of memory?); try threads=1, fewer workers"
+                    "an image-decoding process died or hung (out of memory?); try threads=1 or fewer workers"
                 )
         if isinstance(answer := early.pop(share), Exception):
             raise answer
