@@ -546,10 +546,10 @@ def processes(*, is_full: bool) -> Counts:
     found["wrong"] += code != 0
     faults = {
         "SIGKILL": "",
-        "SIGTERM": "stopped by SIGTERM",
+        "SIGTERM": "interrupted by SIGTERM",
         "raises": "rank 1",
         "exits": "",
-        "SIGINT": "stopped by SIGINT",
+        "SIGINT": "interrupted by SIGINT",
     }
     for fault, must_say in faults.items() if is_full else list(faults.items())[1:3]:
         code, said, seconds = torchrun(*words, "run_dir=hurt", IMGCLS_TEST_FAULT=fault)

@@ -28,8 +28,13 @@ def imgcls(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, env=bare, encoding="utf-8", errors="replace", check=False)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
-    "env", [{"LC_ALL": "C", "PYTHONUTF8": "0", "NO_COLOR": "1", "COLUMNS": "0"}, {"PYTHONOPTIMIZE": "1"}]
+    "env",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "NO_COLOR": "1", "COLUMNS": "0"},
+        pytest.param({"PYTHONOPTIMIZE": "1"}, marks=pytest.mark.slow),
+    ],
 )
 def test_train_evaluate_predict_in_odd_surroundings(env: dict[str, str]) -> None:
     for label, name in enumerate(("grün", "rot und blau")):
@@ -64,6 +69,7 @@ def test_a_clock_that_jumps_back_does_not_make_the_older_checkpoint_the_newer(ca
     assert (newest.path.name, newest.meta["epochs_done"]) == (checkpoint_format.PREV, 2)
 
 
+@pytest.mark.process
 def test_nothing_is_unpickled_by_train_evaluate_and_predict() -> None:
     """With pickle made to raise before imgcls is imported, on digits."""
     program = """
@@ -88,6 +94,7 @@ sys.exit(str(codes) if any(codes) else 0)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that decode are forked")
 def test_nothing_is_unpickled_by_the_commands_and_their_processes() -> None:
     """With pickle made to raise before anything at all is imported; files enough for processes that decode."""
@@ -120,6 +127,7 @@ def test_nothing_is_unpickled_by_the_commands_and_their_processes() -> None:
     assert b"unpickled" in done.stderr  # the test can fail
 
 
+@pytest.mark.slow
 def test_progress_that_nobody_can_read_does_not_stop_a_run() -> None:
     words = ["train", *SMALL, "model=linear"]
     with open("/dev/full", "w") as full:
@@ -133,6 +141,7 @@ def test_progress_that_nobody_can_read_does_not_stop_a_run() -> None:
     assert Path("shut/report.json").is_file()
 
 
+@pytest.mark.process
 def test_a_full_disk_is_named_with_its_path_whatever_was_being_written() -> None:
     words = ["train", *SMALL, "model=linear", "epochs=300", "run_dir=run"]
     words.remove("epochs=2")

@@ -101,8 +101,14 @@ print("code", code, len(took) >= 3, "torch._dynamo" in sys.modules)
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
-    "words", [(), ("optimizer=sgd", "deterministic=true"), ("optimizer=adagrad", "precision=bf16")]
+    "words",
+    [
+        (),
+        pytest.param(("optimizer=sgd", "deterministic=true"), marks=pytest.mark.slow),
+        pytest.param(("optimizer=adagrad", "precision=bf16"), marks=pytest.mark.slow),
+    ],
 )
 def test_nothing_heavy_is_imported_before_the_first_steps_and_the_compiler_never(words: tuple[str, ...]) -> None:
     ran = subprocess.run(

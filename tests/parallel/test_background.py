@@ -40,6 +40,7 @@ print("drawn", Path("after.png").is_file(), "matplotlib" in sys.modules)
 """
 
 
+@pytest.mark.process
 def test_a_plot_drawn_in_the_background_is_the_same() -> None:
     ran = subprocess.run([sys.executable, "-c", DRAWN_APART], capture_output=True, text=True, check=False, timeout=60)
     if len(os.sched_getaffinity(0)) < 2:
@@ -60,7 +61,8 @@ def test_without_a_process_finish_draws() -> None:
     assert plotter.finish() == []
 
 
-@pytest.mark.parametrize("ends", [None, signal.SIGKILL])
+@pytest.mark.process
+@pytest.mark.parametrize("ends", [pytest.param(None, marks=pytest.mark.slow), signal.SIGKILL])
 def test_no_process_is_left_by_a_run_that_ends_or_is_killed(ends: signal.Signals | None) -> None:
     words = ["train", *(word for word in SMALL if "epochs" not in word), f"epochs={5000 if ends else 1}", "run_dir=run"]
     code = f"import sys; from imgcls.cli import entry; sys.argv[1:] = {words!r}; entry()"

@@ -59,6 +59,7 @@ def test_what_a_kill_leaves_before_there_is_a_run_is_in_nobodys_way(tmp_path: Pa
         run_folders.claim(str(tmp_path), "x")
 
 
+@pytest.mark.process
 def test_a_folder_in_use_is_refused_and_free_again_afterwards() -> None:
     code = (
         "import sys; from imgcls.runs import folder; held = folder.claim('run', 'x'); "
@@ -108,6 +109,7 @@ def test_a_run_is_found_by_its_folder_and_by_its_checkpoints() -> None:
             run_folders.best_checkpoint(wrong)
 
 
+@pytest.mark.process
 def test_a_forked_worker_does_not_keep_the_folder() -> None:
     held = run_folders.claim("run", "x")
     Path("run/config.yaml").touch()

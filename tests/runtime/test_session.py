@@ -138,6 +138,7 @@ def test_free_memory_is_less_than_all() -> None:
     assert 1 << 20 < Runtime(torch.device("cpu"), "fp32", 1).free_memory() < 1 << 50
 
 
+@pytest.mark.process
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc only")
 def test_blocks_of_some_megabytes_are_not_fetched_from_the_system_again_and_again() -> None:
     """40 blocks of 24 MB, three at a time: 245,760 pages, of which few may be new ones once the heap has its size."""

@@ -225,6 +225,7 @@ def test_the_same_words_with_a_different_meaning_are_a_different_sweep(jobs: lis
     assert "already holds a different sweep" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_a_sweep_that_is_running_is_left_alone(jobs: list[list[str]], capsys: Capture) -> None:
     words = ["train", "-m", "seed=0,1", "sweep_dir=here"]
     assert main(words) == 1
@@ -317,6 +318,7 @@ def test_long_overrides_do_not_widen_the_table() -> None:
 # --- with real runs --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 def test_a_failing_job_does_not_stop_the_rest(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("sweep_net.py").write_text(MODEL)
@@ -332,6 +334,7 @@ def test_a_failing_job_does_not_stop_the_rest(capfd: Capture, monkeypatch: pytes
     assert err.splitlines()[-1] == "imgcls: error: 1 of 2 jobs did not finish: 0"
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_is_stopped(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     hanging = MODEL.replace('raise RuntimeError("broken on purpose")', "__import__('time').sleep(99)")
@@ -353,6 +356,7 @@ def test_a_job_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -
         assert sweep._stop(process) == -signal.SIGKILL
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_stops_the_sweep_after_the_job_has_saved(number: signal.Signals) -> None:
     words = ["model=linear", "dataset.limit=200", "seed=0,1", "epochs=100000", "threads=1", "sweep_dir=here"]
@@ -366,7 +370,7 @@ def test_a_signal_stops_the_sweep_after_the_job_has_saved(number: signal.Signals
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert f"stopped by {number.name}" in err
+    assert f"interrupted by {number.name}" in err
     assert "imgcls train resume=here/0" in err
     assert Path("here/0/checkpoints/last.safetensors").is_file()
     assert not Path("here/1").exists()
