@@ -123,16 +123,40 @@ CASES = {
 }
 
 
+FAST_CASES = {
+    "lenet, adamw, onecycle": (),
+    "muon, batch norm, dropout": CASES["batch norm and muon"],
+    "moving average, accumulation, clipping": ("ema=0.9", *CASES["accumulation and clipping"]),
+    "strong augmentation": CASES["strong augmentation"],
+    "balanced, class weights": ("sampler=balanced", *CASES["class weights"]),
+    **{name: CASES[name] for name in ("streamed", "bf16", "early stopping", "frozen, slower below")},
+}
+
+
+def check_stops(
+    words: tuple[str, ...], config: Config, monkeypatch: pytest.MonkeyPatch, stops: Callable[[int], list[int]]
+) -> None:
+    """A run that is stopped after these updates, of so many, is the run that is not."""
+    train.train(config(*words, "run_dir=whole"))
+    total = checkpoint_format.read(Path("whole/checkpoints/last.safetensors")).meta["step"]
+    interrupted(config(*words, "run_dir=parts"), stops(total), monkeypatch, Path("parts"))
+    same_runs(Path("whole"), Path("parts"))
+    same_bytes(Path("whole"), Path("parts"))
+
+
+@pytest.mark.parametrize("words", FAST_CASES.values(), ids=FAST_CASES.keys())
+def test_a_run_stopped_twice_ends_like_the_uninterrupted_one(
+    words: tuple[str, ...], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_stops(words, config, monkeypatch, lambda total: [1, total // 2])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
 def test_a_stopped_run_ends_like_the_uninterrupted_one(
     words: tuple[str, ...], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)  # pictures have no part in it
-    train.train(config(*words, "run_dir=whole"))
-    total = checkpoint_format.read(Path("whole/checkpoints/last.safetensors")).meta["step"]
-    interrupted(config(*words, "run_dir=parts"), [1, total // 2, total // 2 + 2, total], monkeypatch, Path("parts"))
-    same_runs(Path("whole"), Path("parts"))
-    same_bytes(Path("whole"), Path("parts"))
+    check_stops(words, config, monkeypatch, lambda total: [1, total // 2, total // 2 + 2, total])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that decode are forked")
@@ -144,7 +168,6 @@ def test_streamed_photos_go_on_with_another_number_of_workers(config: Config, mo
         for i in range(60):
             pixels = np.random.default_rng(i).integers(0, 200, (14, 12, 3), np.uint8) + 50 * (name == "light")
             Image.fromarray(pixels.astype(np.uint8)).save(f"photos/{name}/{i}.png")
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     words = ("dataset=./photos", "model=mlp", "model.dropout=0.2", "augment=standard", "loader=stream")
     own = ("dataset.limit=null", "dataset.test_limit=null")
     train.train(config(*words, *own, "workers=0", "run_dir=whole"))
@@ -157,7 +180,6 @@ def test_streamed_photos_go_on_with_another_number_of_workers(config: Config, mo
 
 
 def test_a_signal_within_validation_stops_it_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=whole"))
     infer = validation.infer
 
@@ -207,7 +229,6 @@ def test_a_signal_to_the_whole_group_ends_the_decoders_and_is_saved_all_the_same
 def test_sigusr1_saves_and_goes_on(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=whole"))
     saved, after_step, save_last = [], TrainingCallback.after_step, TrainingCallback.save_last
 
@@ -236,7 +257,6 @@ def test_a_compiled_run_ends_like_the_uninterrupted_one(config: Config, monkeypa
     if shutil.which(os.environ.get("CXX") or "g++") is None:
         pytest.skip("torch.compile needs a C++ compiler")
     words = ("model=mlp", "compile=true", "model.dropout=0.3")
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's compiler, about itself
         train.train(config(*words, "run_dir=whole"))
@@ -249,7 +269,6 @@ def test_resume_with_batch_norm_channels_last_weights_and_a_fused_optimizer(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("model=resnet18", "optimizer=sgd", "dataset.limit=64", "batch_size=16", "dataset.channels=3", "epochs=2")
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config(*words, "run_dir=whole"))
     interrupted(config(*words, "run_dir=parts"), [2, 4, 5], monkeypatch, Path("parts"))
     same_runs(Path("whole"), Path("parts"))
@@ -276,7 +295,6 @@ def test_optimizer_state_is_loaded_in_its_parameters_memory_format(config: Confi
 def test_saves_within_an_epoch_do_not_change_the_result_and_are_gone_on_from(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=whole"))
     made = config("checkpoint_every=4", "run_dir=parts")
 
@@ -296,7 +314,6 @@ def test_saves_within_an_epoch_do_not_change_the_result_and_are_gone_on_from(
 def test_a_kill_between_the_row_and_the_checkpoint_leaves_no_row_twice(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=whole"))
     save = Checkpointer._save
 
@@ -318,7 +335,6 @@ def test_a_kill_between_the_row_and_the_checkpoint_leaves_no_row_twice(
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=whole"))
     stop_at([9], monkeypatch)
     with pytest.raises(Stopped):
@@ -393,7 +409,6 @@ def test_files_of_another_size_under_the_same_names_are_refused(capsys: pytest.C
 
 
 def test_two_equal_runs_write_equal_bytes(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     for name in ("a", "b"):
         train.train(config("run_dir=same"))
         Path("same").rename(name)
@@ -402,7 +417,6 @@ def test_two_equal_runs_write_equal_bytes(config: Config, monkeypatch: pytest.Mo
 
 
 def test_another_seed_gives_another_run_on_the_same_splits(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     for seed in (0, 1):
         train.train(config(f"seed={seed}", f"run_dir={seed}"))
     a, b = (checkpoint_format.read(Path(f"{seed}/checkpoints/last.safetensors")) for seed in (0, 1))
@@ -453,7 +467,6 @@ def test_a_signal_saves_and_prints_the_command_that_goes_on(number: signal.Signa
 def test_a_run_that_was_made_longer_and_killed_before_its_test_is_tested(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=run", "epochs=1"))
     test = train._test
 
@@ -472,7 +485,6 @@ def test_a_run_that_was_made_longer_and_killed_before_its_test_is_tested(
 
 
 def test_a_torn_report_is_made_again(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=run"))
     whole = Path("run/report.json").read_text()
     Path("run/report.json").write_text(whole[:300])
@@ -483,7 +495,6 @@ def test_a_torn_report_is_made_again(config: Config, monkeypatch: pytest.MonkeyP
 def test_lost_rows_do_not_make_a_worse_epoch_the_best(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=run"))
     before = Path("run/checkpoints/best.safetensors").read_bytes()
     Path("run/metrics.jsonl").write_text("")
@@ -540,7 +551,6 @@ class Counting(torch.optim.SGD):
 
 
 def test_a_users_own_optimizer_goes_on_as_exactly(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     Path("my_counting.py").write_text(OWN_OPTIMIZER)
     monkeypatch.syspath_prepend(".")
     words = ("optimizer.name=my_counting:Counting", "optimizer.lr=0.1")
@@ -564,7 +574,6 @@ def test_a_damaged_configuration_of_the_run_is_named(damage: str, capsys: pytest
 
 
 def test_a_damaged_split_file_is_named(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=run"))
     Path("run/split.npz").write_bytes(Path("run/split.npz").read_bytes()[:100])
     assert main(["train", "resume=run", "epochs=3"]) == 3
@@ -572,7 +581,6 @@ def test_a_damaged_split_file_is_named(config: Config, monkeypatch: pytest.Monke
 
 
 def test_rows_that_are_none_are_passed_over(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "draw_test", lambda *args: None)
     train.train(config("run_dir=run"))
     Path("run/metrics.jsonl").write_text('[1, 2]\n{"epoch": 1}\n')
     assert main(["evaluate", "run"]) == 0
