@@ -25,16 +25,8 @@ from imgcls.config.schema import TrainConfig
 from imgcls.data.datasets.image_folder import imagefolder as class_folders
 from imgcls.data.source import Source
 
-# Digits, 2 epochs of 6 updates; no pictures and no TensorBoard, which few tests look at (they say plots=true).
-SMALL = (
-    "dataset.limit=200",
-    "dataset.test_limit=60",
-    "epochs=2",
-    "batch_size=32",
-    "threads=1",
-    "plots=false",
-    "tensorboard=false",
-)
+QUIET = ("plots=false", "tensorboard=false")  # few tests look at them
+SMALL = ("dataset.limit=200", "dataset.test_limit=60", "epochs=2", "batch_size=32", "threads=1", *QUIET)
 SLOWEST = 3.0  # seconds that a test may take that is not marked
 MARKS = ("slow", "process", "gpu", "network")  # of the tests that may take longer
 MEMORY = Path("/dev/shm")
@@ -101,7 +93,7 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 @pytest.fixture
 def config() -> Callable[..., TrainConfig]:
-    """A function from overrides to a small configuration."""
+    """A function from overrides to a small configuration: digits, 2 epochs of 6 updates."""
 
     def make(*words: str) -> TrainConfig:
         keys = {word.partition("=")[0] for word in words}

@@ -156,6 +156,7 @@ def test_a_run_stopped_twice_ends_like_the_uninterrupted_one(
 def test_a_stopped_run_ends_like_the_uninterrupted_one(
     words: tuple[str, ...], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    words = (*words, "plots=true", "tensorboard=true")
     check_stops(words, config, monkeypatch, lambda total: [1, total // 2, total // 2 + 2, total])
 
 
@@ -199,6 +200,7 @@ def test_a_signal_within_validation_stops_it_at_once(config: Config, monkeypatch
     same_runs(Path("whole"), Path("parts"))
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that decode are forked")
 def test_a_signal_to_the_whole_group_ends_the_decoders_and_is_saved_all_the_same() -> None:
     from PIL import Image
@@ -265,6 +267,7 @@ def test_a_compiled_run_ends_like_the_uninterrupted_one(config: Config, monkeypa
     assert checkpoint_format.read(Path("parts/checkpoints/last.safetensors")).meta["chosen"]["compile"] is True
 
 
+@pytest.mark.slow
 def test_resume_with_batch_norm_channels_last_weights_and_a_fused_optimizer(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -438,6 +441,7 @@ def test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on(capsys: pyte
     assert [json.loads(line)["epoch"] for line in Path("run/metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_prints_the_command_that_goes_on(number: signal.Signals, code: int) -> None:
     command = [
