@@ -33,7 +33,7 @@ class BackgroundWorker:
             theirs.close()
 
     def draw(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Start ``function(*arguments)``, one of reports/plots.py's; ``finish`` returns its value or raises its error."""
+        """Start ``function(*arguments)``, one of reports/plots.py's; ``finish`` returns its value or raises."""
         self._calls.append((function, arguments))
         if self._pipe is not None:
             try:
