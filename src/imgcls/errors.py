@@ -1,4 +1,4 @@
-"""The mistakes and mishaps that end a command with one line instead of a traceback, each with its exit code."""
+"""The errors that end a command with one line instead of a traceback, each with its exit code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ImgclsError(Exception):
-    """Something a person can act on; its text is the whole message."""
+    """An error that the user can act on; its text is the whole message."""
 
     exit_code = 1
 
@@ -23,21 +23,21 @@ class ConfigError(ImgclsError):
 
 
 class DeviceError(ConfigError):
-    """The device asked for is not there; under torchrun each rank that lacks one says so itself."""
+    """The requested device does not exist; under torchrun each rank that lacks one reports it."""
 
 
 class DataError(ImgclsError):
-    """Data that is missing, damaged or of another kind than expected."""
+    """Data that is missing, corrupt or not of the expected kind."""
 
     exit_code = 3
 
 
 class UnreadableImage(DataError):
-    """A file that is no image that can be decoded."""
+    """A file that cannot be decoded as an image."""
 
 
 class PartialFailure(DataError):
-    """Some of the inputs could not be used; ``result`` is what was computed of the others."""
+    """Some of the inputs could not be used; ``result`` was computed from the others."""
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
@@ -45,34 +45,39 @@ class PartialFailure(DataError):
 
 
 class CheckpointError(ImgclsError):
-    """A checkpoint that is missing, damaged or not ours."""
+    """A checkpoint that is missing, corrupt or not from imgcls."""
 
     exit_code = 3
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM where nobody waits for it: the process ends as it would by Ctrl-C, with a code of its own."""
+    """SIGTERM outside of training: ends the process as Ctrl-C does, but with exit code 143."""
 
     signal_number = 15
 
 
 class Stopped(ImgclsError):
-    """The run was asked to stop (SIGINT or SIGTERM) and has saved what it had."""
+    """The run was interrupted (SIGINT or SIGTERM) and has saved a checkpoint."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
 
 
+def error_line(text: object, who: str = "") -> str:
+    """An error as it is printed; who: the process that it happened in, if not the main one."""
+    return f"imgcls: error{who}: {text}"
+
+
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether one of several processes has found that another has ended (gloo's words, torch's classes for NCCL)."""
+    """Whether another process of the group has exited (by gloo's messages, or torch's error classes for NCCL)."""
     text = str(error)
     is_gloo = "gloo" in text and any(word in text for word in ("closed by peer", "reset by peer", "Broken pipe"))
     return is_gloo or type(error).__name__ in ("DistNetworkError", "DistBackendError")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether that is what it says: torch has an error of its own for GPUs only."""
+    """Whether memory ran out; torch has its own class only for GPUs."""
     is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     is_systems = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return is_named or is_systems or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

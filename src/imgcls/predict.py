@@ -12,7 +12,7 @@ from pathlib import Path
 from imgcls.config.schema import PredictConfig
 from imgcls.data.datasets.scan import Scan
 from imgcls.data.fetchers import evaluation_batch
-from imgcls.errors import ConfigError, PartialFailure, RunError
+from imgcls.errors import ConfigError, PartialFailure, RunError, error_line
 from imgcls.files import write_whole
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.inputs import decode_files, find_images
@@ -53,7 +53,7 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
     if not paths:
         raise PartialFailure(f"no images in {', '.join(config.input)}", found.rows)
     for message in found.unreadable[:-1]:
-        log.info(f"imgcls: error: {message}")
+        log.info(error_line(message))
     if found.unreadable:
         raise PartialFailure(found.unreadable[-1], found.rows)
     return found.rows

@@ -31,19 +31,22 @@ def show(value: Any) -> str:
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that was probably meant: like it in spelling, or of the same last part (lr -> optimizer.lr)."""
-
-    def tail(name: str) -> str:
-        return name.rpartition(".")[2].lower()
-
-    def likeness(name: str) -> float:
-        is_sibling = name.rpartition(".")[0] == word.rpartition(".")[0]
-        whole = 0.0 if is_sibling else difflib.SequenceMatcher(None, name.lower(), word.lower()).ratio()
-        return max(whole, difflib.SequenceMatcher(None, tail(name), tail(word)).ratio() - (0.0 if is_sibling else 0.1))
-
-    word = word[:LONGEST_WORD]
-    best = max(sorted(candidates), key=likeness, default=None)
-    return best if best is not None and likeness(best) > 0.63 else None
+    """The candidate that was probably meant: of similar spelling, as a whole or in its last part (lr: optimizer.lr)."""
+    outer, _, last = word[:LONGEST_WORD].rpartition(".")
+    whole = difflib.SequenceMatcher(b=word[:LONGEST_WORD].lower())
+    tail = difflib.SequenceMatcher(b=last.lower())
+    best, score = None, 0.63  # the least likeness
+    for name in sorted(candidates):
+        prefix, _, suffix = name.rpartition(".")
+        is_sibling = prefix == outer
+        for matcher, text, penalty in ((whole, name, 0.0), (tail, suffix, 0.0 if is_sibling else 0.1)):
+            if matcher is whole and is_sibling:
+                continue
+            matcher.set_seq1(text.lower())
+            bounds = (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio)  # each at most the one before
+            if all(ratio() - penalty > score for ratio in bounds):
+                best, score = name, matcher.ratio() - penalty
+    return best
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

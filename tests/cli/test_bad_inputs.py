@@ -217,7 +217,7 @@ FILES: list[tuple[str, bytes, tuple[str, ...]]] = [
     ("5 in a file", b"name: mlp\nhiden: [3]\ndropout: 0.0\n", ("'model.hiden'; did you mean 'model.hidden'",)),
     ("defaults that are not there", b"defaults: [nope, _self_]\n", ("model/nope",)),
     ("defaults that are no list", b"defaults: 3\n", ("defaults must be a list",)),
-    ("its own default", b"defaults: [mine, _self_]\n", ("stands in its own defaults list",)),
+    ("its own default", b"defaults: [mine, _self_]\n", ("is in its own defaults list",)),
 ]
 # fmt: on
 
@@ -256,7 +256,7 @@ BROKEN: list[tuple[bytes, str]] = [
     (b"a: 1\n---\nb: 2", "mine.yaml:2:1: expected a single document in the stream, but found another"),
     (b"a: ${", "mine.yaml: no viable alternative at input"),
     (b"# @package\na: 1", "mine.yaml: Expected header format: KEY VALUE"),
-    (b"optimizer.lr: 1", "mine.yaml: unknown key 'optimizer.lr'; a key of a group stands below it: optimizer: {lr: "),
+    (b"optimizer.lr: 1", "mine.yaml: unknown key 'optimizer.lr'; write keys of a group below it: optimizer: {lr: "),
     (b"hydra: {searchpath: [pkg://os]}", "mine.yaml: unknown key 'hydra'"),
     (b"loss: [a]", "mine.yaml: loss: expected keys and values, got ['a']"),
     (b"defaults:", "mine.yaml: defaults must be a list"),
@@ -334,8 +334,8 @@ def test_a_key_of_the_command_line_in_a_file(key: str, capsys: Capture) -> None:
     Path("own/experiment").mkdir(parents=True)
     Path("own/experiment/mine.yaml").write_text(f"# @package _global_\n{key}: latest\n")
     argv = ["train", "--config-dir=own", "experiment=mine"]
-    refused(capsys, argv, f"{key}: given on the command line ({key}=...), not in a file")
-    refused(capsys, [*argv, "-m", "seed=1,2"], f"{key}: given on the command line")
+    refused(capsys, argv, f"{key}: set it on the command line ({key}=...), not in a file")
+    refused(capsys, [*argv, "-m", "seed=1,2"], f"{key}: set it on the command line")
 
 
 DAMAGED = [content for content, needle in BROKEN if needle.startswith("mine.yaml:")]
@@ -365,7 +365,7 @@ EXPERIMENTS: list[tuple[str, str, str]] = [
     ("itself", "experiment: mine", "mine.yaml: 'experiment: mine'; an option is chosen in the defaults list: "),
     ("defaults that are not there", "defaults: [nope]", "Could not load 'experiment/nope'"),
     ("defaults that are no list", "defaults: 3", "defaults must be a list"),
-    ("its own default", "defaults: [mine]", "stands in its own defaults list"),
+    ("its own default", "defaults: [mine]", "is in its own defaults list"),
     ("value", "optimizer: {lr: -1}", "optimizer.lr: must be above 0 and at most 1,000, got -1"),
     ("code", "model: {_target_: os.system}", "'_target_' is not allowed (in model)"),
     ("environment", "device: ${oc.env:HOME}", "in device: environment values are not read"),
@@ -572,8 +572,8 @@ ODD: list[tuple[list[str], str]] = [
     (["model=choice(mlp,lenet)"], "several values for model; add --multirun"),
     (["epochs=range(1,3)"], "several values for epochs"),
     (["optimizer.lr=foo(1)"], "bad value 'foo(1)' for optimizer.lr"),
-    (["optimizer.lr=1)"], "optimizer.lr: ')' without its opening bracket"),
-    (["optimizer.lr=[1}"], "optimizer.lr: '}' without its opening bracket"),
+    (["optimizer.lr=1)"], "optimizer.lr: ')' without an opening bracket"),
+    (["optimizer.lr=[1}"], "optimizer.lr: '}' without an opening bracket"),
     (["model.hidden=" + "[" * 300 + "]" * 300], "model.hidden: nested more than 20 levels deep"),
     (["a." * 40 + "b=1"], "a: nested more than 20 levels deep"),
     (["a." * 400 + "b=1"], "is not a key"),
@@ -600,14 +600,14 @@ ODD: list[tuple[list[str], str]] = [
     (["dataset.channels=2"], "dataset.channels must be 1 (grey) or 3 (RGB), got 2"),
     (["model=mlp", "model.hidden=[4,0]"], "model.hidden[1]: must be at least 1 and at most 65,536, got 0"),
     (["model=resnet18", "model.stem=smal"], "model.stem: unknown 'smal'; did you mean 'small'?"),
-    (["model=linear", "model.hidden=[3]"], "unknown key 'model.hidden'; model=linear has no keys of its own"),
-    (["model.hidden=[3]"], "unknown key 'model.hidden': model=auto has no keys of its own"),
+    (["model=linear", "model.hidden=[3]"], "unknown key 'model.hidden'; model=linear has model.num_classes, "),
+    (["model.hidden=[3]"], "unknown key 'model.hidden'; model=auto has model.num_classes, model.pretrained"),
     (["scheduler.warmup_epochs=20"], "warmup_epochs must be less than epochs (20)"),
     (["dataset=digits,mnist"], "several values for dataset"),
     (["dataset=./a", "dataset.root=./b"], "dataset.root is given twice"),
-    (["dataset.root=/x"], "unknown key 'dataset.root'; dataset=digits has no keys of its own"),
-    (["sweep_dir=x"], "sweep_dir: only a sweep has one; add --multirun"),
-    (["job_timeout=5"], "job_timeout: only a sweep has jobs; add --multirun"),
+    (["dataset.root=/x"], "unknown key 'dataset.root'; dataset=digits has dataset.image_size, dataset.channels"),
+    (["sweep_dir=x"], "sweep_dir: only for a sweep; add --multirun, or set run_dir="),
+    (["job_timeout=5"], "job_timeout: only for a sweep; add --multirun"),
     (["-m", "seed=1,2", "job_timeout=0"], "job_timeout: must be above 0 and at most 1,000,000, got 0"),
     (["-m", "seed=1,2", "job_timeout=5s"], "job_timeout: expected a number, got '5s'"),
     (["-m", "seed=1,2", "job_timeout=5,6"], "job_timeout: one value for the whole sweep, got several"),
@@ -619,7 +619,7 @@ ODD: list[tuple[list[str], str]] = [
     (["model.name=os:nope"], "model.name=os:nope: cannot import it"),
     (["model.name=os:path"], "model.name=os:path: expected a class or a function, got module"),
     (["model.name=:"], "model.name=:: cannot import it"),
-    (["loss.name=os:system"], "which only model, dataset, optimizer can be"),
+    (["loss.name=os:system"], "only model, dataset, optimizer can name your own code"),
     (["dataset.name=os:getcwd"], "expected an imgcls.data.Source, got str"),
     (["dataset.name=sys:exit"], "dataset.name=sys:exit: it ends the program"),
     (["model.name=sys:exit"], "model.name=sys:exit: it ends the program"),
@@ -629,7 +629,7 @@ ODD: list[tuple[list[str], str]] = [
     (["-m", "seed=1,2", "--cfg", "job"], "--cfg cannot be used with --multirun"),
     (["-m", "sweep_dir=a,b", "seed=1,2"], "sweep_dir: one folder for the whole sweep"),
     (["-m", "optimizer.lr=0.1,"], "bad value '0.1,' for optimizer.lr"),
-    (["-m", "seed=range(3,1)"], "seed: no value at all in 'range(3,1)'"),
+    (["-m", "seed=range(3,1)"], "seed: 'range(3,1)' has no values"),
     (["-m", "seed=range(1,2,0)"], "bad value 'range(1,2,0)' for seed"),
     *[(["-m", f"seed={value}"], f"bad value '{value}' for seed") for value in
       ("range(0,nan)", "range(nan,1)", "range(0,1,nan)", "range(10,1,-1e-400)", "sort(range(0,nan))", "range(a)",
@@ -637,13 +637,13 @@ ODD: list[tuple[list[str], str]] = [
        ",1", "1,,2", "sort(1,a)", "sort(3,2,reverse=maybe)", "interval(a,b)", "float(a,b)", "choice(1,2),3")],
     *[(["-m", f"seed={value}"], "jobs or more (limit 1,000)") for value in
       ("range(0,inf)", "range(inf)", "range(-inf,0)", "range(0,1,1e-300)", "range(0,1e300)")],
-    *[(["-m", f"seed={value}"], f"seed: no value at all in '{value}'") for value in
+    *[(["-m", f"seed={value}"], f"seed: '{value}' has no values") for value in
       ("glob(*)", "glob([a,b],exclude=[c])")],
     (["-m", "seed='1,2"], "seed: unclosed '"),
-    (["-m", "seed=glob([)"], "seed: ')' without its opening bracket"),
+    (["-m", "seed=glob([)"], "seed: ')' without an opening bracket"),
     (["-m", "seed=range(0,1000000000)"], "jobs or more (limit 1,000)"),
     (["-m", "seed=range(0,99)", "epochs=range(1,99)"], "jobs or more (limit 1,000)"),
-    (["-m", "model=glob(zzz*)"], "model: no value at all in 'glob(zzz*)'"),
+    (["-m", "model=glob(zzz*)"], "model: 'glob(zzz*)' has no values"),
     (["-m", "optimizer.lr=interval(0.1,0.2)"], "interval() needs a sweeper"),
     (["-m", "epochs=1,2", "epochs=3"], "epochs is given twice"),
     (["-m", "~epochs"], "epochs is needed"),
@@ -667,7 +667,7 @@ def test_own_code_that_ends_the_program_when_imported(capsys: Capture, monkeypat
     ("words", "needle"),
     [
         (["a", "b"], "expected one RUN, got 2: a b"),
-        (["a", "checkpoint=b"], "checkpoint is given twice"),
+        (["a", "checkpoint=b"], "expected one RUN, got 2: a checkpoint=b"),
         (["a", "split=tst"], "split: unknown 'tst'; did you mean 'test'?"),
         (["a", "splt=test"], "unknown key 'splt'; did you mean 'split' (now 'test')?"),
         (["a", "chekpoint=test"], "unknown key 'chekpoint'; did you mean 'checkpoint'?"),

@@ -16,9 +16,9 @@ from PIL import Image
 
 import imgcls
 from imgcls import evaluate, predict, train
-from imgcls.cli import commands as cli
+from imgcls.cli import dispatch
 from imgcls.cli.app import main
-from imgcls.cli.arguments import sort_out
+from imgcls.cli.arguments import parse_line
 from imgcls.compose.composer import Composer
 from imgcls.compose.overrides import read_all
 from imgcls.config.components import Choice
@@ -142,7 +142,7 @@ def test_help_lists_each_experiment_with_what_its_header_says(capsys: Capture) -
     out = capsys.readouterr().out
     assert "  experiment cifar100, cifar10_resnet, deep/mine, " in out
     assert ", mnist_99, mute, " in out.replace("\n             ", " ")
-    assert "\nexperiments (experiment=NAME: options and keys at once; words beside it win)\n" in out
+    assert "\nexperiments (experiment=NAME: options and keys at once; the command line\ntakes precedence)\n" in out
     assert "\n  deep/mine               Quick and rough.\n  fashion_mnist           Fashion-MNIST with" in out
     assert "\n  mute\n" in out
     assert "more" not in out.partition("keys (")[0]
@@ -172,14 +172,14 @@ def test_help_of_an_experiment_shows_its_values_and_the_keys_of_its_options(caps
     ],
 )
 def test_flags_may_stand_anywhere(argv: list[str]) -> None:
-    line = sort_out(argv)
+    line = parse_line(argv)
     assert (line.command, line.words) == ("train", ["epochs=3", "model=mlp"])
     assert line.flags == {"json": True, "multirun": True}
 
 
 @pytest.mark.parametrize("flag", [["--config-dir", "a b"], ["--config-dir=a b"], ["-cd", "a b"], ["-cd=a b"]])
 def test_a_flag_takes_its_value_either_way(flag: list[str]) -> None:
-    assert sort_out(["train", *flag, "x=1"]).flags == {"config_dir": "a b"}
+    assert parse_line(["train", *flag, "x=1"]).flags == {"config_dir": "a b"}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_key_and_its_value_in_every_form(words: list[str], trained: list[Train
 
 
 def test_words_after_two_dashes_are_files() -> None:
-    line = sort_out(["predict", "latest", "--", "-odd.png", "--json"])
+    line = parse_line(["predict", "latest", "--", "-odd.png", "--json"])
     assert line.literal == ["-odd.png", "--json"]
     assert line.flags == {}
 
@@ -691,7 +691,7 @@ def test_every_end_is_one_line(
     def fail(*args: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_train", fail)
+    monkeypatch.setattr(dispatch, "_train", fail)
     assert main(["train"]) == code
     out, err = capsys.readouterr()
     assert out == ""
@@ -716,6 +716,6 @@ def test_an_interrupt_that_a_library_covers_up_is_still_one(monkeypatch: pytest.
         except KeyboardInterrupt:
             raise UnboundLocalError("f")  # noqa: B904 - as an exit stack may
 
-    monkeypatch.setattr("imgcls.cli.commands.sort_out", half_open)
+    monkeypatch.setattr("imgcls.cli.dispatch.parse_line", half_open)
     assert main(["train"]) == 130
-    assert capsys.readouterr().err == "\nstopped; what was saved before is kept\n"
+    assert capsys.readouterr().err == "\ninterrupted; the last checkpoint, if any, is kept\n"

@@ -45,7 +45,7 @@ TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "attack": ATTACKS,
 }
 CHOSEN_LATER = {"model": "auto", "augment": "default"}  # what the data decides
-FACTS = {"model": MODEL_CONTEXT}
+CONTEXT = {"model": MODEL_CONTEXT}
 PARTS_GROUPS = tuple(group for group in GROUPS if group != "experiment")
 OPTIONS = [(group, name) for group in PARTS_GROUPS for name in options(group)]
 ENTRIES = [(group, name) for group, table in TABLES.items() for name in table]
@@ -70,7 +70,7 @@ def test_every_option_can_be_selected_as_it_stands(group: str, name: str) -> Non
     if CHOSEN_LATER.get(group) == name:
         assert list(node) == ["name"]
     else:
-        component = select(TABLES[group], node, group, context=FACTS.get(group, ()))
+        component = select(TABLES[group], node, group, context=CONTEXT.get(group, ()))
         assert component.node == node
 
 
@@ -178,7 +178,11 @@ def test_a_value_becomes_its_kind(value: Any, kind: Any, result: Any) -> None:
         (-math.inf, float, "key: must be finite, got -inf"),
         (1, bool, "key: expected true or false, got 1"),
         (3, str, "key: expected text, got 3"),
-        (False, str, "key: expected text, got false (YAML reads a bare yes, no, on or off so; quote it)"),
+        (
+            False,
+            str,
+            "key: expected text, got false (YAML reads an unquoted yes, no, on or off as a boolean; quote it)",
+        ),
         (0, Count, "key: must be at least 1 and at most 1,000,000, got 0"),
         (1, Fraction, "key: must be at least 0 and below 1, got 1"),
         (-1, Seed, "key: must be at least 0 and at most 9,223,372,036,854,775,807, got -1"),
@@ -489,7 +493,7 @@ def test_a_users_own_part_that_fails_is_named() -> None:
 def test_a_name_that_a_stranger_wrote_is_not_imported() -> None:
     with pytest.raises(ConfigError, match=r"if you trust it, add model\.name=own_parts:Net"):
         select({}, {"name": "own_parts:Net"}, "model", trusted=False)
-    with pytest.raises(ConfigError, match="which only model, dataset, optimizer can be"):
+    with pytest.raises(ConfigError, match="only model, dataset, optimizer can name your own code"):
         select({}, {"name": "own_parts:free"}, "loss")
     assert "own_parts" not in sys.modules
     assert str(Path.cwd()) not in sys.path

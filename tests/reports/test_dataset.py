@@ -81,11 +81,11 @@ def test_digits_and_a_table(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "needle"),
     [
-        ([], 2, "missing data set: a folder, a table or a name"),
+        ([], 2, "missing DATASET; usage: imgcls data DATASET"),
         (["./gone"], 3, "no such folder: "),
         (["mnst"], 2, "dataset: unknown 'mnst'; did you mean 'mnist'?"),
-        (["a", "b"], 2, "expected one data set, got 2: a b"),
-        (["dataset.root=x"], 2, "missing data set: its keys alone do not say which"),
+        (["a", "b"], 2, "expected one DATASET, got 2: a b"),
+        (["dataset.root=x"], 2, "missing DATASET; usage: imgcls data DATASET"),
         (["digits", "epochs=3"], 2, "unknown key 'epochs'"),
         (["digits", "-m"], 2, "--multirun is for train"),
     ],

@@ -1,54 +1,38 @@
-"""The words on the command line, sorted: the command, its words, its flags wherever they stood."""
+"""A command line, taken apart: the command, its flags wherever they are, and the other words."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
+from imgcls.cli.commands import COMMANDS
 from imgcls.errors import ConfigError
 
-COMMANDS = ("train", "evaluate", "predict", "data")
-VALUE_FLAGS = {
-    "--cfg": "cfg",
-    "-c": "cfg",
-    "--config-dir": "config_dir",
-    "-cd": "config_dir",
-    "--config-name": "config_name",
-    "-cn": "config_name",
-}
-BARE_FLAGS = {
-    "-m": "multirun",
-    "--multirun": "multirun",
-    "--json": "json",
-    "--debug": "debug",
-    "-h": "help",
-    "-help": "help",
-    "--help": "help",
-    "--version": "version",
-}
-UNSUPPORTED = (
-    "--experimental-rerun",
-    "--run",
-    "-r",
-    "--config-path",
-    "-cp",
-    "--info",
-    "-i",
-    "--package",
-    "-p",
-    "--resolve",
-    "--hydra-help",
-    "--shell-completion",
-    "-sc",
+# flag, its value ("" for none), what it does (as in help, "" to leave it out)
+FLAGS = (
+    ("-m --multirun", "", "a sweep: every combination of a,b, range(), choice()"),
+    ("-c --cfg", "job", "print the configuration and do nothing else"),
+    ("-cd --config-dir", "DIR", "a folder with your own YAML files, laid out as conf/"),
+    ("-cn --config-name", "NAME", "start from NAME.yaml instead of the command's own"),
+    ("--json", "", "print the result as JSON and nothing else on stdout"),
+    ("--debug", "", "show the traceback of an error"),
+    ("-h -help --help", "", ""),
+    ("--version", "", ""),
+)
+UNSUPPORTED = (  # Hydra's other flags
+    *("--experimental-rerun", "--run", "-r", "--config-path", "-cp", "--info", "-i", "--package", "-p", "--resolve"),
+    *("--hydra-help", "--shell-completion", "-sc"),
 )
 
 
 @dataclass
 class Line:
-    """A command line, sorted: flags out of the words, wherever they stood."""
+    """A command line, taken apart; flags: only those that were given."""
 
     command: str = ""
     words: list[str] = field(default_factory=list)
@@ -56,36 +40,38 @@ class Line:
     flags: dict[str, Any] = field(default_factory=dict)
 
 
-def sort_out(arguments: Sequence[str]) -> Line:
-    """The command, its words and its flags. Raises ConfigError for what is neither."""
-    from imgcls.text import did_you_mean
+class _Parser(argparse.ArgumentParser):
+    """argparse without its abbreviations and its own way to end the program."""
 
-    line = Line()
-    waiting = list(arguments)
-    while waiting:
-        word = waiting.pop(0)
-        name, equals, value = word.partition("=")
-        if word == "--":
-            line.literal, waiting = waiting, []
-        elif word in BARE_FLAGS:
-            line.flags[BARE_FLAGS[word]] = True
-        elif name in BARE_FLAGS:
-            raise ConfigError(f"{name} takes no value, got '{word}'")
-        elif name in VALUE_FLAGS:
-            value = value if equals or not waiting else waiting.pop(0)
-            if not value:
-                raise ConfigError(f"{name} needs a value")
-            line.flags[VALUE_FLAGS[name]] = value
-        elif name in UNSUPPORTED:
-            raise ConfigError(
-                f"option {name} is not supported; imgcls {line.command or 'COMMAND'} --help lists the flags"
-            )
-        elif word.startswith("--") and equals and re.fullmatch(r"--[A-Za-z_][\w.]*", name):
-            line.words.append(word[2:])  # --key=value is understood as key=value
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        return []  # -cx is not -c x
+
+
+def _parser() -> _Parser:
+    keys: dict[str, Any] = {"add_help": False, "allow_abbrev": False, "exit_on_error": False}
+    narrow = partial(argparse.HelpFormatter, width=80)  # else argparse asks for the terminal's width, 5 ms
+    parser = _Parser("imgcls", argument_default=argparse.SUPPRESS, formatter_class=narrow, **keys)
+    for names, value, _ in FLAGS:
+        parser.add_argument(*names.split(), action="store" if value else "store_true")
+    return parser
+
+
+def parse_line(arguments: Sequence[str]) -> Line:
+    """Take the arguments apart. Raises ConfigError for an unknown command or flag."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    if name := next((name for name in (word.partition("=")[0] for word in arguments[:end]) if name in UNSUPPORTED), ""):
+        raise ConfigError(f"option {name} is not supported; imgcls COMMAND --help lists the flags")
+    flags, words = _flags(arguments[:end])
+    line = Line(literal=list(arguments[end + 1 :]), flags=flags)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if equals and re.fullmatch(r"--[A-Za-z_][\w.]*", name):
+            line.words.append(word[2:])  # --key=value is key=value
         elif word.startswith("-") and len(word) > 1 and not equals:
-            near = did_you_mean(word, [*VALUE_FLAGS, *BARE_FLAGS])
-            hint = f"; keys are set by key=value, and a file of that name is given as ./{word}"
-            raise ConfigError(f"unknown option {word}{near or hint}")
+            raise _unknown_flag(word)
         elif not line.command:
             line.command = _command(word)
         else:
@@ -95,10 +81,30 @@ def sort_out(arguments: Sequence[str]) -> Line:
         line.flags["help"] = True
     elif line.words and line.words[0] == "help" and not os.path.lexists("help"):
         line.flags["help"] = True
-    cfg = line.flags.get("cfg", "job")
-    if cfg != "job":
-        raise ConfigError(f"--cfg: unknown '{cfg}' (choices: job)")
     return line
+
+
+def _flags(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """(the flags that were given, the other words)"""
+    try:
+        found, words = _parser().parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        spelled = str(error.argument_name)
+        takes_value = any(value and names.replace(" ", "/") == spelled for names, value, _ in FLAGS)
+        raise ConfigError(f"{spelled} {'needs a value' if takes_value else 'takes no value'}") from error
+    flags = vars(found)
+    if empty := next((name for name, value in flags.items() if value == ""), None):
+        raise ConfigError(f"--{empty.replace('_', '-')} needs a value")
+    if flags.get("cfg", "job") != "job":
+        raise ConfigError(f"--cfg: unknown '{flags['cfg']}' (choices: job)")
+    return flags, words
+
+
+def _unknown_flag(word: str) -> ConfigError:
+    from imgcls.text import did_you_mean
+
+    near = did_you_mean(word, [name for names, _, _ in FLAGS for name in names.split()])
+    return ConfigError(f"unknown option {word}{near or f'; keys are set by key=value, files are given as ./{word}'}")
 
 
 def _command(word: str) -> str:
@@ -112,8 +118,8 @@ def _command(word: str) -> str:
     raise ConfigError(f"unknown command '{word}'{near} (commands: {', '.join(COMMANDS)})")
 
 
-def joined(words: Sequence[str], is_key: Any) -> list[str]:
-    """``key = value`` typed with spaces, as one word; ``is_key`` says which bare words can be keys."""
+def joined(words: Sequence[str], is_key: Callable[[str], Any]) -> list[str]:
+    """``key = value`` typed with spaces as one word; is_key: whether a word can be a key."""
     result: list[str] = []
     waiting = list(words)
     while waiting:

@@ -1,4 +1,4 @@
-"""Recipes: a file of experiment/ chooses options and sets keys at once; words on the command line win over it."""
+"""Experiments: a file of experiment/ chooses options and sets keys at once; the command line takes precedence."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgcls.config.options import GROUPS, conf_dir, option_node, options
+from imgcls.config.components import unknown_param
+from imgcls.config.options import GROUPS, common_keys, conf_dir, option_node, options
 from imgcls.config.parsing import unknown_key
 from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import ConfigError
-from imgcls.text import closest, did_you_mean, show
+from imgcls.text import did_you_mean, show
 
 PACKAGE = "# @package _global_"  # Hydra puts the file's values at the top, not below experiment
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A file of experiment/, as it stands."""
+    """A file of experiment/; about: the first comment line that describes it."""
 
     path: Path
     about: str
@@ -35,7 +36,7 @@ class Experiment:
 
 
 def read(name: str, folder: Path | None) -> Experiment:
-    """The experiment of that name: the user's own, from their --config-dir, before ours."""
+    """The experiment of that name: in the user's --config-dir, else ours. Raises ConfigError if the file is broken."""
     paths = [root / "experiment" / f"{name}.yaml" for root in (folder, conf_dir()) if root is not None]
     path = next((path for path in paths if path.is_file()), paths[-1])
     values = read_yaml(path)
@@ -45,17 +46,13 @@ def read(name: str, folder: Path | None) -> Experiment:
 
 
 def check_file(path: Path) -> None:
-    """Raises ConfigError for a file of a user's --config-dir that is no YAML, or that Hydra would misunderstand."""
+    """Raises ConfigError for a file of a --config-dir that is not YAML, or that Hydra would misunderstand."""
     table = read_yaml(path)
     if "hydra" in table:
-        raise ConfigError(
-            f"{path}: unknown key 'hydra'; run folders are set by run_dir=, those of sweeps by sweep_dir="
-        )
+        raise ConfigError(f"{path}: unknown key 'hydra'; run folders are set by run_dir=, sweep folders by sweep_dir=")
     if dotted := next((key for key in table if "." in key), None):
         outer, _, inner = dotted.partition(".")
-        raise ConfigError(
-            f"{path}: unknown key '{dotted}'; a key of a group stands below it: {outer}: {{{inner}: ...}}"
-        )
+        raise ConfigError(f"{path}: unknown key '{dotted}'; write keys of a group below it: {outer}: {{{inner}: ...}}")
     if group := next((key for key in GROUPS if isinstance(table.get(key), list) and "name" not in table), None):
         raise ConfigError(f"{path}: {group}: expected keys and values, got {show(table[group])}")
     defaults = table.get("defaults", [])
@@ -73,7 +70,7 @@ def _is_option(value: Any) -> bool:
 
 
 def check_choices(one: Experiment, options_of: Callable[[str], list[str]]) -> None:
-    """Raises ConfigError for a defaults list that Hydra would refuse, or take for something else."""
+    """Raises ConfigError for a defaults list that Hydra would refuse or misunderstand."""
     for entry in one.defaults if isinstance(one.defaults, list) else []:
         for key, option in entry.items() if isinstance(entry, dict) else ():
             group = str(key).removeprefix("override ").strip().lstrip("/")
@@ -89,13 +86,15 @@ def check_choices(one: Experiment, options_of: Callable[[str], list[str]]) -> No
 
 
 def check_keys(one: Experiment, composed: Mapping[str, Any], known: set[str]) -> None:
-    """Raises ConfigError for a key of the experiment that nothing in the composed table knows.
+    """Raises ConfigError for a key of the experiment that does not exist in the composed table.
 
-    composed: that table, flat; known: the command's keys. The knobs of a user's own part are its signature's: they are
-    checked when it is imported.
+    composed: that table, flat; known: the command's keys. Parameters of the user's own code are checked later, when it
+    is imported.
     """
     if one.values and isinstance(composed.get("experiment"), Mapping):
-        raise ConfigError(f"{one.path}:1:1: the first line must be '{PACKAGE}'; without it the values reach no key")
+        raise ConfigError(
+            f"{one.path}:1:1: the first line must be '{PACKAGE}'; without it Hydra puts the values in the wrong place"
+        )
     for key, value in one.values.items():
         if key not in known:
             near = {name: now for name, now in composed.items() if name.partition(".")[0] in known}
@@ -104,7 +103,7 @@ def check_keys(one: Experiment, composed: Mapping[str, Any], known: set[str]) ->
             raise ConfigError(f"{one.path}: '{key}: {_typed(value)}'; {_in_defaults(key, value)}")
         for param in value if key in GROUPS else ():
             if f"{key}.{param}" in composed:  # else ~key has removed it
-                _check_knob(one.path, key, str(param), composed[key])
+                _check_param(one.path, key, str(param), composed[key])
 
 
 def _in_defaults(group: str, option: Any) -> str:
@@ -112,22 +111,17 @@ def _in_defaults(group: str, option: Any) -> str:
 
 
 def _typed(value: Any) -> str:
-    """A value as it stands in YAML."""
+    """A value as in YAML."""
     return value if isinstance(value, str) else show(value)
 
 
-def _check_knob(path: Path, group: str, param: str, node: Mapping[str, Any]) -> None:
-    name = node.get("name")
-    if name not in options(group):  # the user's own part
+def _check_param(path: Path, group: str, param: str, node: Mapping[str, Any]) -> None:
+    name = str(node.get("name"))
+    if name not in options(group):  # the user's own code
         return
     if param == "name":
         raise ConfigError(f"{path}: '{group}.name'; {_in_defaults(group, name)}")
-    beside = option_node("", "train").get(group) or {}  # the keys that every option has
-    params = {f"{group}.{key}": node.get(key) for key in {**option_node(group, str(name)), **beside} if key != "name"}
-    key = f"{group}.{param}"
-    if key in params:
-        return
-    if closest(key, params):
-        raise ConfigError(f"{path}: {unknown_key(key, params)}")
-    has = f"{group}={name} has {', '.join(params) or 'no keys of its own'}"
-    raise ConfigError(f"{path}: unknown key '{key}'; {has}; ~{key} leaves it out")
+    params = {key: node.get(key) for key in option_node(group, name) if key != "name"}
+    if param not in {**params, **common_keys(group)}:
+        hint = f"; ~{group}.{param} leaves it out"
+        raise ConfigError(f"{path}: {unknown_param(group, name, param, params, hint)}")

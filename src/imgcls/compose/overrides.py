@@ -1,4 +1,4 @@
-"""Command-line words as overrides: key, value, and paths that are taken literally."""
+"""Command-line words as overrides: a key and a value, paths taken literally."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imgcls.config.options import GROUPS, options
-from imgcls.config.parsing import FORBIDDEN, forbidden
+from imgcls.config.parsing import DEEPEST, FORBIDDEN, forbidden
 from imgcls.errors import ConfigError
 
 TABLES = (".csv", ".tsv", ".txt")
@@ -17,9 +17,7 @@ BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
 def check_value(key: str, value: str) -> None:
-    """Raises ConfigError for the slips that Hydra's parser would describe by its token names."""
-    from imgcls.config.parsing import DEEPEST
-
+    """Raises ConfigError for typing errors that Hydra's parser would describe by its token names."""
     if value.startswith("="):
         raise ConfigError(f"bad value '{value}' for {key}; one '=' is enough")
     open_ones: list[str] = []
@@ -32,7 +30,7 @@ def check_value(key: str, value: str) -> None:
         elif letter in BRACKETS:
             open_ones.append(letter)
         elif letter in BRACKETS.values() and (not open_ones or BRACKETS[open_ones.pop()] != letter):
-            raise ConfigError(f"{key}: '{letter}' without its opening bracket in '{value}'")
+            raise ConfigError(f"{key}: '{letter}' without an opening bracket in '{value}'")
         if len(open_ones) > DEEPEST:
             raise ConfigError(f"{key}: nested more than {DEEPEST} levels deep")
         escaped = letter == "\\" and not escaped
@@ -41,18 +39,18 @@ def check_value(key: str, value: str) -> None:
 
 
 def check_path(key: str, path: str) -> None:
-    """Raises ConfigError for what no file can be called."""
+    """Raises ConfigError for what cannot be the name of a file."""
     if "\0" in path:
         raise ConfigError(f"{key}: a path cannot contain a NUL character")
 
 
 def is_table(path: str) -> bool:
-    """Whether the path names a list of images rather than a folder of them."""
+    """Whether the path is a table of images rather than a folder."""
     return path.lower().endswith(TABLES) and not os.path.isdir(os.path.expanduser(path))
 
 
 def make_absolute(dataset: Any) -> None:
-    """The user's folders as absolute paths: the run may be resumed or evaluated from another folder."""
+    """Make the user's folders absolute paths, as the run may be resumed or evaluated from another folder."""
     for key in ("root", "images"):
         if isinstance(dataset, dict) and isinstance(dataset.get(key), str):
             dataset[key] = os.path.abspath(os.path.expanduser(dataset[key]))
@@ -60,9 +58,9 @@ def make_absolute(dataset: Any) -> None:
 
 PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root", "dataset.images")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
-LONGEST = 20_000  # letters of a word
+LONGEST = 20_000  # characters of a word
 LONGEST_KEY = 200
-PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,100}")  # a value that is one word or number to Hydra's grammar
+PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,100}")  # one word or number in Hydra's grammar
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,12 @@ class Override:
 
 @dataclass
 class Paths:
-    """Path values by the placeholder that stands for each."""
+    """Path values, each by its placeholder."""
 
     values: dict[str, str] = field(default_factory=dict)
 
     def hold(self, path: str) -> str:
-        """A word that Hydra's grammar reads as plain text."""
+        """A placeholder for the path, which Hydra's grammar reads as plain text."""
         placeholder = f"__path_{len(self.values)}__"
         self.values[placeholder] = path
         return placeholder
@@ -103,7 +101,7 @@ class Paths:
 
 
 def read(word: str) -> Override:
-    """A word as an override; raises ConfigError where it is none."""
+    """A word as an override. Raises ConfigError if it is not one."""
     if not word.strip():
         raise ConfigError("empty argument; expected key=value")
     if len(word) > LONGEST:
@@ -133,17 +131,17 @@ def read(word: str) -> Override:
 
 
 def _as_key_and_value(word: str) -> str:
-    """The key that was left out before a bare value: lenet -> model=lenet."""
+    """A hint at the missing key before a bare value: lenet -> model=lenet."""
     if word in GROUPS:
         return f"; for example {word}={options(word)[0]}"
     group = next((group for group in GROUPS if word in options(group)), None)
     if group is not None:
         return f"; did you mean {group}={word}?"
-    return f"; a folder of images is named by dataset={word}" if any(mark in word for mark in "/\\") else ""
+    return f"; did you mean dataset={word}?" if any(mark in word for mark in "/\\") else ""
 
 
 def is_path(override: Override) -> bool:
-    """Whether the value is a path, to be taken as it stands."""
+    """Whether the value is a path, to be taken literally."""
     if not override.value or override.value == "null":
         return False
     if override.key == "dataset":
@@ -155,7 +153,7 @@ def is_path(override: Override) -> bool:
 
 
 def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> list[Override]:
-    """The words as overrides, path values held back; no key twice."""
+    """The words as overrides, placeholders for their paths. Raises ConfigError, also for a key given twice."""
     overrides: list[Override] = []
     for word in words:
         override = read(word)
@@ -164,7 +162,9 @@ def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> l
         values = (override.value or "").split(",") if is_sweep else [override.value or ""]
         pieces = [Override(override.sign, override.key, value) for value in values]
         if override.key == "class_weights" and override.value and override.value[0] == "{" and not is_sweep:
-            override = Override(override.sign, override.key, paths.hold(override.value))  # of any names: see weights_of
+            override = Override(
+                override.sign, override.key, paths.hold(override.value)
+            )  # class names may be anything, see weights_of
         elif any(map(is_path, pieces)):
             held = ",".join(paths.hold(one.value or "") if is_path(one) else str(one.value) for one in pieces)
             override = Override(override.sign, override.key, held)

@@ -1,4 +1,4 @@
-"""Components: a name and its parameters, checked against the signature of the function that the name stands for."""
+"""Components: a name and its parameters, checked against the signature of the function behind the name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from imgcls.config.options import OWN_PARTS, Node, listed, option_node
+from imgcls.config.options import OWN_PARTS, Node, common_keys, listed
 from imgcls.config.parsing import convert, unknown_key
 from imgcls.errors import ConfigError
-from imgcls.text import closest, did_you_mean
+from imgcls.text import did_you_mean
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What the command line says about a group: another option, or keys that change in the run's own option."""
+    """A group on the command line of evaluate, predict, ...: another option than the run's, or changes of its keys."""
 
     node: Node | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -29,7 +29,7 @@ NO_CHOICE = Choice()  # the command line says nothing
 
 @dataclass(frozen=True)
 class Component:
-    """A part that the configuration chose: the function, and its knobs already checked."""
+    """A function that the configuration chose, with its checked parameters."""
 
     group: str
     name: str
@@ -38,11 +38,14 @@ class Component:
 
     @property
     def node(self) -> Node:
-        """{name: ..., knob: ...}, as it can be selected again."""
+        """{name: ..., parameter: ...}, as ``select`` takes it."""
         return {"name": self.name, **self.params}
 
     def __call__(self, *args: Any, **context: Any) -> Any:
-        """Build it. ``facts`` are what the run knows (num_classes, ...); a user's own part gets those it asks for."""
+        """Call the function. context: what the run knows (num_classes, ...); the user's own code gets what it accepts.
+
+        Raises ConfigError for what the function refuses.
+        """
         if ":" in self.name:
             accepted = _parameters(self.function)
             context = {key: value for key, value in context.items() if key in accepted}
@@ -50,7 +53,7 @@ class Component:
             return self.function(*args, **context, **self.params)
         except ValueError as error:
             raise ConfigError(f"{self.group}: {error}") from error
-        except (TypeError, SystemExit) as error:  # a user's own part may be anything that can be called: sys:exit
+        except (TypeError, SystemExit) as error:  # the user's own code may be any callable: sys:exit
             if ":" not in self.name:
                 raise
             reason = "it ends the program" if isinstance(error, SystemExit) else error
@@ -65,11 +68,11 @@ def select(
     context: tuple[str, ...] = (),
     trusted: bool = True,
 ) -> Component:
-    """The component that the node names, its knobs checked against the function's keyword-only arguments.
+    """The component that the node names, its parameters checked against the function's keyword-only arguments.
 
-    A name with a colon is a user's own part: it is imported only if ``trusted``, that is, typed by the user for this
-    command (or in their own --config-dir), never because a checkpoint or a stored configuration says so.
-    facts: the arguments that the run itself supplies.
+    A name with a colon is the user's own code. It is imported only if ``trusted``: typed by the user for this command
+    (or in their own --config-dir), never because a checkpoint or a stored configuration names it.
+    context: names of the arguments that the run supplies. Raises ConfigError.
     """
     name = convert(node.get("name"), str, f"{group}.name")
     if ":" in name:
@@ -92,10 +95,12 @@ def own_component(
 
 def _import(name: str, group: str, trusted: bool) -> Callable[..., Any]:
     if group not in OWN_PARTS:
-        raise ConfigError(f"{group}.name: '{name}' names code of your own, which only {', '.join(OWN_PARTS)} can be")
+        raise ConfigError(
+            f"{group}.name: '{name}' is not an option; only {', '.join(OWN_PARTS)} can name your own code"
+        )
     if not trusted:
         raise ConfigError(
-            f"the stored configuration names code of its own; if you trust it, add {group}.name={name} "
+            f"the stored configuration imports the code {name}; if you trust it, add {group}.name={name} "
             f"(in Python: imgcls.load(RUN, own_names=['{name}']))"
         )
     module_name, _, attribute = name.partition(":")
@@ -103,11 +108,22 @@ def _import(name: str, group: str, trusted: bool) -> Callable[..., Any]:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as error:  # importing runs the user's own code
+    except (Exception, SystemExit) as error:  # importing runs the code
         raise ConfigError(f"{group}.name={name}: cannot import it ({type(error).__name__}: {error})") from error
     if not callable(found):
         raise ConfigError(f"{group}.name={name}: expected a class or a function, got {type(found).__name__}")
     return found  # type: ignore[no-any-return]
+
+
+def unknown_param(group: str, name: str, param: str, params: Mapping[str, Any], hint: str = "") -> ConfigError:
+    """The error for a parameter that an option does not have.
+
+    params: those that it has, with their values; the keys that every option of the group has are added. hint: added
+    if none of these is similar.
+    """
+    known = {f"{group}.{key}": value for key, value in {**params, **common_keys(group), **params}.items()}
+    has = f"{group}={name} has {', '.join(known) or 'no keys'}"
+    return unknown_key(f"{group}.{param}", known, has + hint)
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -121,7 +137,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     inner = function.func if hasattr(function, "func") else function  # functools.partial
     try:
         return get_type_hints(inner.__init__ if isinstance(inner, type) else inner, include_extras=True)  # type: ignore[misc]
-    except (NameError, TypeError):  # a user's annotations may not resolve
+    except (NameError, TypeError):  # the user's annotations may not resolve
         return {}
 
 
@@ -141,17 +157,9 @@ def _params(function: Callable[..., Any], node: Node, group: str, name: str, con
     given = {key: value for key, value in node.items() if key != "name"}
     for key in given:
         if key not in own and not takes_any:
-            known = {
-                f"{group}.{param}": given.get(param, p.default if p.default is not p.empty else None)
-                for param, p in own.items()
-            }
-            beside = option_node("", "train").get(group) or {}  # the keys that every option has
-            known_too = known | {f"{group}.{param}": value for param, value in beside.items()}
-            if closest(f"{group}.{key}", known_too):
-                raise unknown_key(f"{group}.{key}", known_too)
-            raise ConfigError(
-                f"unknown key '{group}.{key}'; {group}={name} has {', '.join(known) or 'no keys of its own'}"
-            )
+            defaults = {param: None if p.default is p.empty else p.default for param, p in own.items()}
+            values = {param: given.get(param, default) for param, default in defaults.items()}
+            raise unknown_param(group, name, key, values)
     for key, parameter in own.items():
         if key not in given and parameter.default is parameter.empty:
             raise ConfigError(f"missing required value '{group}.{key}'")

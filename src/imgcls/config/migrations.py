@@ -1,11 +1,11 @@
-"""A configuration that an earlier version of the program may have stored with its run."""
+"""Configurations stored with their runs by earlier versions: the keys that did not exist yet are filled in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from imgcls.config.options import Node, option_node
+from imgcls.config.options import Node, common_keys, option_node
 
 # fmt: off
 FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
@@ -33,7 +33,7 @@ NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
 def completed(table: Mapping[str, Any]) -> Node:
     """The table with the keys that are newer than it, at their defaults in conf/train.yaml.
 
-    The keys that every version has had are not filled in: where one is missing, the file is damaged.
+    Keys that every version has had are not filled in: if one is missing, the file is damaged.
     """
     defaults = option_node("", "train")
     for entry in defaults.pop("defaults"):
@@ -46,7 +46,7 @@ def completed(table: Mapping[str, Any]) -> Node:
 
 
 def completed_node(group: str, node: Node, *, with_keys: bool) -> Node:
-    """An option's node with the knobs that are newer than it, at their defaults in conf/.
+    """An option's node with the parameters that are newer than it, at their defaults in conf/.
 
     with_keys: also the keys that every option of the group has.
     """
@@ -54,5 +54,5 @@ def completed_node(group: str, node: Node, *, with_keys: bool) -> Node:
     newer = NEWER_PARAMS.get(group, {}).get(name, ()) if isinstance(name, str) else ()
     filled = {param: option_node(group, str(name))[param] for param in newer}
     if with_keys:
-        filled |= {key: option_node("", "train")[group][key] for key in NEWER_KEYS.get(group, ())}
+        filled |= {key: common_keys(group)[key] for key in NEWER_KEYS.get(group, ())}
     return {**filled, **node}

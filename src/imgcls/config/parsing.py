@@ -1,8 +1,7 @@
-"""The run's keys: types and ranges, once. Their defaults stand in conf/, once.
+"""From a table of plain values (by Hydra, from a run's config.yaml or a checkpoint) to a dataclass, every key checked.
 
-A table of plain values (from Hydra, from a run's config.yaml or from a checkpoint) becomes a dataclass by ``parse``;
-the node of a component ({name: adamw, lr: 0.003, ...}) becomes a ``Component`` by ``select``, checked against the
-keyword-only arguments of the function that the name stands for.
+Types and ranges are the dataclass's annotations; defaults are in conf/ only. Components ({name: adamw, lr: 0.003}) are
+checked later, by ``components.select``.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import re
 import types
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from imgcls.config.options import GROUPS, Node, listed, options
@@ -26,11 +26,14 @@ FRACTION = re.compile(r"(\d{1,9})/0*([1-9]\d{0,8})")  # 8/255, a number as the f
 DEEPEST = 20  # levels of nesting in a configuration
 
 
-def unknown_key(key: str, table: Mapping[str, Any]) -> ConfigError:
-    """The error for a key that nothing knows; ``table`` holds the known ones, dotted, with their values."""
+def unknown_key(key: str, table: Mapping[str, Any], hint: str = "imgcls COMMAND --help lists the keys") -> ConfigError:
+    """The error for an unknown key: the known one that was probably meant, else the hint.
+
+    table: the known keys, dotted, with their values.
+    """
     near = closest(key, table)
     if near is None:
-        return ConfigError(f"unknown key '{key}'; imgcls COMMAND --help lists the keys")
+        return ConfigError(f"unknown key '{key}'; {hint}")
     value = table[near]
     now = "" if isinstance(value, Mapping) or value == "???" else f" (now {show(value)})"
     return ConfigError(f"unknown key '{key}'; did you mean '{near}'{now}?")
@@ -47,7 +50,10 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def convert(value: Any, kind: Any, key: str) -> Any:
-    """The value as the annotated kind; raises ConfigError that names the key. Kinds that it does not know pass."""
+    """The value as the annotated kind; other kinds than those of a configuration pass unchanged.
+
+    Raises ConfigError, which names the key.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _in_range(convert(value, arguments[0], key), arguments[1:], key, value)
@@ -66,7 +72,7 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     if kind is float:
         return _convert_float(value, key)
     if kind is str and not isinstance(value, str):
-        hint = " (YAML reads a bare yes, no, on or off so; quote it)" if isinstance(value, bool) else ""
+        hint = " (YAML reads an unquoted yes, no, on or off as a boolean; quote it)" if isinstance(value, bool) else ""
         raise ConfigError(f"{key}: expected text, got {show(value)}{hint}")
     if origin is dict and not isinstance(value, dict):
         raise ConfigError(f"{key}: expected a group of keys, got {show(value)}")
@@ -133,12 +139,12 @@ def _in_range(value: Any, annotations: tuple[Any, ...], key: str, given: Any) ->
 
 
 def forbidden(name: str, where: str) -> ConfigError:
-    """The error for a key that Hydra would take for code to call."""
-    return ConfigError(f"'{name}' is not allowed (in {where}); name a part by model.name=my_pkg.nets:MyNet")
+    """The error for a key that Hydra would treat as code to call."""
+    return ConfigError(f"'{name}' is not allowed (in {where}); to use your own code, set model.name=my_pkg.nets:MyNet")
 
 
 def reject_forbidden(table: Any, key: str = "", depth: int = 0) -> None:
-    """No ``_target_`` or the like at any depth: a configuration names parts, it never names code to call."""
+    """Raises ConfigError for ``_target_`` and the like at any depth: a configuration never names code to call."""
     if depth > DEEPEST:
         raise ConfigError(f"{key.split('.')[0]}: nested more than {DEEPEST} levels deep")
     items = table.items() if isinstance(table, Mapping) else enumerate(table) if isinstance(table, list) else ()
@@ -149,8 +155,11 @@ def reject_forbidden(table: Any, key: str = "", depth: int = 0) -> None:
 
 
 def parse(cls: type[T], table: Mapping[str, Any], prefix: str = "") -> T:
-    """The table as that dataclass. Raises ConfigError for unknown, missing, mistyped and out-of-range values."""
-    hints = get_type_hints(cls, include_extras=True)
+    """The table as that dataclass; ``prefix`` comes before its keys in messages.
+
+    Raises ConfigError for unknown, missing, mistyped and out-of-range keys.
+    """
+    hints = _hints(cls)  # type: ignore[arg-type]
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for name in table:
         if name not in names:
@@ -165,12 +174,20 @@ def parse(cls: type[T], table: Mapping[str, Any], prefix: str = "") -> T:
         raise ConfigError(str(error)) from error
 
 
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
 def _convert_field(value: Any, kind: Any, key: str) -> Any:
     if kind == Node and key in GROUPS:
-        choices = listed(options(key))
         if not isinstance(value, dict):
-            raise ConfigError(f"{key}: expected one of its options, got {show(value)} (choices: {choices})")
+            raise ConfigError(f"{key}: expected one of its options, got {show(value)}{_choices(key)}")
         if "name" not in value:
-            raise ConfigError(f"missing required value '{key}.name': which {key} is meant (choices: {choices})")
+            raise ConfigError(f"missing required value '{key}.name': the option to use{_choices(key)}")
         return value
     return convert(value, kind, key)
+
+
+def _choices(group: str) -> str:
+    return f" (choices: {listed(options(group))})"

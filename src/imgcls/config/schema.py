@@ -13,7 +13,7 @@ from imgcls.config.types import Count, Positive, Range, Seed, Share
 from imgcls.errors import ConfigError
 from imgcls.text import show
 
-TTA = Literal["none", "flip", "shift"]  # looks at an image in testing
+TTA = Literal["none", "flip", "shift"]  # test-time augmentation
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^\s,{}]+)\s*(?:,|$)""")  # name: number
 
@@ -21,12 +21,14 @@ WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^
 RESUMABLE = (
     *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
 )  # keys that may change when a run is resumed
-OF_THE_COMMAND = ("run_dir", "resume", "sweep_dir", "job_timeout")  # keys of one command line, not of the run
+OF_A_SWEEP = ("sweep_dir", "job_timeout")  # keys of a sweep, not of its jobs
+TYPED_ONLY = ("resume", *OF_A_SWEEP)  # keys that no file can set
+OF_THE_COMMAND = ("run_dir", *TYPED_ONLY)  # keys of one command line, not of the run
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The keys of ``imgcls train``; conf/train.yaml says what each means."""
+    """The keys of ``imgcls train``; conf/train.yaml explains each."""
 
     model: Node
     dataset: Node
@@ -35,12 +37,12 @@ class TrainConfig:
     loss: Node
     augment: Node
     attack: Node
-    experiment: str | None  # the recipe's name, for the record: what it said stands in the other keys
+    experiment: str | None  # the recipe's name, for the record: its values are in the other keys
     epochs: Count
     batch_size: Literal["auto"] | Count
     accumulate: Count
     sampler: Literal["shuffle", "balanced"]
-    class_weights: Any  # "auto" | dict | None: weights_of says more than a type could
+    class_weights: Any  # "auto" | dict | None, see weights_of
     clip_grad: Positive | None
     ema: Annotated[float, Range(above=0, below=1)] | None
     layer_decay: Share | None
@@ -56,17 +58,17 @@ class TrainConfig:
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=256)]
     plots: bool
     tensorboard: bool
-    checkpoint_every: Any  # str | int | None: every_of says more than a type could
+    checkpoint_every: Any  # str | int | None, see every_of
     run_dir: str | None
-    resume: str | None  # taken by the command line, null by the time a run starts
-    sweep_dir: str | None  # likewise
-    job_timeout: Positive | None  # likewise
+    resume: str | None  # handled by the command line, null when a run starts
+    sweep_dir: str | None  # same
+    job_timeout: Positive | None  # same
 
     def __post_init__(self) -> None:
         every_of(self.checkpoint_every)
         object.__setattr__(self, "class_weights", weights_of(self.class_weights))  # class names are text
         if self.class_weights == "auto" and self.sampler == "balanced":
-            raise ConfigError("class_weights: auto beside sampler=balanced would count small classes twice; choose one")
+            raise ConfigError("class_weights: auto and sampler=balanced both favor rare classes; choose one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ class PredictConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The keys of ``imgcls data``, besides the data set's own."""
+    """``imgcls data`` has the data set's keys only."""
 
 
 def every_of(value: Any) -> tuple[int | None, float | None]:
@@ -118,7 +120,7 @@ def every_of(value: Any) -> tuple[int | None, float | None]:
 
 
 def weights_of(value: Any) -> Literal["auto"] | dict[str, float] | None:
-    """class_weights: auto, null, or a number above 0 for each class that is named."""
+    """class_weights as "auto", None or {class: weight above 0}; text such as "{cat: 2}" is read. Raises ConfigError."""
     if value is None or value == "auto":
         return value  # type: ignore[no-any-return]
     if isinstance(value, str) and value[:1] + value[-1:] == "{}" and not WEIGHT.sub("", value[1:-1]).strip():

@@ -1,6 +1,6 @@
-"""The names of torchvision's models and data sets that are options beside the files in conf/model/ and conf/dataset/.
+"""The torchvision models and data sets that are options besides the files in conf/model/ and conf/dataset/.
 
-They stand here so that the command line knows them without importing torchvision, or torch.
+Written out so that the command line knows them without importing torchvision or torch.
 """
 
 # fmt: off

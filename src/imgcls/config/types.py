@@ -1,7 +1,7 @@
-"""The kinds of value that a key can hold: a type, and beside it the range.
+"""Annotated types for the values of keys: a type together with its range.
 
-Used in annotations of the run's dataclasses (config.py) and of the functions in the tables (models, optimizers, ...),
-where the keyword-only arguments are the schema: ``def sgd(groups, *, lr: LearningRate, momentum: Fraction)``.
+Used by the dataclasses in schema.py and by the functions in the tables (models, optimizers, ...), whose keyword-only
+arguments are the schema: ``def sgd(groups, *, lr: LearningRate, momentum: Fraction)``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers; ``above`` excludes its lower end, ``below`` its upper end."""
+    """An interval of numbers: low and high are included, above and below are not."""
 
     low: float | None = None
     high: float | None = None
@@ -29,7 +29,7 @@ class Range:
         )
 
     def __str__(self) -> str:
-        """'at least 1 and at most 10', as it stands in an error message."""
+        """'at least 1 and at most 10', for an error message."""
         bounds = {"above": self.above, "at least": self.low, "below": self.below, "at most": self.high}
         shown = {word: bound for word, bound in bounds.items() if bound is not None}
         return " and ".join(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_type_hints
 
-from imgcls.config.options import OWN_PARTS, as_yaml
-from imgcls.config.parsing import convert, parse
-from imgcls.config.schema import TrainConfig
+from imgcls.config.options import as_yaml, own_code
+from imgcls.config.parsing import convert, flatten, parse
+from imgcls.config.schema import OF_A_SWEEP, OF_THE_COMMAND, TrainConfig
 from imgcls.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,27 +15,24 @@ if TYPE_CHECKING:
     from imgcls.compose.overrides import Override
 from imgcls.sweeps.jobs import Plan, digest
 
-OWN_KEYS = ("sweep_dir", "job_timeout")  # of the sweep, not of its jobs
-
 
 def plan(
     composer: Composer, words: Sequence[str], check: Callable[[TrainConfig], None]
 ) -> tuple[list[Plan], str | None, float | None]:
-    """(the jobs, each composed and checked; sweep_dir; job_timeout)"""
+    """(the jobs, each composed and checked; sweep_dir; job_timeout). Raises ConfigError, naming the job."""
     jobs = composer.expand(words)
     folders = {composer.paths.restore(one.value) for job in jobs for one in job if one.key == "sweep_dir"}
     if len(folders) > 1:
         raise ConfigError("sweep_dir: one folder for the whole sweep, got several")
-    if key := next((one.key for one in jobs[0] if one.key in ("run_dir", "resume")), None):
-        raise ConfigError(f"{key} cannot be used with --multirun; sweep_dir= names the folder of all its runs")
+    if key := next((one.key for one in jobs[0] if one.key in OF_THE_COMMAND and one.key not in OF_A_SWEEP), None):
+        raise ConfigError(f"{key} cannot be used with --multirun; sweep_dir= sets the folder of all its runs")
     timeout = _job_timeout(jobs, composer)
     plans = []
-    for i, job in enumerate([[one for one in job if one.key not in OWN_KEYS] for job in jobs]):
+    for i, job in enumerate([[one for one in job if one.key not in OF_A_SWEEP] for job in jobs]):
         try:
             table = composer.table(job, "train")
             check(parse(TrainConfig, table))
-            names = {f"{group}.name": str(table[group]["name"]) for group in OWN_PARTS}
-            own = [f"{key}={name}" for key, name in names.items() if ":" in name]
+            own = [f"{key}={name}" for key, name in own_code(flatten(table)).items()]
             plans.append(Plan(composer.words(job), own, digest(as_yaml(table))))
         except ConfigError as error:
             which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""
@@ -44,7 +41,7 @@ def plan(
 
 
 def _job_timeout(jobs: list[list[Override]], composer: Composer) -> float | None:
-    """Seconds that a job may take, None for any."""
+    """Seconds that a job may take, None for no limit."""
     key = "job_timeout"
     given = [composer.values([one])[key] for job in jobs for one in job if one.key == key]
     if any(value != given[0] for value in given):

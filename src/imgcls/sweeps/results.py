@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcls import files
+from imgcls.errors import error_line
 from imgcls.sweeps.jobs import Job
 
 SUMMARY = "sweep.json"
@@ -87,7 +88,8 @@ def print_results(jobs: Sequence[Job], advice: str, *, is_quiet: bool) -> None:
         print("\n".join(table(jobs, [job.result() for job in jobs])))
     if failed := [str(i) for i, job in enumerate(jobs) if job.code != 0]:
         print(advice, file=sys.stderr)
-        print(f"imgcls: error: {len(failed)} of {len(jobs)} jobs did not finish: {', '.join(failed)}", file=sys.stderr)
+        said = f"{len(failed)} of {len(jobs)} jobs did not finish: {', '.join(failed)}"
+        print(error_line(said), file=sys.stderr)
 
 
 def table(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[str]:

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from imgcls.config.options import OWN_PARTS
+from imgcls.config.options import own_code
+from imgcls.config.parsing import flatten
 from imgcls.errors import ConfigError, DataError, RunError, Stopped, UnreadableImage, is_out_of_memory
 from imgcls.training.builder import Run
 from imgcls.training.spec import RunSpec
@@ -15,8 +16,8 @@ from imgcls.training.spec import RunSpec
 
 def resume_command(run: Run, folder: Path) -> str:
     """The command that resumes the run, the user's own code named again."""
-    names = [f" {group}.name={getattr(run.config, group)['name']}" for group in OWN_PARTS]
-    return f"imgcls train resume={shlex.quote(str(folder))}" + "".join(name for name in names if ":" in name)
+    own = [f" {key}={name}" for key, name in own_code(flatten(vars(run.config))).items()]
+    return f"imgcls train resume={shlex.quote(str(folder))}" + "".join(own)
 
 
 @contextlib.contextmanager

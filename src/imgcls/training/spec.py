@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls import text
 from imgcls.attacks import ATTACKS, Attack
-from imgcls.config import parsing
-from imgcls.config.components import Component, select
+from imgcls.config.components import Component, select, unknown_param
 from imgcls.config.options import Node, listed, option_node, options
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig, weights_of
@@ -149,15 +147,8 @@ def resolve_auto(spec: RunSpec, data: SplitData) -> tuple[Component, Augment]:
 
 
 def resolved_node(node: Node, group: str, name: str) -> Node:
-    """The node that ``name`` stands for where the node itself says auto or default; it has no knobs of its own then."""
-    extra = [key for key in node if key != "name"]
-    if extra:
-        beside = option_node("", "train").get(group) or {}  # the keys that every option has
-        known = {f"{group}.{key}": value for key, value in beside.items()}
-        if text.closest(f"{group}.{extra[0]}", known):
-            raise parsing.unknown_key(f"{group}.{extra[0]}", known)
-        choices = listed(option for option in options(group) if option != node["name"])
-        raise ConfigError(
-            f"unknown key '{group}.{extra[0]}': {group}={node['name']} has no keys of its own; name one of {choices}"
-        )
+    """The node of the option ``name``, chosen by auto or default, which have no parameters. Raises ConfigError."""
+    if extra := [key for key in node if key != "name"]:
+        others = listed(option for option in options(group) if option != node["name"])
+        raise unknown_param(group, node["name"], extra[0], {}, f"; other choices: {others}")
     return option_node(group, name)
