@@ -67,7 +67,7 @@ def test_the_change_stays_in_its_ball_and_in_the_range(norm: Norm, steps: int, i
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("is_random", [True, False])
-def test_the_loss_rises_with_each_more_step(norm: Norm, is_random: bool) -> None:
+def test_the_loss_rises_with_every_further_step(norm: Norm, is_random: bool) -> None:
     module = net().eval()
     pixels, labels = batch()
     eps = 0.03 if norm == "linf" else 0.4
@@ -106,7 +106,7 @@ def test_the_random_start_is_derived() -> None:
     assert not torch.equal(attacked(attack, net(), 5), attacked(attack, net(), 6))
 
 
-def test_what_null_stands_for() -> None:
+def test_null_means_the_usual_sizes() -> None:
     attack = Attack("pgd", "linf", None, 10, None, True)
     assert (attack.radius(1, 28, 28), attack.radius(3, 32, 32)) == (GRAY_EPS, COLOR_EPS)
     assert attack.stride(0.4) == pytest.approx(0.1)
@@ -150,7 +150,7 @@ def test_adversarial_training_raises_the_robust_accuracy(attack: str, capsys: Ca
     assert robust("hard", "attack.eps=0.0")["robust_accuracy"] == own["accuracy"]
 
 
-def test_naming_the_runs_own_attack_keeps_its_knobs() -> None:
+def test_naming_the_runs_own_attack_keeps_its_parameters() -> None:
     words = ["model=linear", "epochs=1", "threads=1", "dataset.limit=100", "attack=pgd", "attack.eps=8/255"]
     assert main(["train", *words, "attack.steps=2", "run_dir=run"]) == 0
     own = {"name": "pgd", "eps": 8 / 255, "norm": "linf", "steps": 2, "step_size": 10 / 255, "random_start": True}
@@ -220,14 +220,14 @@ def test_a_run_under_attack_resumes_bit_for_bit() -> None:
         (["train", "attack=pgd", "attack.norm=l1"], "attack.norm: unknown 'l1'"),
         (["train", "attack=fgsm", "attack.steps=3"], "unknown key 'attack.steps'"),
         (["train", "attack=pgd", "attack.eps=-1"], "attack.eps: must be at least 0"),
-        (["train", "attack=pgd", "attack.eps=8"], "attack: eps 8 is more than the whole range of a pixel, which is 1"),
+        (["train", "attack=pgd", "attack.eps=8"], "attack: eps 8 is more than the range of a pixel, 0 to 1"),
         (["train", "attack=pgd", "attack.eps=8/0"], "attack.eps: expected a number, got '8/0'"),
         (["train", "attack.eps=0.1"], "unknown key 'attack.eps'"),
         (["evaluate", "run", "attack=cw"], "attack: unknown 'cw'"),
         (["evaluate", "run", "attack.eps=1"], "attack.eps: the model was trained without an attack; add attack=pgd"),
     ],
 )
-def test_what_cannot_be(words: list[str], needle: str, capsys: Capture) -> None:
+def test_bad_attacks_are_refused(words: list[str], needle: str, capsys: Capture) -> None:
     if words[0] == "evaluate" and "=" in words[2]:
         assert main(["train", "model=linear", "dataset.limit=100", "epochs=1", "threads=1", "run_dir=run"]) == 0
     capsys.readouterr()

@@ -1,6 +1,6 @@
-"""Adversarial attacks: images changed within a small ball so that the model's loss rises.
+"""Adversarial attacks: changes to images, within a small ball, that raise the model's loss.
 
-A table entry takes its knobs and gives an Attack; sizes are in units of the whole range of a pixel, 0 to 1.
+ATTACKS: name -> function (*, parameters) -> Attack. Sizes are for pixels from 0 to 1.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from imgcls.config.types import NonNegative, Positive, Range
 from imgcls.losses import Loss
 
 GRAY_EPS, COLOR_EPS = 0.3, 8 / 255  # Madry et al.'s for MNIST and CIFAR-10
-L2_EPS = 0.5  # of images of 32x32 in colour; scaled with the root of their numbers
+L2_EPS = 0.5  # for 32x32 RGB images; scales with the square root of the number of values
 TINY = 1e-12
-ROUNDING = 1e-5  # of eps: what is kept back, so that no rounding leads out of the ball
+ROUNDING = 1e-5  # of eps: a margin, so that rounding never leaves the ball
 
 
 @dataclass(frozen=True)
 class Attack:
     """Projected gradient ascent on the loss, from a random start: Madry et al. 2018, https://arxiv.org/abs/1706.06083
 
-    norm: linf (each number changes by at most eps) or l2 (the image's Euclidean distance is at most eps). With one
-    step it is FGSM, Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572.
+    norm: linf (each value changes by at most eps) or l2 (the image moves by a Euclidean distance of at most eps). eps,
+    step_size: for pixels from 0 to 1; None is what is usual for the images. is_random: start at a random point of the
+    ball. One step is FGSM, Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Attack:
     is_random: bool
 
     def radius(self, channels: int, height: int, width: int) -> float:
-        """eps; where it is null what the field uses for such images."""
+        """eps, or the usual one for such images if it is null."""
         if self.eps is not None:
             return self.eps
         if self.norm == "l2":
@@ -47,13 +48,13 @@ class Attack:
         return GRAY_EPS if channels == 1 else COLOR_EPS
 
     def stride(self, radius: float) -> float:
-        """The step size; where it is null, enough to cross the ball: 1.25 eps for one step, else 2.5 eps / steps."""
+        """The step size; null is enough to cross the ball: 1.25 eps for one step, else 2.5 eps / steps."""
         if self.step_size is not None:
             return self.step_size
         return radius * (1.25 if self.is_random else 1.0) if self.steps == 1 else 2.5 * radius / self.steps
 
     def words(self, channels: int, height: int, width: int) -> str:
-        """For the header."""
+        """'pgd linf, eps 0.3, 7 steps of 0.107', for the summary of a run."""
         eps = self.radius(channels, height, width)
         count = f"{self.steps} step{'s' * (self.steps > 1)}"
         return f"{self.name} {self.norm}, eps {eps:.3g}, {count} of {self.stride(eps):.3g}"
@@ -69,13 +70,13 @@ class Attack:
         std: tuple[float, ...],
         seed: int,
     ) -> Tensor:
-        """(B, C, H, W) images normalised by mean and std, and their targets -> the attacked images, detached.
+        """(B, C, H, W) images normalized by mean and std, and their targets -> the attacked images, detached.
 
-        The module computes as in evaluation meanwhile (no dropout, no new statistics) and is left as it was; its
+        The module is in evaluation mode meanwhile (no dropout, no new statistics) and is left as it was; its
         parameters get no gradients. seed: of the random start.
         """
-        centre, scale = _on_device(mean, images.device), _on_device(std, images.device)
-        clean = images.detach().float() * scale + centre  # 0 to 1
+        center, scale = _on_device(mean, images.device), _on_device(std, images.device)
+        clean = images.detach().float() * scale + center  # 0 to 1
         radius = self.radius(*images.shape[1:])
         stride = self.stride(radius)
         change = self._start(clean, radius, seed)
@@ -85,13 +86,13 @@ class Attack:
             for _ in range(self.steps):
                 change = change.requires_grad_()
                 with torch.enable_grad():
-                    value = loss(module(((clean + change) - centre) / scale).float(), targets).sum()
+                    value = loss(module(((clean + change) - center) / scale).float(), targets).sum()
                 slope = torch.autograd.grad(value, change)[0].nan_to_num(0.0)
                 change = self._project(clean, change.detach() + stride * self._direction(slope), radius)
         finally:
             for one in training:
                 one.training = True
-        return ((clean + change) - centre) / scale
+        return ((clean + change) - center) / scale
 
     def _start(self, clean: Tensor, radius: float, seed: int) -> Tensor:
         if not self.is_random:
@@ -107,7 +108,7 @@ class Attack:
         return slope.sign() if self.norm == "linf" else slope / _length(slope)
 
     def _project(self, clean: Tensor, change: Tensor, radius: float) -> Tensor:
-        """The nearest change within the ball that leaves all numbers between 0 and 1."""
+        """The nearest change within the ball that keeps all values between 0 and 1."""
         radius *= 1 - ROUNDING
         if self.norm == "linf":
             change = change.clamp(-radius, radius)
@@ -130,9 +131,7 @@ def _length(images: Tensor) -> Tensor:
 
 def _check(eps: float | None, norm: str) -> None:
     if eps is not None and eps > 1 and norm == "linf":
-        raise ValueError(
-            f"eps {eps:g} is more than the whole range of a pixel, which is 1; for 8 of 255: attack.eps=8/255"
-        )
+        raise ValueError(f"eps {eps:g} is more than the range of a pixel, 0 to 1; for 8 of 255 use attack.eps=8/255")
 
 
 def none() -> None:
@@ -148,7 +147,7 @@ def pgd(
     step_size: Positive | None,
     random_start: bool,
 ) -> Attack:
-    """Several steps: Madry et al. 2018."""
+    """Projected gradient descent, several steps: Madry et al. 2018."""
     _check(eps, norm)
     return Attack("pgd", norm, eps, steps, step_size, random_start)
 
@@ -156,7 +155,7 @@ def pgd(
 def fgsm(
     *, eps: NonNegative | None, norm: Literal["linf", "l2"], step_size: Positive | None, random_start: bool
 ) -> Attack:
-    """One step; with a random start, which keeps training from failing: Wong et al. 2020, arXiv 2001.03994"""
+    """One step, from a random start so that training does not fail: Wong et al. 2020, https://arxiv.org/abs/2001.03994"""
     _check(eps, norm)
     return Attack("fgsm", norm, eps, 1, step_size, random_start)
 

@@ -1,7 +1,7 @@
-"""Loss functions: (B, C) float logits and the targets -> (B,) float, one loss for each image.
+"""LOSSES: name -> function (*, parameters) -> loss; a loss maps (B, C) float logits and targets to (B,) float values.
 
-Targets are (B,) int64 labels, or (B, C) float shares of the classes (of mixed images), which sum to 1. Whatever the
-loss, the probabilities in reports are the softmax of the logits.
+Targets are (B,) int64 labels, or (B, C) float class shares (of mixed images), which sum to 1. Whatever the loss, the
+probabilities in reports are the softmax of the logits.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def cross_entropy(*, label_smoothing: Fraction) -> Loss:
 
 
 def nll() -> Loss:
-    """Negative log-likelihood, for models that give log-probabilities; of others' outputs the log-softmax is taken."""
+    """Negative log-likelihood, for models that return log-probabilities; the same as cross entropy for logits."""
     return partial(F.cross_entropy, reduction="none")
 
 
 def binary_cross_entropy(*, label_smoothing: Fraction) -> Loss:
-    """Each class against all others by a sigmoid of its own, summed: Wightman et al. 2021, arXiv 2110.00476"""
+    """A sigmoid cross entropy for each class, summed: Wightman et al. 2021, https://arxiv.org/abs/2110.00476"""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         shares = _shares(targets, logits, label_smoothing)
@@ -46,7 +46,7 @@ def binary_cross_entropy(*, label_smoothing: Fraction) -> Loss:
 
 
 def focal(*, gamma: NonNegative) -> Loss:
-    """Cross entropy times (1 - p)^gamma, p the probability of the true class: Lin et al. 2017, arXiv 1708.02002"""
+    """Cross entropy times (1 - p)^gamma, p of the true class: Lin et al. 2017, https://arxiv.org/abs/1708.02002"""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         logs = logits.log_softmax(1)
@@ -57,12 +57,12 @@ def focal(*, gamma: NonNegative) -> Loss:
 
 
 def mse() -> Loss:
-    """Squared distance of the probabilities from the one-hot label: the score of Brier 1950."""
+    """Squared distance between probabilities and one-hot label, from 0 to 2: Brier 1950."""
     return lambda logits, targets: (logits.softmax(1) - _shares(targets, logits)).square().sum(1)
 
 
 def weighted(loss: Loss, weights: Tensor) -> Loss:
-    """The loss times the weight of the image's class: weights (C,)"""
+    """The loss times the weight of the image's class; weights: (C,)."""
 
     def product(logits: Tensor, targets: Tensor) -> Tensor:
         factors = weights[targets] if targets.ndim == 1 else (targets * weights).sum(1)

@@ -47,7 +47,7 @@ SIZES = [(8, 8), (28, 28), (32, 32), (33, 17), (65, 70)]
     [(name, channels, size) for name in SMALL for channels in (1, 3, 4) for size in SIZES]
     + [("resnet18", channels, size) for channels, size in ((1, (8, 8)), (3, (33, 17)), (4, (65, 70)))],
 )
-def test_every_model_gives_a_logit_for_each_class(name: str, channels: int, image_size: tuple[int, int]) -> None:
+def test_every_model_returns_a_logit_for_each_class(name: str, channels: int, image_size: tuple[int, int]) -> None:
     module = build(name, channels, image_size, 7)
     logits = logits_of(module, channels, image_size)
     assert logits.shape == (3, 7)
@@ -101,7 +101,7 @@ def test_relu_after_pooling_is_relu_before_it(size: tuple[int, int]) -> None:
             assert torch.equal(own.grad, others.grad)
 
 
-def test_convnet_has_the_layers_asked_for() -> None:
+def test_convnet_has_the_requested_layers() -> None:
     module = build("convnet", 1, (28, 28), 10, widths=[8, 32], hidden=[64])
     assert parameters(module) == (25 * 8 + 8) + (25 * 8 * 32 + 32) + (512 * 64 + 64) + (64 * 10 + 10)
     assert parameters(build("convnet", 3, (32, 32), 5, widths=[], hidden=[])) == 3 * 32 * 32 * 5 + 5
@@ -113,7 +113,7 @@ def test_linear_is_softmax_regression() -> None:
     assert parameters(build("linear", 3, (8, 5), 4)) == 3 * 8 * 5 * 4 + 4
 
 
-def test_mlp_has_the_layers_asked_for() -> None:
+def test_mlp_has_the_requested_layers() -> None:
     module = build("mlp", 1, (4, 4), 3, hidden=[5, 6], dropout=0.5)
     assert parameters(module) == (16 * 5 + 5) + (5 * 6 + 6) + (6 * 3 + 3)
     assert sum(isinstance(layer, nn.Dropout) for layer in module.modules()) == 2
@@ -122,19 +122,19 @@ def test_mlp_has_the_layers_asked_for() -> None:
 
 @pytest.mark.parametrize("name", ["mlp", "lenet", "convnet"])
 @pytest.mark.parametrize("activation", get_args(Activation))
-def test_the_activation_is_the_one_asked_for(name: str, activation: str) -> None:
+def test_the_activation_is_the_requested_one(name: str, activation: str) -> None:
     module = build(name, 1, (28, 28), activation=activation)
     kinds = [type(layer) for layer in module.modules() if type(layer).__module__ == "torch.nn.modules.activation"]
     assert set(kinds) == {type(ACTIVATIONS[activation]())}
     logits_of(module, 1, (28, 28))
 
 
-def test_every_activation_has_its_word() -> None:
+def test_every_activation_has_a_name() -> None:
     assert list(ACTIVATIONS) == list(get_args(Activation))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "gelu", "mish"])
-def test_any_activation_computes_as_it_does_before_pooling(activation: str) -> None:
+def test_any_activation_computes_the_same_as_before_pooling(activation: str) -> None:
     """Those that only rise stand behind the pooling, the others before it."""
     torch.manual_seed(0)
     module = build("lenet", 1, (28, 28), activation=activation)
@@ -146,7 +146,7 @@ def test_any_activation_computes_as_it_does_before_pooling(activation: str) -> N
 
 
 @pytest.mark.parametrize("name", ["mlp", "lenet", "convnet"])
-def test_batch_norm_and_dropout_stand_behind_each_layer(name: str) -> None:
+def test_batch_norm_and_dropout_follow_each_layer(name: str) -> None:
     plain, module = build(name, 1, (28, 28)), build(name, 1, (28, 28), batch_norm=True, dropout=0.3)
     linear = [layer for layer in plain.modules() if isinstance(layer, nn.Linear)]
     convs = [layer for layer in plain.modules() if isinstance(layer, nn.Conv2d)]
@@ -159,7 +159,7 @@ def test_batch_norm_and_dropout_stand_behind_each_layer(name: str) -> None:
     logits_of(module, 1, (28, 28)).sum().backward()
 
 
-def test_lenet_has_the_layers_asked_for() -> None:
+def test_lenet_has_the_requested_layers() -> None:
     module = build("lenet", 1, (28, 28), 10, widths=[4, 8], hidden=[20])
     assert parameters(module) == (25 * 4 + 4) + (25 * 4 * 8 + 8) + (8 * 25 * 20 + 20) + (20 * 10 + 10)
     with pytest.raises(ConfigError, match=r"model\.widths: must be a list of 2, got \[4, 8, 16\]"):
@@ -200,7 +200,7 @@ def test_the_resnets_are_torchvisions(depth: int) -> None:
         assert torch.equal(ours(images), theirs(images))
 
 
-def test_the_resnets_begin_as_torchvisions() -> None:
+def test_the_resnets_are_initialized_as_torchvisions() -> None:
     """Convolutions at He's standard deviation over the fan-out; batch norms at one and zero."""
     ours, theirs = (
         build("resnet18", 3, (224, 224)).state_dict(),
@@ -221,7 +221,7 @@ def test_auto_is_lenet_up_to_64_pixels(size: tuple[int, int], name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp", "lenet", "convnet", "resnet18", "resnet50"])
-def test_what_needs_no_random_numbers_draws_none(name: str) -> None:
+def test_models_known_to_draw_no_random_numbers_draw_none(name: str) -> None:
     module = build(name, 1, (16, 16))
     assert not is_random(module)
     before = torch.default_generator.get_state()
@@ -229,6 +229,6 @@ def test_what_needs_no_random_numbers_draws_none(name: str) -> None:
     assert torch.equal(torch.default_generator.get_state(), before)
 
 
-def test_what_may_draw_is_known_as_such() -> None:
+def test_models_that_may_draw_random_numbers_are_known() -> None:
     assert is_random(build("mlp", 1, (4, 4), dropout=0.5))
     assert is_random(nn.Sequential(nn.Linear(2, 2), type("Own", (nn.Linear,), {})(2, 2)))

@@ -63,7 +63,7 @@ def test_every_model_builds_at_its_own_size(name: str) -> None:
     assert module.eval().to("meta")(torch.empty(1, 3, side, side, device="meta")).shape == (1, 5)
     own = {key: value.shape for key, value in module.state_dict().items()}
     assert own == {key: value.shape for key, value in theirs.state_dict().items()}
-    assert module.note == "" or str(module.note).startswith("batch norm's momentum 0.1, not ")
+    assert module.note == "" or str(module.note).startswith("batch-norm momentum 0.1 instead of ")
 
 
 @pytest.mark.parametrize(("name", "least"), [("alexnet", 15), ("inception_v3", 75), ("densenet121", 8), ("vgg11", 2)])
@@ -82,7 +82,7 @@ def test_images_too_small_are_refused_with_the_least_size(name: str, least: int)
         ("maxvit_t", 100, "multiples of 64 (or of 224) pixels, got 100x100; set dataset.image_size=128"),
     ],
 )
-def test_sizes_that_do_not_divide(name: str, side: int, words: str) -> None:
+def test_sizes_that_do_not_divide_are_refused(name: str, side: int, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(name, 3, (side, side))
     assert words in str(caught.value)
@@ -98,17 +98,17 @@ def test_sizes_that_do_not_divide(name: str, side: int, words: str) -> None:
         ("inception_v3", {"stem": "small"}, "inception_v3 has no small stem; leave model.stem auto"),
     ],
 )
-def test_params_that_a_model_has_not(name: str, params: dict[str, Any], words: str) -> None:
+def test_parameters_that_a_model_does_not_have_are_refused(name: str, params: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build(name, 3, (96, 96), **params)
     assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "mobilenet_v3_small", "efficientnet_b5"])
-def test_statistics_of_batch_norm_follow_within_a_short_run(name: str) -> None:
+def test_batch_norm_statistics_adapt_within_a_short_run(name: str) -> None:
     module = build(name, 1, (32, 32))
     assert {one.momentum for one in module.modules() if isinstance(one, nn.BatchNorm2d)} == {0.1}
-    assert "; batch norm's momentum 0.1, not 0.0" in str(module.note)
+    assert "; batch-norm momentum 0.1 instead of 0.0" in str(module.note)
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_slow_batch_norms_learn_digits(name: str) -> None:
     assert json.loads(Path("a/report.json").read_text())["accuracy"] > 0.5
 
 
-def test_dropout_and_stochastic_depth_are_those_asked_for() -> None:
+def test_dropout_and_stochastic_depth_are_the_requested_ones() -> None:
     module = build("efficientnet_b0", 3, (32, 32), dropout=0.45, stochastic_depth=0.35)
     assert [layer.p for layer in module.modules() if isinstance(layer, nn.Dropout)] == [0.45]
     deepest = max(layer.p for layer in module.modules() if isinstance(layer, torchvision.ops.StochasticDepth))
@@ -150,7 +150,7 @@ def place(name: str, hub: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121", "squeezenet1_1", "vit_b_32"])
-def test_pretrained_weights_are_loaded_but_for_the_last_layer(name: str, hub: Path) -> None:
+def test_pretrained_weights_are_loaded_except_for_the_last_layer(name: str, hub: Path) -> None:
     state = place(name, hub)
     found = pretrained(name, True)
     assert found is not None
@@ -160,13 +160,13 @@ def test_pretrained_weights_are_loaded_but_for_the_last_layer(name: str, hub: Pa
     head = head_of(module, 7)
     for key, value in module.state_dict().items():
         assert key.startswith(head) or torch.equal(value, state[key])
-    grey = build(name, 1, (224, 224), 7, **params)
-    found.load(grey, 7)
-    first = next(key for key, value in grey.state_dict().items() if value.ndim == 4)
-    assert torch.equal(grey.state_dict()[first], state[first].sum(1, keepdim=True))
+    gray = build(name, 1, (224, 224), 7, **params)
+    found.load(gray, 7)
+    first = next(key for key, value in gray.state_dict().items() if value.ndim == 4)
+    assert torch.equal(gray.state_dict()[first], state[first].sum(1, keepdim=True))
 
 
-def test_embeddings_of_positions_are_interpolated(hub: Path) -> None:
+def test_position_embeddings_are_interpolated(hub: Path) -> None:
     state = place("vit_b_32", hub)
     found = pretrained("vit_b_32", "IMAGENET1K_V1")
     assert found is not None
@@ -177,7 +177,7 @@ def test_embeddings_of_positions_are_interpolated(hub: Path) -> None:
     assert torch.equal(own[:, 0], state["encoder.pos_embedding"][:, 0])
 
 
-def test_a_run_begins_with_the_weights_and_their_normalisation(hub: Path, capsys: Capture) -> None:
+def test_a_run_starts_from_the_weights_and_their_normalization(hub: Path, capsys: Capture) -> None:
     state = place("squeezenet1_1", hub)
     words = ["model=squeezenet1_1", "model.pretrained=true", "model.freeze=true", "dataset.image_size=32", *QUICK]
     assert main(["train", *words, "run_dir=a"]) == 0
@@ -196,7 +196,7 @@ def test_a_run_begins_with_the_weights_and_their_normalisation(hub: Path, capsys
     assert main(["evaluate", "a"]) == 0
 
 
-def test_weights_that_cannot_be_had_are_one_line(hub: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_weights_are_one_line(hub: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
@@ -232,7 +232,7 @@ def test_weights_that_cannot_be_had_are_one_line(hub: Path, capsys: Capture, mon
         (["layer_decay=2"], "layer_decay: must be above 0 and at most 1, got 2"),
     ],
 )
-def test_what_cannot_be(words: list[str], needle: str, capsys: Capture) -> None:
+def test_bad_weights_and_layers_are_refused(words: list[str], needle: str, capsys: Capture) -> None:
     assert main(["train", *words]) == 2
     err = capsys.readouterr().err.strip().splitlines()
     assert needle in err[-1]
@@ -247,7 +247,7 @@ def test_weights_for_another_stem_are_refused(hub: Path) -> None:
     with pytest.raises(ConfigError, match=r"resnet18-f37072fd.pth does not fit this resnet18 \(conv1.weight\)"):
         found.load(build("resnet18", 3, (32, 32), 7), 7)
     torch.save({"conv1.weight": 3}, found.path)
-    with pytest.raises(DataError, match="expected a table of tensors"):
+    with pytest.raises(DataError, match="expected a dictionary of tensors"):
         found.load(build("resnet18", 3, (32, 32), 7), 7)
 
 
@@ -278,7 +278,7 @@ def test_freezing_all_leaves_the_last_layer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*LIGHT, "resnet18", "lenet", "mlp"])
-def test_the_deeper_the_block_the_lower_its_rate(name: str) -> None:
+def test_earlier_blocks_have_lower_learning_rates(name: str) -> None:
     module = build(name, 3, (32, 32), 7)
     order = depths(module)
     assert list(order) == [key for key, _ in module.named_parameters()]
@@ -315,7 +315,7 @@ def test_a_checkpoint_of_the_odd_ones_is_loaded_again(name: str) -> None:
     assert all(torch.equal(value, tensors[f"model.{key}"]) for key, value in other.state_dict().items())
 
 
-def test_torchvisions_names_stand_in_a_file_of_ones_own(capsys: Capture) -> None:
+def test_torchvisions_names_work_in_a_file_of_your_own(capsys: Capture) -> None:
     Path("own/experiment").mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - override /model: vgg11\n  - override /dataset: svhn\n"
     Path("own/experiment/mine.yaml").write_text(text)

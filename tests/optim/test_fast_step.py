@@ -37,13 +37,13 @@ def trained(name: str, *, is_lean: bool) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_lean_step_is_torchs_own_to_the_last_bit(name: str) -> None:
+def test_a_fast_step_equals_torchs_to_the_last_bit(name: str) -> None:
     expected, got = trained(name, is_lean=False), trained(name, is_lean=True)
     assert got.keys() == expected.keys()
     assert all(torch.equal(got[key], expected[key]) for key in expected)
 
 
-def test_an_optimizer_of_the_users_own_is_stepped_as_it_is() -> None:
+def test_a_custom_optimizer_is_stepped_as_it_is() -> None:
     class Own(torch.optim.SGD):
         steps = 0
 
@@ -69,7 +69,7 @@ def test_hooks_and_a_step_set_from_outside_are_called() -> None:
     assert called == ["before", "after", "instead"]
 
 
-def test_the_short_way_is_taken_by_torchs_own_optimizers() -> None:
+def test_torchs_own_optimizers_take_the_fast_step() -> None:
     """Pins torch's private names: without them every step takes the long way, which is right but slower."""
     assert not fast_step._is_hooked(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1))
     assert fast_step._bare_step(torch.optim.AdamW) is not None
@@ -119,7 +119,7 @@ def test_nothing_heavy_is_imported_before_the_first_steps_and_the_compiler_never
     assert "code 0 True False" in lines
 
 
-def test_where_torch_has_changed_the_ordinary_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_torch_has_changed_its_ordinary_step_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in fast_step.GUARDED:
         monkeypatch.delattr(torch.optim.Optimizer, name, raising=False)
     fast_step.spare_compiler()  # no such methods: nothing to mark, nothing to fail

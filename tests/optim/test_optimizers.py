@@ -35,7 +35,7 @@ from imgcls.training.spec import class_weights
         ("{null:2,true:3,7:.5}", {"null": 2.0, "true": 3.0, "7": 0.5}),
     ],
 )
-def test_weights_of_classes_of_any_name(
+def test_class_weights_work_for_classes_of_any_name(
     text: str, weights: dict[str, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert weights_of(text) == weights
@@ -129,7 +129,7 @@ def test_labels_are_one_hot_shares_to_every_loss(name: str) -> None:
     assert bool((loss(right, LABELS) < values).all())
 
 
-def test_the_losses_are_those_of_the_books() -> None:
+def test_the_losses_equal_their_definitions() -> None:
     p = LOGITS.softmax(1)[torch.arange(3), LABELS]
     one_hot = F.one_hot(LABELS, 3).float()
     expected = {
@@ -158,7 +158,7 @@ def test_every_gradient_is_finite(name: str, size: float) -> None:
     assert torch.isfinite(logits.grad).all()
 
 
-def test_weights_of_classes_multiply_the_loss() -> None:
+def test_class_weights_multiply_the_loss() -> None:
     weights = torch.tensor([1.0, 2.0, 4.0])
     loss = LOSSES["cross_entropy"](label_smoothing=0.0)
     assert torch.equal(weighted(loss, weights)(LOGITS, LABELS), loss(LOGITS, LABELS) * torch.tensor([1.0, 4.0, 1.0]))
@@ -166,7 +166,7 @@ def test_weights_of_classes_multiply_the_loss() -> None:
     assert torch.allclose(weighted(loss, weights)(LOGITS, shares), loss(LOGITS, shares) * 1.5)
 
 
-def test_automatic_weights_make_the_classes_equal() -> None:
+def test_automatic_class_weights_balance_the_classes() -> None:
     labels = np.array([0] * 90 + [1] * 9 + [3])
     weights = class_weights("auto", ("a", "b", "c", "d"), labels)
     assert weights is not None
@@ -180,7 +180,7 @@ def test_automatic_weights_make_the_classes_equal() -> None:
         class_weights({"cats": 3}, ("cat", "dog"), labels)
 
 
-def test_muon_orthogonalises_the_inner_weights_and_leaves_the_rest_to_adamw() -> None:
+def test_muon_orthogonalizes_the_inner_weights_and_leaves_the_rest_to_adamw() -> None:
     module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 8), nn.Linear(8, 3))
     optimizer = build("muon", module, lr=0.1, weight_decay=0.0, adamw_lr=0.01)
     assert isinstance(optimizer, Muon)

@@ -82,10 +82,10 @@ def test_milestones_count_from_the_start_also_after_a_warm_up() -> None:
     [
         ([3, 3], "milestones must increase, got 3 after 3"),
         ([5, 2], "milestones must increase, got 2 after 5"),
-        ([2, 8], r"milestones must lie before the last epoch \(8\), got 8"),
+        ([2, 8], r"milestones must be less than epochs \(8\), got 8"),
     ],
 )
-def test_milestones_that_cannot_be_are_named(milestones: list[float], message: str) -> None:
+def test_impossible_milestones_are_named(milestones: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         step(STEPS, EPOCHS, milestones=milestones, gamma=0.1, warmup_epochs=0)
 

@@ -1,7 +1,8 @@
-"""MODELS: name -> function (channels, image_size, num_classes, *, knobs) -> torch module.
+"""MODELS: name -> function (channels, image_size, num_classes, *, parameters) -> torch module.
 
-A module takes float images (B, C, H, W) and gives logits (B, num_classes). Its optional attribute ``note`` (text) is
-shown in the run's header. To add one: write the function, add a line here, and conf/model/NAME.yaml with its knobs.
+A module maps float images (B, C, H, W) to logits (B, num_classes). Its optional attribute ``note`` (text) is printed at
+the top of a run. To add one: write the function, add a line here, and conf/model/NAME.yaml with its parameters. The
+function raises ValueError for images that are too small and for parameters that it cannot use.
 """
 
 from __future__ import annotations

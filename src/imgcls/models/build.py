@@ -1,4 +1,4 @@
-"""A model built for images of one shape, and what the program knows of models by name."""
+"""A model built for images of one shape, and what imgcls knows about models by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from imgcls.config.components import Component
 from imgcls.errors import ConfigError
-from imgcls.models.layers import ACTIVATIONS
+from imgcls.models.layers import ACTIVATIONS, is_small
 from imgcls.models.resnet import BasicBlock, Bottleneck, ResNet
 from imgcls.models.torchvision import TORCHVISION_MODELS
 from imgcls.models.torchvision import check as check_zoo
@@ -19,12 +19,16 @@ MODEL_CONTEXT = ("channels", "image_size", "num_classes")
 
 
 def build_model(component: Component, channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Module:
-    """The module for images of that kind; one forward pass shows that it gives a logit for each class."""
+    """The module for such images; image_size is (height, width).
+
+    A user's own model is tried out with a forward pass. Raises ConfigError if it is not a module, or does not return
+    (B, num_classes) logits.
+    """
     module = component(channels=channels, image_size=image_size, num_classes=num_classes)
     if not isinstance(module, nn.Module):
         raise ConfigError(f"model.name={component.name}: expected a torch module, got {type(module).__name__}")
     if ":" in component.name:
-        _try_out(component.name, module, (channels, *image_size), num_classes)  # which makes lazy layers whole
+        _try_out(component.name, module, (channels, *image_size), num_classes)  # materializes lazy layers, too
     return module
 
 
@@ -43,8 +47,8 @@ def _try_out(name: str, module: nn.Module, shape: tuple[int, int, int], num_clas
         raise ConfigError(f"model.name={name}: expected logits of shape (2, {num_classes}) for 2 images, got {given}")
 
 
-FLAT_SIZE = 32  # pixels: files of unequal size, for models that see all pixels at once
-PHOTO_SIZE = 224  # pixels: files of unequal size, for the others
+FLAT_SIZE = 32  # pixels: for files of unequal size and models with layers for every pixel
+PHOTO_SIZE = 224  # pixels: for files of unequal size and the other models
 FLAT_MODELS = ("linear", "mlp", "lenet", "convnet")
 
 DRAW_NOTHING = (
@@ -52,16 +56,14 @@ DRAW_NOTHING = (
     *(nn.MaxPool2d, nn.AdaptiveAvgPool2d, ResNet, BasicBlock, Bottleneck, *ACTIVATIONS.values()),
 )  # layers that need no random numbers to compute
 
-AUTO_SMALL = 64  # pixels: model=auto is lenet up to here, resnet18 above
-
 
 def is_random(module: nn.Module) -> bool:
-    """Whether a forward pass may draw random numbers: any layer that is not known to draw none, such as dropout."""
+    """Whether a forward pass may draw random numbers, as dropout does: unless every layer is known not to."""
     return any(type(one) not in DRAW_NOTHING for one in module.modules())
 
 
 def check_params(name: str, params: Mapping[str, Any]) -> None:
-    """Raises ValueError for knobs that this model cannot have, as far as that is known before the images are."""
+    """Raises ValueError for parameters that this model does not have, as far as that is known without the images."""
     if name in TORCHVISION_MODELS:
         check_zoo(name, **params)
 
@@ -73,4 +75,4 @@ def default_image_size(name: str) -> int:
 
 def automatic(image_size: tuple[int, int]) -> str:
     """The name of the model that ``model=auto`` stands for."""
-    return "lenet" if max(image_size) <= AUTO_SMALL else "resnet18"
+    return "lenet" if is_small(image_size) else "resnet18"

@@ -1,4 +1,4 @@
-"""A small convolutional network of chosen width: LeNet's plan without its figures of 1998."""
+"""A small convolutional network of any depth and width, built like LeNet."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def convnet(
     batch_norm: bool,
     dropout: Fraction,
 ) -> nn.Module:
-    """5x5 convolutions with 2x2 max-pooling, then linear layers: (B, C, H, W) -> (B, num_classes)
+    """5x5 convolutions with 2x2 max-pooling, then linear layers: (B, C, H, W) -> (B, num_classes).
 
-    The convolutions are not padded (padding 28x28 to 32x32 costs a third more time), but for images that would not be
-    large enough.
+    The convolutions are padded only if the images are too small otherwise: padding 28x28 to 32x32 takes a third longer.
+    Raises ValueError for images too small for that many convolutions.
     """
     params: Any = {"activation": activation, "batch_norm": batch_norm}
     layers: list[nn.Module] = []

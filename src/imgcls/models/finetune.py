@@ -1,4 +1,4 @@
-"""Which part of a model is its head, which layers stand how deep, and which are not trained."""
+"""Fine-tuning: which layer is a model's head, which layers are frozen, how deep each block is."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The keys that every model has (conf/train.yaml gives the defaults).
+    """The keys that every model has; their defaults are in conf/train.yaml.
 
-    freeze: true is all but the head; a list names the layers, by the first parts of their names.
+    freeze: true freezes all but the head; a list names layers, by the beginnings of their names.
     """
 
     num_classes: Annotated[int, Range(low=1, high=100_000)] | None
@@ -29,9 +29,9 @@ class ModelOptions:
 
 
 def head_of(module: nn.Module, num_classes: int) -> str:
-    """The name of the layer that gives the logits: the last one with parameters and that many outputs.
+    """The name of the layer that computes the logits: the last one with parameters and num_classes outputs.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     heads: list[str] = [
         name
@@ -39,35 +39,43 @@ def head_of(module: nn.Module, num_classes: int) -> str:
         if num_classes in (getattr(one, "out_features", None), getattr(one, "out_channels", None))
     ]
     if not heads:
-        raise ValueError("the model has no layer of its own for the classes")
+        raise ValueError("the model has no layer with an output for each class")
     return heads[-1]
 
 
-def freeze(module: nn.Module, wanted: bool | Sequence[str], num_classes: int) -> str:
-    """Leave the wanted layers as they are: no gradients, no dropout, no new statistics. Returns words for the header.
+def frozen_parameters(module: nn.Module, wanted: bool | Sequence[str], num_classes: int) -> list[str]:
+    """The names of the parameters that ``model.freeze`` freezes: True is all but the head, a list names layers.
 
-    Raises ValueError for a name that no layer has, and where nothing is left to train.
+    Raises ValueError for an unknown layer, and if nothing would be left to train.
     """
-    if wanted is False or wanted == []:
-        return ""
     names = [name for name, _ in module.named_parameters()]
     if wanted is True:
         try:
             head = head_of(module, num_classes)
         except ValueError as error:
             raise ValueError(f"freeze: {error}; name the layers, as in model.freeze=[conv1]") from error
-        frozen = [name for name in names if not name.startswith(f"{head}.")]
-        words = "all but the last layer frozen"
+        frozen = [name for name in names if not _is_under(name, head)]
     else:
-        for prefix in wanted:
-            if not any(_is_under(name, prefix) for name in names):
+        layers = wanted or []
+        for layer in layers:
+            if not any(_is_under(name, layer) for name in names):
                 tops = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-                raise ValueError(f"freeze: no layer is called '{prefix}' (the first parts of their names: {tops})")
-        frozen = [name for name in names if any(_is_under(name, prefix) for prefix in wanted)]
-        words = f"{', '.join(wanted)} frozen"
-    if len(frozen) == len(names):
+                raise ValueError(f"freeze: no layer is called '{layer}' (layers: {tops})")
+        frozen = [name for name in names if any(_is_under(name, layer) for layer in layers)]
+    if frozen and len(frozen) == len(names):
         raise ValueError("freeze: nothing is left to train")
+    return frozen
+
+
+def freeze(module: nn.Module, wanted: bool | Sequence[str], num_classes: int) -> str:
+    """Freeze these layers: no gradients, no dropout, no new statistics. See frozen_parameters for the errors.
+
+    Returns a description, such as 'conv1 frozen, 9,408 parameters'; empty if nothing is frozen.
+    """
     parameters = dict(module.named_parameters())
+    frozen = frozen_parameters(module, wanted, num_classes)
+    if not frozen:
+        return ""
     for name in frozen:
         parameters[name].requires_grad_(False)
     for one in module.modules():
@@ -75,7 +83,8 @@ def freeze(module: nn.Module, wanted: bool | Sequence[str], num_classes: int) ->
         if own and not any(parameter.requires_grad for parameter in own):
             one.train(False)
             one.train = types.MethodType(_stay, one)  # type: ignore[method-assign]
-    return f"{words}, {sum(parameters[name].numel() for name in frozen):,} parameters"
+    layers = "all but the last layer" if isinstance(wanted, bool) else ", ".join(wanted)
+    return f"{layers} frozen, {sum(parameters[name].numel() for name in frozen):,} parameters"
 
 
 def _is_under(name: str, prefix: str) -> bool:
@@ -83,15 +92,15 @@ def _is_under(name: str, prefix: str) -> bool:
 
 
 def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
-    """In place of ``train``: a frozen layer computes as in evaluation."""
+    """Replaces ``train``: a frozen layer stays in evaluation mode."""
     return self
 
 
 def depths(module: nn.Module) -> dict[str, int]:
-    """For each parameter by name: how many blocks of the model come before its own.
+    """How many blocks of the model come before the block of each parameter, by the parameter's name.
 
-    A block is what shares a name up to its number: layer1.0 of a ResNet, encoder.layers.encoder_layer_3 of a vision
-    transformer; a layer without a number is a block by itself, and a norm belongs to what stands before it.
+    A block is all layers whose names agree up to their number: layer1.0 of a ResNet, encoder.layers.encoder_layer_3 of
+    a vision transformer. A layer without a number is a block of one; a norm belongs to the block before it.
     """
     order: dict[str, int] = {}
     found: dict[str, int] = {}
@@ -107,7 +116,7 @@ def depths(module: nn.Module) -> dict[str, int]:
 
 
 def _block(path: str) -> str:
-    """The name of a layer up to the end of its first numbers."""
+    """The name of a layer up to its first numbers."""
     parts = path.split(".")
     numbered = [NUMBERED.fullmatch(part) is not None for part in parts] + [False]
     if True not in numbered:

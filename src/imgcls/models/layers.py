@@ -1,4 +1,4 @@
-"""Layers that several models are made of."""
+"""Layers and rules that several models share."""
 
 from __future__ import annotations
 
@@ -24,15 +24,34 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 NOT_MONOTONE = ("gelu", "silu", "mish")
 
 
+SMALL = 64  # pixels: up to here a stem made for 224, which strides and pools, would discard most of the image
+Stem = Literal["auto", "small", "large"]
+
+
+def is_small(image_size: tuple[int, int]) -> bool:
+    """Whether images of (height, width) pixels need a stem that keeps their size."""
+    return max(image_size) <= SMALL
+
+
+def has_small_stem(stem: Stem, image_size: tuple[int, int]) -> bool:
+    """What the parameter ``stem`` means for such images."""
+    return stem == "small" or (stem == "auto" and is_small(image_size))
+
+
+def stem_note(description: str, stem: Stem) -> str:
+    """The note on a model's stem: '3x3 stem without max-pool (chosen for the image size)'."""
+    return f"{description} ({'chosen for the image size' if stem == 'auto' else f'stem={stem}'})"
+
+
 def shown(image_size: tuple[int, int]) -> str:
-    """(height, width) as people write it: width x height."""
+    """(height, width) as 'WIDTHxHEIGHT'."""
     return f"{image_size[1]}x{image_size[0]}"
 
 
 def dense(
     inputs: int, widths: Sequence[int], num_classes: int, *, activation: Activation, batch_norm: bool, dropout: float
 ) -> dict[str, nn.Module]:
-    """Fully connected layers by name, in order: (B, inputs) -> (B, num_classes)"""
+    """Fully connected layers by name, in order: (B, inputs) -> (B, num_classes)."""
     layers: dict[str, nn.Module] = {}
     for i, width in enumerate(widths, start=1):
         layers[f"fc{i}"] = nn.Linear(inputs, width, bias=not batch_norm)
@@ -56,10 +75,9 @@ def convolution(
     activation: Activation = "relu",
     batch_norm: bool = False,
 ) -> dict[str, nn.Module]:
-    """A 5x5 convolution, normalised if wanted, 2x2 max-pooling and the activation, by name.
+    """A 5x5 convolution, optional batch norm, 2x2 max-pooling and the activation, by name.
 
-    An activation that only rises gives the same numbers and gradients after pooling as before it, for a quarter of the
-    work.
+    A monotone activation has the same values and gradients after pooling as before it, for a quarter of the work.
     """
     conv = nn.Conv2d(inputs, outputs, 5, padding=padding, bias=not batch_norm)
     norm = {f"norm{number}": nn.BatchNorm2d(outputs)} if batch_norm else {}

@@ -11,7 +11,7 @@ from torch import nn
 from imgcls.config.types import Fraction, Length, Width
 from imgcls.models.layers import Activation, convolution, dense, shown
 
-LEAST_SIZE = 4  # pixels: below, hardly anything is left after the pooling
+LEAST_SIZE = 4  # pixels: of smaller images nothing is left after pooling
 
 
 def lenet(
@@ -25,11 +25,11 @@ def lenet(
     batch_norm: bool,
     dropout: Fraction,
 ) -> nn.Module:
-    """Two 5x5 convolutions of 6 and 16 channels, three linear layers: (B, C, H, W) -> (B, num_classes)
+    """Two 5x5 convolutions of 6 and 16 channels, three linear layers: (B, C, H, W) -> (B, num_classes).
 
-    As published it takes 32x32. Smaller images are padded by 2 pixels a side before the first convolution, as MNIST's
-    28x28 always was, and below 20 pixels before the second one too; below 16 pixels there is no first pooling. Larger
-    images just leave more to the linear layers.
+    The published network takes 32x32. Smaller images are padded by 2 pixels a side before the first convolution, as
+    MNIST's 28x28 are, and below 20 pixels before the second one, too; below 16 pixels there is no first pooling. Larger
+    images make the first linear layer larger. Raises ValueError below 4 pixels.
     """
     smallest = min(image_size)
     if smallest < LEAST_SIZE:

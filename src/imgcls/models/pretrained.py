@@ -1,4 +1,4 @@
-"""torchvision's pretrained weights, put into a model whose last layer is new."""
+"""torchvision's pretrained weights, for a model with a new last layer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from imgcls.errors import ConfigError, DataError
 from imgcls.files import locked
 from imgcls.models.finetune import head_of
 
-TIMEOUT = 30.0  # seconds without an answer
-# densenet's files are older than its names: norm.1 there is norm1 here
+TIMEOUT = 30.0  # seconds without a response
+# densenet's files have old parameter names: norm.1 is norm1 now
 OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
-BETWEEN_ONES = ("googlenet", "inception_v3")  # their weights take images from -1 to 1
+BETWEEN_ONES = ("googlenet", "inception_v3")  # their weights expect pixels from -1 to 1
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that can be had for a model, and the images that they were trained on.
+    """Weights that are available for a model, and the images that they were trained on.
 
-    size: pixels a side; mean, std: of the channels, in units of the whole range.
+    size: pixels a side. mean, std: of the three channels, for pixels from 0 to 1.
     """
 
     model: str
@@ -38,11 +38,14 @@ class Pretrained:
 
     @property
     def path(self) -> Path:
-        """Where torch keeps the file once it is downloaded, and where a user can put it."""
+        """Where torch stores the downloaded file, and where a user can put it."""
         return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(self.weights.url))
 
     def load(self, module: nn.Module, num_classes: int) -> None:
-        """Put the weights into the module, all but the last layer's. Raises DataError if they cannot be had."""
+        """Load the weights into the module, except for the last layer.
+
+        Raises DataError if they are unavailable, ConfigError if they do not fit the module.
+        """
         state = self._state()
         for name in [name for name in state if OLD_NAME.match(name)]:
             state[OLD_NAME.sub(r"\1\2", name)] = state.pop(name)
@@ -62,12 +65,12 @@ class Pretrained:
         if problems := [*unknown, *wrong, *missing]:
             raise ConfigError(
                 f"model.pretrained: {self.path.name} does not fit this {self.model} ({problems[0]}); "
-                "leave model.stem auto or large and the model's other knobs as they are"
+                "leave model.stem at auto or large and the model's other parameters at their defaults"
             )
         module.load_state_dict(state, strict=False)
 
     def _state(self) -> MutableMapping[str, Tensor]:
-        """The tensors of the file; if it is not there it is downloaded (its name holds digits of its SHA-256)."""
+        """The tensors of the file; it is downloaded if missing, and verified by the SHA-256 digits in its name."""
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT)
         try:
@@ -85,19 +88,19 @@ class Pretrained:
         except Exception as error:
             first = (str(error).splitlines() or [""])[0][:100]
             raise DataError(
-                f"{self.path}: not the weights of {self.model} ({first}); remove it to download it"
+                f"{self.path}: not the weights of {self.model} ({first}); remove it to download it again"
             ) from error
         finally:
             socket.setdefaulttimeout(before)
         if not isinstance(state, MutableMapping) or not all(isinstance(one, Tensor) for one in state.values()):
-            raise DataError(f"{self.path}: expected a table of tensors; remove it to download it")
+            raise DataError(f"{self.path}: expected a dictionary of tensors; remove it to download it again")
         return state
 
 
 def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
-    """What ``model.pretrained`` asks for: True for torchvision's best, or the name of the weights; False for none.
+    """The weights that ``model.pretrained`` asks for: True is torchvision's best, text their name; None for False.
 
-    Raises ValueError where there are none of that name.
+    Raises ValueError if there are no such weights.
     """
     if wanted is False:
         return None
@@ -106,7 +109,7 @@ def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
     try:
         known = torchvision.models.get_model_weights(model)
     except ValueError:
-        raise ValueError(f"{model} has no pretrained weights; torchvision's models and the resnets have") from None
+        raise ValueError(f"{model} has no pretrained weights; torchvision's models and the ResNets do") from None
     names = [one.name for one in known]
     if wanted is not True and wanted not in known.__members__:
         raise ValueError(f"unknown '{wanted}' for {model} (choices: true, false, {', '.join(names)})")
@@ -119,7 +122,7 @@ def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
 
 
 def _fit_channels(module: nn.Module, state: MutableMapping[str, Tensor]) -> None:
-    """A colour model's first convolution for grey images: the sum over the colours."""
+    """The first convolution of an RGB model for gray images: the sum over the channels."""
     name = next(f"{name}.weight" for name, one in module.named_modules() if isinstance(one, nn.Conv2d))
     wanted = module.state_dict()[name].shape
     if wanted[1] == 1 and name in state and state[name].shape[1:2] == (3,):
@@ -127,7 +130,7 @@ def _fit_channels(module: nn.Module, state: MutableMapping[str, Tensor]) -> None
 
 
 def _fit_positions(module: nn.Module, state: MutableMapping[str, Tensor]) -> None:
-    """A vision transformer's embeddings of positions, interpolated to another number of patches."""
+    """A vision transformer's position embeddings, interpolated to another number of patches."""
     name = "encoder.pos_embedding"
     if name in state and state[name].shape != module.state_dict()[name].shape:
         from torchvision.models.vision_transformer import interpolate_embeddings

@@ -1,18 +1,18 @@
 """ResNets (He et al. 2016, https://arxiv.org/abs/1512.03385) with a stem that fits the images.
 
-The layers, their names and their initial values are torchvision's, so weights go either way; torchvision itself is not
-imported, which takes seconds.
+Layers, names and initialization are torchvision's, so weights can be exchanged; torchvision itself, whose import takes
+seconds, is not needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 from torch import Tensor, nn
 
-SMALL = 64  # pixels: up to here the 7x7 stride-2 stem with max-pooling would throw away most of the image
+from imgcls.models.layers import Stem, has_small_stem, stem_note
+
 WIDTHS = (64, 128, 256, 512)  # of the four stages
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 DEEP = 50  # layers: from here on the blocks are bottlenecks
@@ -23,7 +23,7 @@ def _conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the way around them: (B, inputs, H, W) -> (B, width, H / stride, W / stride)"""
+    """Two 3x3 convolutions and a shortcut: (B, inputs, H, W) -> (B, width, H / stride, W / stride)."""
 
     expansion = 1
 
@@ -37,16 +37,16 @@ class BasicBlock(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        around = x if self.downsample is None else self.downsample(x)
+        shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
-        return self.relu(x.add_(around))  # type: ignore[no-any-return]
+        return self.relu(x.add_(shortcut))  # type: ignore[no-any-return]
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and the way around: (B, inputs, H, W) -> (B, 4 width, H / stride, W / stride)
+    """1x1, 3x3, 1x1 convolutions and a shortcut: (B, inputs, H, W) -> (B, 4 width, H / stride, W / stride).
 
-    The stride is the 3x3 convolution's, as in torchvision.
+    The 3x3 convolution has the stride, as in torchvision.
     """
 
     expansion = 4
@@ -63,15 +63,15 @@ class Bottleneck(nn.Module):
         self.downsample = downsample
 
     def forward(self, x: Tensor) -> Tensor:
-        around = x if self.downsample is None else self.downsample(x)
+        shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
-        return self.relu(x.add_(around))  # type: ignore[no-any-return]
+        return self.relu(x.add_(shortcut))  # type: ignore[no-any-return]
 
 
 class ResNet(nn.Module):
-    """A stem, four stages of blocks, the mean over each map, one linear layer: (B, C, H, W) -> (B, num_classes)"""
+    """A stem, four stages of blocks, global average pooling, a linear layer: (B, C, H, W) -> (B, num_classes)."""
 
     layer1: nn.Sequential
     layer2: nn.Sequential
@@ -88,10 +88,10 @@ class ResNet(nn.Module):
         inputs = WIDTHS[0]
         for i, (width, count) in enumerate(zip(WIDTHS, BLOCKS[depth], strict=True), start=1):
             outputs, stride = width * block.expansion, 1 if i == 1 else 2
-            around = None
+            shortcut = None
             if stride > 1 or inputs != outputs:
-                around = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
-            first = block(inputs, width, stride, around)
+                shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+            first = block(inputs, width, stride, shortcut)
             setattr(
                 self, f"layer{i}", nn.Sequential(first, *(block(outputs, width, 1, None) for _ in range(count - 1)))
             )
@@ -114,17 +114,16 @@ def _resnet(
     image_size: tuple[int, int],
     num_classes: int,
     *,
-    stem: Literal["auto", "small", "large"],
+    stem: Stem,
 ) -> nn.Module:
-    """ResNet of the given depth: (B, C, H, W) -> (B, num_classes)
+    """ResNet of the given depth: (B, C, H, W) -> (B, num_classes).
 
-    stem: small is a 3x3 convolution without max-pooling (the paper's for CIFAR), large the 7x7 one with stride 2 and
-    max-pooling (its for ImageNet), auto the small one up to 64 pixels.
+    stem: small is a 3x3 convolution without max-pooling (the paper's for CIFAR), large a 7x7 one with stride 2 and
+    max-pooling (the paper's for ImageNet), auto is small up to 64 pixels.
     """
-    is_small = stem == "small" or (stem == "auto" and max(image_size) <= SMALL)
+    is_small = has_small_stem(stem, image_size)
     net: nn.Module = ResNet(depth, channels, num_classes, has_small_stem=is_small)
-    words = "3x3 stem without max-pool" if is_small else "7x7 stem with max-pool"
-    net.note = f"{words} ({'chosen for the image size' if stem == 'auto' else f'stem={stem}'})"  # type: ignore[assignment]
+    net.note = stem_note("3x3 stem without max-pool" if is_small else "7x7 stem with max-pool", stem)  # type: ignore[assignment]
     return net
 
 

@@ -1,6 +1,6 @@
-"""torchvision's classification models, from scratch or to be loaded with its weights; small images get a smaller stem.
+"""torchvision's classification models; small images get a smaller stem.
 
-https://docs.pytorch.org/vision/stable/models.html; torchvision is imported when one of them is built.
+https://docs.pytorch.org/vision/stable/models.html. torchvision is imported only when one of them is built.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from imgcls.config.torchvision_names import MODELS as TORCHVISION
 from imgcls.config.types import Fraction
-from imgcls.models.layers import shown
+from imgcls.models.layers import Stem, has_small_stem, shown, stem_note
 
-MOMENTUM = 0.1  # of batch norm, torch's default
-SMALL = 64  # pixels: up to here the stems made for 224 would throw away most of the image
+MOMENTUM = 0.1  # of batch norm, PyTorch's default
 Adapt = Callable[[nn.Module, tuple[int, int]], str]
 
 
@@ -30,7 +29,7 @@ def _conv(
     stride: int | None = None,
     padding: int = 0,
 ) -> nn.Conv2d:
-    """A first convolution like the old one but for what is given; its output has about its input's variance."""
+    """A first convolution like the old one except for what is given; its output has about the variance of its input."""
     new = nn.Conv2d(
         channels or old.in_channels,
         old.out_channels,
@@ -51,16 +50,16 @@ def _replace(module: nn.Module, path: str, new: nn.Module) -> None:
 
 
 def _first_conv(module: nn.Module) -> str:
-    """The name of the convolution that sees the pixels."""
+    """The name of the convolution that is applied to the pixels."""
     names: list[str] = [name for name, one in module.named_modules() if isinstance(one, nn.Conv2d)]
     return names[0]
 
 
-# --- stems for small images: each changes the module and says how ----------------------------------------------------
+# --- stems for small images: each changes the module and describes how ------------------------------------------------
 
 
 def _without_pool(module: nn.Module, size: tuple[int, int], *, pool: str | None, kernel: int = 3) -> str:
-    """The first convolution small and with stride 1, the pooling after it (if it has that name) left out."""
+    """A small first convolution with stride 1, without the pooling after it, if that has a name."""
     path = _first_conv(module)
     old: Any = module.get_submodule(path)
     _replace(module, path, _conv(old, kernel=kernel, stride=1, padding=kernel // 2))
@@ -71,14 +70,14 @@ def _without_pool(module: nn.Module, size: tuple[int, int], *, pool: str | None,
 
 
 def _stride_one(module: nn.Module, size: tuple[int, int]) -> str:
-    """The first convolution as it is, with stride 1."""
+    """The first convolution, with stride 1."""
     conv: Any = module.get_submodule(_first_conv(module))
     conv.stride = (1, 1)
     return "stem with stride 1"
 
 
 def _small_patches(module: nn.Module, size: tuple[int, int]) -> str:
-    """2x2 patches in place of 4x4 ones."""
+    """2x2 patches instead of 4x4."""
     path = _first_conv(module)
     old: Any = module.get_submodule(path)
     _replace(module, path, _conv(old, kernel=2, stride=2))
@@ -86,7 +85,7 @@ def _small_patches(module: nn.Module, size: tuple[int, int]) -> str:
 
 
 def _fewer_pools(module: nn.Module, size: tuple[int, int]) -> str:
-    """VGG halves the image five times: below 32 pixels the last poolings are left out."""
+    """VGG halves the image five times: without the last poolings below 32 pixels."""
     features: Any = module.features
     pools = [i for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
     kept = int(math.log2(min(size)))
@@ -95,14 +94,14 @@ def _fewer_pools(module: nn.Module, size: tuple[int, int]) -> str:
     return f"{kept} of {len(pools)} poolings" if kept < len(pools) else ""
 
 
-# --- builders: (name, image size, number of classes, whether the stem is to be small, knobs in torchvision's words) ->
-# the net for colour images, and words for the header
+# --- builders: (name, image size, number of classes, whether the stem is small, torchvision's parameters) -> the model
+# for RGB images, and a description of what was changed
 
 
 def _net(
     name: str, size: tuple[int, int], num_classes: int, is_small: bool, params: dict[str, Any]
 ) -> tuple[nn.Module, str]:
-    """The convolutional nets, and Swin's transformers."""
+    """The convolutional networks, and Swin transformers."""
     import torchvision
 
     family = family_of(name)
@@ -119,10 +118,7 @@ def _net(
 def _vit(
     name: str, size: tuple[int, int], num_classes: int, is_small: bool, params: dict[str, Any]
 ) -> tuple[nn.Module, str]:
-    """The vision transformers, for square images.
-
-    Small images are cut into about 8 x 8 patches, larger ones into patches of the published size.
-    """
+    """The vision transformers, for square images; small ones have about 8 x 8 patches, others the published size."""
     import torchvision
 
     side, published = size[0], int(name.rpartition("_")[2])
@@ -145,7 +141,7 @@ def _vit(
 
 
 def _divisor(number: int, near: float) -> int:
-    """The divisor of the number that is nearest to ``near``, the larger of two."""
+    """The divisor of the number that is nearest to ``near``; the larger one of a tie."""
     return min((i for i in range(1, number + 1) if number % i == 0), key=lambda i: (abs(i - near), -i))
 
 
@@ -154,8 +150,8 @@ def _maxvit(
 ) -> tuple[nn.Module, str]:
     """MaxViT.
 
-    Its windows (7x7 as published) must divide the maps after five halvings, four for small images, whose stem has
-    stride 1; the largest of up to 8x8 that does is taken.
+    The windows (7x7 as published) must divide the feature maps after five halvings, or four for small images, whose
+    stem has stride 1; if 7x7 do not, the largest ones up to 8x8 that do are used.
     """
     from torchvision.models.maxvit import MaxVit
 
@@ -178,16 +174,16 @@ def _maxvit(
         num_classes=num_classes,
         **{"stochastic_depth_prob": 0.2, **params},
     )
-    words = f"{window}x{window} windows" if window != 7 else ""
-    return net, f"{_stride_one(net, size)}, {words}" if is_small else words
+    windows = f"{window}x{window} windows" if window != 7 else ""
+    return net, f"{_stride_one(net, size)}, {windows}" if is_small else windows
 
 
 @dataclass(frozen=True)
 class Family:
     """What the models of a family have in common.
 
-    dropout, stochastic_depth: torchvision's keyword for each, None where the family has none, "" where its builder
-    fixes it. small: the stem for small images. least: pixels a side that it takes with that.
+    dropout, stochastic_depth: torchvision's keyword for each; None if the family has none, "" if its builder fixes it.
+    small: the change that makes a stem for small images. least: the smallest side, in pixels, with that stem.
     """
 
     dropout: str | None = None
@@ -221,7 +217,7 @@ FAMILIES = {
     "vit": Family("dropout", build=_vit),
     "wide_resnet": Family(small=partial(_without_pool, pool="maxpool")),
 }
-LEAST_LARGE = {"inception_v3": 75, "alexnet": 63}  # pixels a side that the published stems take, where not 32
+LEAST_LARGE = {"inception_v3": 75, "alexnet": 63}  # pixels: the smallest side with the published stem, if not 32
 
 
 def family_of(name: str) -> Family:
@@ -229,16 +225,16 @@ def family_of(name: str) -> Family:
     return next(family for prefix, family in FAMILIES.items() if name.startswith(prefix))
 
 
-def check(name: str, *, stem: str, dropout: float | None, stochastic_depth: float | None) -> None:
-    """Raises ValueError for a knob that the model has not; needs no torchvision."""
+def check(name: str, *, stem: Stem, dropout: float | None, stochastic_depth: float | None) -> None:
+    """Raises ValueError for a parameter that the model does not have; needs no torchvision."""
     family = family_of(name)
     if stem == "small" and family.small is None and family.build is _net:
         raise ValueError(f"{name} has no small stem; leave model.stem auto")
-    for key, value, word in (
+    for key, value, keyword in (
         ("dropout", dropout, family.dropout),
         ("stochastic_depth", stochastic_depth, family.stochastic_depth),
     ):
-        if value is not None and word is None:
+        if value is not None and keyword is None:
             raise ValueError(f"{name} has no {key.replace('_', ' ')}; leave model.{key} null")
 
 
@@ -248,44 +244,43 @@ def _model(
     image_size: tuple[int, int],
     num_classes: int,
     *,
-    stem: Literal["auto", "small", "large"],
+    stem: Stem,
     dropout: Fraction | None,
     stochastic_depth: Fraction | None,
 ) -> nn.Module:
-    """A model of torchvision's: (B, C, H, W) -> (B, num_classes); null leaves what the architecture has."""
+    """A torchvision model: (B, C, H, W) -> (B, num_classes); null keeps the architecture's own value."""
     check(name, stem=stem, dropout=dropout, stochastic_depth=stochastic_depth)
     family = family_of(name)
-    is_small = stem == "small" or (stem == "auto" and max(image_size) <= SMALL)
+    is_small = has_small_stem(stem, image_size)
     given = ((family.dropout, dropout), (family.stochastic_depth, stochastic_depth))
-    params = {word: value for word, value in given if word and value is not None}
-    net, words = family.build(name, image_size, num_classes, is_small, params)
+    params = {keyword: value for keyword, value in given if keyword and value is not None}
+    net, changes = family.build(name, image_size, num_classes, is_small, params)
     if stochastic_depth is not None and family.stochastic_depth == "":
         _set_depth(net, stochastic_depth)
     path = _first_conv(net)
     old: Any = net.get_submodule(path)
     if old.in_channels != channels:
         _replace(net, path, _conv(old, channels=channels))
-    why = "chosen for the image size" if stem == "auto" else f"stem={stem}"
-    notes = [f"{words} ({why})" if words else "", _quicken(net)]
+    notes = [stem_note(changes, stem) if changes else "", _speed_up_batch_norm(net)]
     net.note = "; ".join(filter(None, notes))  # type: ignore[assignment]
     return net
 
 
-def _quicken(net: nn.Module) -> str:
-    """Batch norm's running statistics follow at torch's own pace in every model; words for the header.
+def _speed_up_batch_norm(net: nn.Module) -> str:
+    """Give batch norm at least PyTorch's default momentum; returns a note if the published one is lower.
 
-    MNASNet's (0.0003 a batch) and MobileNetV3's (0.01) are published for hundreds of thousands of updates: after a few
-    hundred their statistics are still those of the beginning, and the answers those of chance.
+    MNASNet's (0.0003) and MobileNetV3's (0.01) are made for hundreds of thousands of updates: after a few hundred their
+    running statistics are still close to the initial ones, and predictions no better than chance.
     """
     slow = [one for one in net.modules() if isinstance(one, nn.BatchNorm2d) and (one.momentum or 1) < MOMENTUM]
     published = slow[0].momentum if slow else None
     for one in slow:
         one.momentum = MOMENTUM
-    return f"batch norm's momentum {MOMENTUM:g}, not {published:.2g}" if published is not None else ""
+    return f"batch-norm momentum {MOMENTUM:g} instead of {published:.2g}" if published is not None else ""
 
 
 def _set_depth(net: nn.Module, probability: float) -> None:
-    """Stochastic depth rising from 0 in the first block to that probability in the last."""
+    """Stochastic depth that rises linearly from 0 in the first block to ``probability`` in the last."""
     from torchvision.ops import StochasticDepth
 
     drops: list[Any] = [one for one in net.modules() if isinstance(one, StochasticDepth)]

@@ -1,7 +1,7 @@
-"""Muon: momentum whose every update is made orthogonal.
+"""Muon: momentum with orthogonalized updates.
 
-Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; torch's own (torch.optim.Muon) takes no convolutions and
-leaves the other parameters to a second optimizer.
+Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. Unlike torch.optim.Muon it takes convolutions, and needs
+no second optimizer for the other parameters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Groups = list[dict[str, Any]]
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW, but for the groups with ``is_matrix``, whose parameters (of two dimensions or more) Muon updates."""
+    """AdamW, except that Muon updates the groups with ``is_matrix``, whose parameters have two dimensions or more."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -39,7 +39,7 @@ class Muon(torch.optim.AdamW):
         state, gradient = self.state[parameter], parameter.grad
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-            state["step"] = torch.zeros(())  # AdamW looks for it in every state that is loaded
+            state["step"] = torch.zeros(())  # AdamW expects it in every state that it loads
         average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
         direction = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
         matrix = direction.reshape(len(direction), -1)
@@ -49,7 +49,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """(R, C) -> (R, C): the matrix with singular values of about 1, by five steps of a Newton-Schulz iteration."""
+    """(R, C) -> (R, C): the matrix with all singular values near 1, by five Newton-Schulz iterations."""
     a, b, c = NEWTON_SCHULZ
     x: Tensor = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / x.norm().clamp_min(1e-7)

@@ -1,7 +1,10 @@
-"""Optimizers: parameter groups and knobs -> a torch optimizer, fused where torch has a fused kernel.
+"""OPTIMIZERS: name -> function (groups, *, parameters) -> torch optimizer, fused if torch has a fused kernel.
 
-Left out of torch.optim's: LBFGS (calls the model several times a step), SparseAdam (for sparse gradients), Rprop (for
-the whole data set at once) and ASGD (its averaged weights would have to be the ones that are tested; ema does that).
+groups: parameter groups as param_groups.py makes them. To add an optimizer: write the function, add a line to the
+table, and conf/optimizer/NAME.yaml with its parameters.
+
+Missing from torch.optim's: LBFGS (evaluates the model several times a step), SparseAdam (for sparse gradients), Rprop
+(for full batches) and ASGD (its averaged weights would have to be tested; ema does that).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from imgcls.optim.param_groups import Groups
 def sgd(
     groups: Groups, *, lr: LearningRate, momentum: Fraction, nesterov: bool, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with (Nesterov's) momentum."""
+    """Stochastic gradient descent with momentum: Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html"""
     return torch.optim.SGD(
         groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay, fused=True
     )
@@ -29,7 +32,7 @@ def sgd(
 def adam(
     groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
-    """Adam; its weight decay is an L2 term: Kingma & Ba 2015, https://arxiv.org/abs/1412.6980"""
+    """Adam, with weight decay as an L2 penalty: Kingma & Ba 2015, https://arxiv.org/abs/1412.6980"""
     return torch.optim.Adam(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
 
 
@@ -45,7 +48,7 @@ def adagrad(
 ) -> torch.optim.Optimizer:
     """Duchi, Hazan & Singer 2011, https://jmlr.org/papers/v12/duchi11a.html"""
     on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
-    fused = True if on_cpu else None  # not on every device, in every torch that we support
+    fused = True if on_cpu else None  # not on every device with every supported torch
     return torch.optim.Adagrad(groups, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
@@ -103,7 +106,7 @@ def adafactor(
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:
-    """Whether it has several rows and columns; not a scale for each channel, nor a token."""
+    """Whether it has several rows and columns: scales of channels and tokens do not."""
     return parameter.ndim > 1 and 1 < len(parameter) < parameter.numel()
 
 
@@ -116,7 +119,7 @@ def muon(
     adamw_lr: LearningRate,
     weight_decay: NonNegative,
 ) -> torch.optim.Optimizer:
-    """Muon for weights of two dimensions and more but for the last layer's, which AdamW updates with all the rest."""
+    """Muon for weights of two or more dimensions, AdamW for the last layer and all other parameters."""
     last = next((group["params"][-1] for group in groups if group["params"][-1].ndim > 1), None)
     parted: Groups = []
     params = {"momentum": momentum, "nesterov": nesterov}

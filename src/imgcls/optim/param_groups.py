@@ -13,10 +13,10 @@ Groups = list[dict[str, Any]]
 
 
 def parameter_groups(module: nn.Module, layer_decay: float | None = None) -> Groups:
-    """Two groups: weights, and (without weight decay) norms and biases, which are the parameters of one dimension.
+    """Two groups: weights, and norms and biases (the parameters of one dimension), which get no weight decay.
 
-    With layer_decay two for each block of the model, the last block first; ``scale`` in a group is the factor on the
-    learning rate: 1 for the last block, layer_decay for the one before it, its square for the next (BERT, BEiT).
+    With layer_decay two for each block of the model, the last block first. ``scale`` in a group is the factor on its
+    learning rate: 1 for the last block, layer_decay for the one before, its square for the next (BERT, BEiT).
     """
     depth = depths(module) if layer_decay is not None else {}
     last = max(depth.values(), default=0)
@@ -33,7 +33,7 @@ def parameter_groups(module: nn.Module, layer_decay: float | None = None) -> Gro
 
 
 def scale_rates(optimizer: torch.optim.Optimizer) -> None:
-    """Put each group's ``scale`` into its learning rate."""
+    """Multiply each group's learning rate by its ``scale``."""
     for group in optimizer.param_groups:
         if "lr" in group:
             group["lr"] *= group.get("scale", 1.0)

@@ -1,7 +1,7 @@
 """Learning-rate schedules: pure functions of the step, as a factor on ``optimizer.lr``.
 
-A table entry takes the length of the run and its knobs, and returns step -> factor for steps 0 .. total - 1.
-Times are given in epochs (fractions allowed), since that is what stays the same when the batch size changes.
+SCHEDULERS: name -> function (steps_per_epoch, epochs, *, parameters) -> schedule, which maps the step, from 0 to
+steps_per_epoch * epochs - 1, to a factor. Times are in epochs (fractions allowed): independent of the batch size.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from typing import Any
 from imgcls.config.types import NonNegative, Positive, Probability
 
 Schedule = Callable[[int], float]
-ONE_CYCLE_START = (
-    1 / 25
-)  # first learning rate of the cycle, as a share of the highest: Smith & Topin 2018, fastai's div
+ONE_CYCLE_START = 1 / 25  # the first learning rate, as a fraction of the highest: fastai's div
 
 
 def _with_warmup(rest: Schedule, steps_per_epoch: int, epochs: int, warmup_epochs: float) -> Schedule:
-    """Rise linearly to 1 over the warm-up, then follow ``rest``, which sees the share of the remaining run as steps."""
+    """Rise linearly to 1 over the warm-up, then follow ``rest``, whose steps count from the end of the warm-up."""
     if warmup_epochs >= epochs > 0 and warmup_epochs > 0:
         raise ValueError(f"warmup_epochs must be less than epochs ({epochs}), got {warmup_epochs:g}")
     warmup = round(warmup_epochs * steps_per_epoch)
@@ -29,7 +27,7 @@ def _with_warmup(rest: Schedule, steps_per_epoch: int, epochs: int, warmup_epoch
 
 
 def constant(steps_per_epoch: int, epochs: int, *, warmup_epochs: NonNegative) -> Schedule:
-    """The same learning rate throughout."""
+    """A constant learning rate, after the warm-up."""
     return _with_warmup(lambda step: 1.0, steps_per_epoch, epochs, warmup_epochs)
 
 
@@ -41,20 +39,23 @@ def step(
     gamma: Probability,
     warmup_epochs: NonNegative,
 ) -> Schedule:
-    """Multiply by gamma at each milestone, an epoch; null: after half and three quarters of the run."""
+    """Multiply by gamma at each milestone, in epochs; null is half and three quarters of the run.
+
+    Raises ValueError for milestones that do not increase, or are not before the last epoch.
+    """
     marks = [epochs / 2, epochs * 3 / 4] if milestones is None else milestones
     for before, after in pairwise(marks):
         if after <= before:
             raise ValueError(f"milestones must increase, got {after:g} after {before:g}")
     if milestones is not None and marks and marks[-1] >= epochs:
-        raise ValueError(f"milestones must lie before the last epoch ({epochs}), got {marks[-1]:g}")
+        raise ValueError(f"milestones must be less than epochs ({epochs}), got {marks[-1]:g}")
     warmup = round(warmup_epochs * steps_per_epoch)
     edges = [math.ceil(mark * steps_per_epoch - 1e-6) - warmup for mark in marks]  # the first step at or after it
     return _with_warmup(lambda step: gamma ** bisect_right(edges, step), steps_per_epoch, epochs, warmup_epochs)
 
 
 def cosine(steps_per_epoch: int, epochs: int, *, warmup_epochs: NonNegative, final_factor: Probability) -> Schedule:
-    """Half a cosine from 1 down to final_factor: Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983"""
+    """Half a cosine from 1 to final_factor: Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983"""
     length = max(1, steps_per_epoch * epochs - round(warmup_epochs * steps_per_epoch))
 
     def fall(step: int) -> float:
@@ -68,7 +69,7 @@ def onecycle(
 ) -> Schedule:
     """Rise linearly from 1/25 over warmup_epochs (null: a quarter of the run), then fall by half a cosine.
 
-    Smith & Topin 2018, https://arxiv.org/abs/1708.07120, without the momentum's counter-cycle.
+    Smith & Topin 2018, https://arxiv.org/abs/1708.07120, without the opposite cycle of the momentum.
     """
     rise_epochs = epochs / 4 if warmup_epochs is None else warmup_epochs
     fall = cosine(steps_per_epoch, epochs, warmup_epochs=rise_epochs, final_factor=final_factor)
