@@ -117,7 +117,7 @@ def test_logits_of_any_size_give_finite_numbers() -> None:
     assert metrics.cross_entropy(logits, np.array([0, 1])) == pytest.approx(math.log(2) / 2)
 
 
-def test_a_sure_mistake_counts_in_the_last_bin() -> None:
+def test_a_confident_mistake_counts_in_the_last_bin() -> None:
     shares = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
     assert metrics.expected_calibration_error(shares, np.array([True, False])) == pytest.approx(0.5)
 

@@ -1,8 +1,13 @@
-"""Classification metrics in numpy, equal to scikit-learn's with labels=range(C), zero_division=0."""
+"""Classification metrics in numpy, equal to scikit-learn's with labels=range(C), zero_division=0.
+
+METRICS: name -> function (probabilities, logits, labels) -> a number, or a list or dictionary of numbers, for (N, C)
+float32 probabilities, (N, C) logits and (N,) labels. To add one to report.json: write the function, add a line.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +15,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int64]
+Metric = Callable[[Floats, Floats, Ints], Any]
 
 ECE_BINS = 15  # Guo et al. 2017, https://arxiv.org/abs/1706.04599
-WILSON_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+WILSON_Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
 def softmax(logits: Floats) -> NDArray[np.float32]:
@@ -59,9 +65,9 @@ def averages(values: NDArray[np.float64], supports: Ints, micro: float) -> dict[
 def wilson(accuracy: float, n: int) -> tuple[float, float]:
     """95 % confidence interval of a proportion over n trials: Wilson 1927."""
     z2 = WILSON_Z**2 / n
-    centre = (accuracy + z2 / 2) / (1 + z2)
+    center = (accuracy + z2 / 2) / (1 + z2)
     half = WILSON_Z * math.sqrt(accuracy * (1 - accuracy) / n + z2 / (4 * n)) / (1 + z2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def expected_calibration_error(probabilities: Floats, is_correct: NDArray[np.bool_]) -> float:
@@ -73,7 +79,7 @@ def expected_calibration_error(probabilities: Floats, is_correct: NDArray[np.boo
 
 
 def brier(probabilities: Floats, labels: Ints) -> float:
-    """Squared distance to the one-hot label, summed over classes, mean over images; in [0, 2]."""
+    """Squared distance to the one-hot label, summed over classes, mean over images; in [0, 2]: Brier 1950."""
     errors = probabilities.astype(np.float64)
     errors[np.arange(len(labels)), labels] -= 1
     return float((errors**2).sum(axis=1).mean())
@@ -85,27 +91,48 @@ def top_k_accuracy(probabilities: Floats, labels: Ints, k: int) -> float:
     return float(((probabilities > own[:, None]).sum(axis=1) < k).mean())
 
 
-def report(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
-    """All of report.json that follows from (N, C) logits and (N,) labels.
+def _average(name: str) -> Metric:
+    """The macro, micro and weighted mean of a metric of the classes."""
 
-    The predicted class is the one of the highest float32 probability, as predictions.npz holds it.
+    def metric(probabilities: Floats, logits: Floats, labels: Ints) -> dict[str, float]:
+        matrix = _matrix(probabilities, labels)
+        return averages(per_class(matrix)[name], matrix.sum(axis=1), _accuracy(probabilities, labels))
+
+    return metric
+
+
+def _matrix(probabilities: Floats, labels: Ints) -> Ints:
+    return confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+
+
+def _accuracy(probabilities: Floats, labels: Ints) -> float:
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": lambda p, logits, labels: _accuracy(p, labels),
+    "accuracy_ci95": lambda p, logits, labels: list(wilson(_accuracy(p, labels), len(labels))),
+    "top5_accuracy": lambda p, logits, labels: top_k_accuracy(p, labels, 5) if p.shape[1] > 5 else None,
+    "loss": lambda p, logits, labels: cross_entropy(logits, labels),
+    "ece": lambda p, logits, labels: expected_calibration_error(p, p.argmax(axis=1) == labels),
+    "brier": lambda p, logits, labels: brier(p, labels),
+    "precision": _average("precision"),
+    "recall": _average("recall"),
+    "f1": _average("f1"),
+}  # in the order of report.json
+
+
+def report(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
+    """All of report.json that follows from (N, C) logits and (N,) labels: METRICS, and the classes one by one.
+
+    The predicted class is the one of the highest float32 probability, as in predictions.npz.
     """
     probabilities = softmax(logits)
-    predicted = probabilities.argmax(axis=1)
-    is_correct = predicted == labels
-    accuracy = float(is_correct.mean())
-    matrix = confusion_matrix(labels, predicted, len(classes))
-    supports = matrix.sum(axis=1)
-    values = per_class(matrix)
+    matrix = _matrix(probabilities, labels)
+    values, supports = per_class(matrix), matrix.sum(axis=1)
     return {
         "n": len(labels),
-        "accuracy": accuracy,
-        "accuracy_ci95": list(wilson(accuracy, len(labels))),
-        "top5_accuracy": top_k_accuracy(probabilities, labels, 5) if len(classes) > 5 else None,
-        "loss": cross_entropy(logits, labels),
-        "ece": expected_calibration_error(probabilities, is_correct),
-        "brier": brier(probabilities, labels),
-        **{name: averages(values[name], supports, accuracy) for name in ("precision", "recall", "f1")},
+        **{name: metric(probabilities, logits, labels) for name, metric in METRICS.items()},
         "per_class": [
             {"class": name, **{key: float(values[key][i]) for key in values}, "support": int(supports[i])}
             for i, name in enumerate(classes)
