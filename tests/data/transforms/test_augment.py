@@ -114,7 +114,7 @@ def test_a_gpu_augments_as_the_cpu_does(shape: tuple[int, int, int]) -> None:
     assert torch.equal(augment(images.cuda(), numbers.cuda()).cpu(), augment(images, numbers))
 
 
-def test_a_sample_is_augmented_alike_in_any_batch() -> None:
+def test_a_sample_is_augmented_the_same_in_any_batch() -> None:
     augment = standard((32, 32), True, padding=None, flip=None)
     images, numbers = batch(20, 32, 32, 3), draws(20, 3)
     whole = augment(images, numbers)
@@ -158,7 +158,7 @@ def test_none_draws_nothing_and_changes_nothing() -> None:
 
 @pytest.mark.parametrize("name", AUGMENTS)
 @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (9, 40, 3), (2, 2, 1)])
-def test_every_option_gives_images_and_goes_with_the_sample(name: str, shape: tuple[int, int, int]) -> None:
+def test_every_option_returns_images_and_depends_on_the_sample_alone(name: str, shape: tuple[int, int, int]) -> None:
     augment = chosen(name, shape[:2], True)
     images, numbers = batch(40, *shape), draws(40, augment.draws)
     whole = augment(images.clone(), numbers)
@@ -195,7 +195,7 @@ def test_the_standard_draws_what_it_always_drew() -> None:
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.8, 1.0)])
-def test_mixed_images_have_the_labels_of_their_parts(mixup: float, cutmix: float) -> None:
+def test_mixed_images_have_mixed_labels(mixup: float, cutmix: float) -> None:
     """Image i holds the number i of classes everywhere, so its mean tells what it is made of."""
     mix = Mix(mixup, cutmix, 6)
     labels = torch.arange(6)

@@ -55,7 +55,7 @@ def expected(name: str, planes: Tensor, strength: float) -> Tensor:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", STRENGTHS)
-def test_every_change_is_torchvisions(name: str, shape: tuple[int, int, int]) -> None:
+def test_every_operation_equals_torchvisions(name: str, shape: tuple[int, int, int]) -> None:
     assert set(STRENGTHS) == set(policy_ops.OPS) - {"identity"}
     images = batch(6, *shape)
     images[3] = images[3] // 4 + 60  # a dull one
@@ -79,7 +79,7 @@ def test_each_image_has_its_own_strength(name: str) -> None:
         assert torch.equal(whole[i], policy_ops.OPS[name].change(images[i : i + 1].clone(), strengths[i : i + 1])[0])
 
 
-def test_trivialaugment_uses_every_operation_alike() -> None:
+def test_trivialaugment_uses_every_operation_equally_often() -> None:
     count = 14 * 50
     numbers = draws(count, 3)
     numbers[:, 0] = (torch.arange(count) + 0.5) / count
@@ -111,7 +111,7 @@ def test_erasing_fills_a_rectangle_of_2_to_33_percent_with_the_mean() -> None:
         assert torch.equal(box, old.float().mean((0, 1)).round().to(torch.uint8).expand_as(box))
 
 
-def test_affine_moves_turns_and_grows() -> None:
+def test_affine_translates_rotates_and_scales() -> None:
     image = torch.zeros(1, 21, 21, 1, dtype=torch.uint8)
     image[0, 10, 10] = 255
     right = policy.random_affine(image, torch.tensor([[0.5, 1.0, 0.5, 0.5]]), degrees=0, shift=0.2, scale=0)

@@ -1,7 +1,8 @@
-"""Augmentation: batched pure functions (images, draws) -> images, on the device where the images lie.
+"""AUGMENTS: name -> function (image_size, can_mirror, *, parameters) -> Augment, a batched pure function.
 
-``draws`` are the rows of the epoch's table of random numbers that belong to the samples of the batch, so the same
-sample gets the same augmentation in either loader, with any number of workers or processes.
+It maps (images, draws) to images, on the device of the images. ``draws`` are the rows of the epoch's table of random
+numbers that belong to the samples of the batch, so a sample gets the same augmentation in either loader and with any
+number of workers or processes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
 def crop(images: Tensor, draws: Tensor, *, padding: int) -> Tensor:
-    """Shift image i by up to ``padding`` pixels, black coming in: (B, H, W, C), (B, 2) in [0, 1) -> (B, H, W, C)"""
+    """Shift image i by up to ``padding`` pixels, black coming in: (B, H, W, C), (B, 2) in [0, 1) -> (B, H, W, C)."""
     batch, height, width, channels = images.shape
     tall, wide = height + 2 * padding, width + 2 * padding
     padded = F.pad(images, (0, 0, padding, padding, padding, padding)).reshape(-1)
@@ -37,7 +38,7 @@ def crop(images: Tensor, draws: Tensor, *, padding: int) -> Tensor:
 
 
 def mirror(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
-    """Flip image i left-right where draws[i] < p: (B, H, W, C), (B,) in [0, 1) -> (B, H, W, C); in place on a CPU"""
+    """Flip image i left-right if draws[i] < p: (B, H, W, C), (B,) in [0, 1) -> (B, H, W, C); in place on a CPU."""
     chosen = draws < p
     if images.device.type == "cpu":
         rows = chosen.nonzero()[:, 0]
@@ -47,16 +48,16 @@ def mirror(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
         whole, part = (some.view(len(some), size).view(word) for some in (images, flipped))
         whole.index_copy_(0, rows, part)
         return images
-    return torch.where(chosen[:, None, None, None], images.flip(2), images)  # on a GPU, nonzero would wait for it
+    return torch.where(chosen[:, None, None, None], images.flip(2), images)  # on a GPU nonzero would synchronize
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Images of a batch mixed with one another, and their labels with them.
+    """Mixes the images of a batch with one another, and their labels with them.
 
-    mixup: weighted sums, Zhang et al. 2018, https://arxiv.org/abs/1710.09412; cutmix: a rectangle of the other image,
-    Yun et al. 2019, https://arxiv.org/abs/1905.04899. Each number is the alpha of Beta(alpha, alpha), from which the
-    share of the other image is drawn, 0 for never; where both are above 0 one of them is drawn for each batch.
+    mixup: weighted sums, Zhang et al. 2018, https://arxiv.org/abs/1710.09412. cutmix: a rectangle of the other image,
+    Yun et al. 2019, https://arxiv.org/abs/1905.04899. Each is the alpha of Beta(alpha, alpha), from which the share of
+    the other image is drawn, or 0 for never; if both are above 0, one of them is drawn for each batch.
     """
 
     mixup: float
@@ -64,7 +65,7 @@ class Mix:
     num_classes: int
 
     def __call__(self, images: Tensor, labels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) float, (B,) int64 -> the same mixed, (B, num_classes) float shares that sum to 1"""
+        """(B, C, H, W) float images, (B,) int64 labels -> mixed images, (B, num_classes) class shares that sum to 1."""
         is_cut = self.cutmix > 0 and (self.mixup == 0 or rng.random() < 0.5)
         alpha = self.cutmix if is_cut else self.mixup
         own = float(rng.beta(alpha, alpha))
@@ -77,12 +78,15 @@ class Mix:
 
 
 def _paste(images: Tensor, own: float, place: list[float]) -> tuple[Tensor, float]:
-    """A rectangle of 1 - own of the area from the batch's opposite image, centred anywhere; the share that is left."""
+    """Paste a rectangle of 1 - own of the area, centered anywhere, from the opposite image of the batch.
+
+    Returns the images, and the share of their own area that is left.
+    """
     height, width = images.shape[2:]
     ends = []
     for size, where in zip((height, width), place, strict=True):
-        half, centre = size * math.sqrt(1 - own) / 2, where * size
-        ends.append((round(max(0.0, centre - half)), round(min(size, centre + half))))
+        half, center = size * math.sqrt(1 - own) / 2, where * size
+        ends.append((round(max(0.0, center - half)), round(min(size, center + half))))
     (top, bottom), (left, right) = ends
     mixed = images.clone(memory_format=torch.preserve_format)
     mixed[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
@@ -106,7 +110,7 @@ class Augment:
     cutmix: float = 0.0
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        """(B, H, W, C) uint8, which may be written to, (B, draws) float in [0, 1) -> (B, H, W, C) uint8"""
+        """(B, H, W, C) uint8, which may be overwritten, (B, draws) float in [0, 1) -> (B, H, W, C) uint8."""
         return self.function(images, draws)
 
     def mix(self, num_classes: int) -> Mix | None:

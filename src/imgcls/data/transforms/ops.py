@@ -1,7 +1,7 @@
-"""Changes of geometry and colour, each image of a batch by a strength of its own; RandAugment and TrivialAugment.
+"""Changes of geometry and color, with a separate strength for each image of a batch.
 
-Images are (B, H, W, C) uint8, strengths (B,) float. torchvision's functions of the same names take one strength for a
-whole batch; with that they give the same pixels.
+Images are (B, H, W, C) uint8, strengths (B,) float. torchvision's functions of the same names take one strength for the
+whole batch; for equal strengths the pixels are the same.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601-2
-SMOOTH = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))  # Pillow's filter, a thirteenth of it
+GRAY = (0.2989, 0.587, 0.114)  # the weights of red, green and blue: ITU-R 601-2
+SMOOTH = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))  # Pillow's filter, times 13
 Change = Callable[[Tensor, Tensor], Tensor]
 
 
 def where(chosen: Tensor, images: Tensor, strengths: Tensor, change: Change) -> Tensor:
-    """The images, the chosen ones changed; in place on a CPU, and there only they are computed."""
+    """The images with the chosen ones changed; on a CPU in place, and only those are computed."""
     if images.device.type == "cpu":
         rows = chosen.nonzero()[:, 0]
         if len(rows):
             images[rows] = change(images[rows], strengths[rows])
         return images
-    return torch.where(chosen[:, None, None, None], change(images, strengths), images)  # nonzero would wait for it
+    return torch.where(chosen[:, None, None, None], change(images, strengths), images)  # nonzero would synchronize
 
 
 # --- geometry --------------------------------------------------------------------------------------------------------
 
 
 def affine(images: Tensor, matrices: Tensor) -> Tensor:
-    """Each pixel from where the image's matrix says, the nearest one, black outside: (B, 2, 3) float
+    """Each pixel from the nearest one at the place that the image's matrix says, black outside; matrices: (B, 2, 3).
 
-    A matrix takes (x, y, 1) of the result to (x, y) of the source, in pixels from the image's centre.
+    A matrix maps (x, y, 1) of the result to (x, y) of the source, in pixels from the image's center.
     """
     batch, height, width, _ = images.shape
     grid = F.affine_grid(
@@ -48,7 +48,7 @@ def affine(images: Tensor, matrices: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _to_unit(height: int, width: int, device: torch.device) -> Tensor:
-    """(2, 3): what takes a matrix in pixels to one for coordinates from -1 to 1."""
+    """(2, 3): the factors that turn a matrix in pixels into one for coordinates from -1 to 1."""
     return torch.tensor([[1.0, height / width, 2 / width], [width / height, 1.0, 2 / height]], device=device)
 
 
@@ -62,40 +62,40 @@ def _matrices(images: Tensor, a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Ten
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Counter-clockwise about the centre."""
+    """Rotate counter-clockwise about the center."""
     cos, sin, none = degrees.deg2rad().cos(), degrees.deg2rad().sin(), torch.zeros_like(degrees)
     return affine(images, _matrices(images, cos, -sin, none, sin, cos, none))
 
 
 def shear_x(images: Tensor, slope: Tensor) -> Tensor:
-    """Each row moved left by the slope times its distance from the top."""
+    """Move each row left by the slope times its distance from the top."""
     one, none = torch.ones_like(slope), torch.zeros_like(slope)
     return affine(images, _matrices(images, one, slope, slope * (images.shape[1] / 2), none, one, none))
 
 
 def shear_y(images: Tensor, slope: Tensor) -> Tensor:
-    """Each column moved up by the slope times its distance from the left."""
+    """Move each column up by the slope times its distance from the left."""
     one, none = torch.ones_like(slope), torch.zeros_like(slope)
     return affine(images, _matrices(images, one, none, none, slope, one, slope * (images.shape[2] / 2)))
 
 
 def translate_x(images: Tensor, share: Tensor) -> Tensor:
-    """Moved right by that share of the width, in whole pixels."""
+    """Move right by that fraction of the width, in whole pixels."""
     one, none = torch.ones_like(share), torch.zeros_like(share)
     return affine(images, _matrices(images, one, none, -(share * images.shape[2]).trunc(), none, one, none))
 
 
 def translate_y(images: Tensor, share: Tensor) -> Tensor:
-    """Moved down by that share of the height, in whole pixels."""
+    """Move down by that fraction of the height, in whole pixels."""
     one, none = torch.ones_like(share), torch.zeros_like(share)
     return affine(images, _matrices(images, one, none, none, none, one, -(share * images.shape[1]).trunc()))
 
 
-# --- colour ----------------------------------------------------------------------------------------------------------
+# --- color ------------------------------------------------------------------------------------------------------------
 
 
 def _blend(images: Tensor, others: Tensor | float, factors: Tensor) -> Tensor:
-    """factor x image + (1 - factor) x other, kept between 0 and 255."""
+    """factor x image + (1 - factor) x other, clamped to 0 to 255."""
     factors = factors.view(-1, 1, 1, 1)
     return (images.float() * factors + others * (1 - factors)).clamp_(0, 255).to(torch.uint8)
 
@@ -114,12 +114,12 @@ def brightness(images: Tensor, change: Tensor) -> Tensor:
 
 
 def contrast(images: Tensor, change: Tensor) -> Tensor:
-    """1 + change times as far from the image's mean grey."""
+    """1 + change times as far from the image's mean gray."""
     return _blend(images, _gray(images).mean((1, 2, 3), keepdim=True), 1 + change)
 
 
 def saturation(images: Tensor, change: Tensor) -> Tensor:
-    """1 + change times as far from its own grey; grey images stay as they are."""
+    """1 + change times as far from its own gray; gray images stay as they are."""
     return images if images.shape[3] != 3 else _blend(images, _gray(images), 1 + change)
 
 
@@ -136,19 +136,19 @@ def sharpness(images: Tensor, change: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, lost: Tensor) -> Tensor:
-    """That many (rounded) of the eight bits of each value set to 0."""
+    """Set that many (rounded) of the low bits of each value to 0."""
     steps = (2 ** lost.round()).to(torch.int16).view(-1, 1, 1, 1)
     return (images.to(torch.int16) // steps * steps).to(torch.uint8)
 
 
 def solarize(images: Tensor, share: Tensor) -> Tensor:
-    """The upper share of the values inverted."""
+    """Invert the values in the upper ``share`` of the range."""
     threshold = 255 * (1 - share)
     return torch.where(images >= threshold.view(-1, 1, 1, 1), 255 - images, images)
 
 
 def autocontrast(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel stretched to 0 .. 255."""
+    """Stretch each channel to 0 to 255."""
     from torchvision.transforms.v2.functional import autocontrast_image
 
     stretched: Tensor = autocontrast_image(images.permute(0, 3, 1, 2)) if images.shape[3] in (1, 3) else images
@@ -156,22 +156,19 @@ def autocontrast(images: Tensor, _: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor, _: Tensor) -> Tensor:
-    """Each channel with a flat histogram."""
+    """Flatten the histogram of each channel."""
     from torchvision.transforms.v2.functional import equalize_image
 
     return equalize_image(images.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
 
 
 def jitter(images: Tensor, draws: Tensor, *, change: Change, most: float) -> Tensor:
-    """Each image changed by a strength between -most and most: draws (B, 1)"""
+    """Change each image by a strength between -most and most; draws: (B, 1)."""
     return change(images, (2 * draws[:, 0] - 1) * most)
 
 
 def random_affine(images: Tensor, draws: Tensor, *, degrees: float, shift: float, scale: float) -> Tensor:
-    """Turned by up to so many degrees, moved by up to that share of a side, enlarged or shrunk by up to that share.
-
-    draws: (B, 4)
-    """
+    """Rotate by up to ``degrees``, translate by up to a fraction of a side, scale up or down by one; draws: (B, 4)."""
     turn, right, down, grow = (2 * draws - 1).unbind(1)
     angle, factor = (turn * degrees).deg2rad(), 1 / (1 + grow * scale)
     cos, sin = angle.cos() * factor, angle.sin() * factor
@@ -180,7 +177,7 @@ def random_affine(images: Tensor, draws: Tensor, *, degrees: float, shift: float
 
 
 def erase(images: Tensor, draws: Tensor, *, p: float) -> Tensor:
-    """With probability p a rectangle of 2 to 33 % of the image in its mean colour: draws (B, 5)
+    """With probability p fill a rectangle of 2 to 33 % of the image with its mean color; draws: (B, 5).
 
     Zhong et al. 2017, https://arxiv.org/abs/1708.04896
     """

@@ -28,7 +28,7 @@ from imgcls.data.transforms.ops import (
 
 @dataclass(frozen=True)
 class Op:
-    """A change, its greatest strength (in RandAugment, in TrivialAugment), and whether its sign is drawn."""
+    """An operation: its greatest strength in RandAugment and in TrivialAugment, and whether its sign is drawn."""
 
     change: Change
     narrow: float
@@ -52,11 +52,11 @@ OPS: dict[str, Op] = {
     "autocontrast": Op(autocontrast, 0, 0, has_sign=False),
     "equalize": Op(equalize, 0, 0, has_sign=False),
 }
-DRAWS = 3  # an operation: which one, how strong, which sign
+DRAWS = 3  # for each operation: which one, how strong, which sign
 
 
 def randaugment(images: Tensor, draws: Tensor, *, operations: int, magnitude: float) -> Tensor:
-    """So many operations one after another, each at that share of its greatest strength: draws (B, 3 operations)
+    """Random operations one after another, at a magnitude from 0 to 1 of their strengths; draws: (B, 3 operations).
 
     Cubuk et al. 2020, https://arxiv.org/abs/1909.13719, with torchvision's operations and strengths.
     """
@@ -66,9 +66,9 @@ def randaugment(images: Tensor, draws: Tensor, *, operations: int, magnitude: fl
 
 
 def trivialaugment(images: Tensor, draws: Tensor) -> Tensor:
-    """One operation of any strength: draws (B, 3); Müller & Hutter 2021, https://arxiv.org/abs/2103.10158
+    """One random operation at a random strength; draws: (B, 3). Müller & Hutter 2021, https://arxiv.org/abs/2103.10158
 
-    Translations reach half the image, where the paper has 32 pixels.
+    Translations reach half the image instead of the paper's 32 pixels.
     """
     return _one_of(images, draws, draws[:, 1], is_wide=True)
 
