@@ -182,7 +182,7 @@ def test_files_of_other_suffixes_are_counted_and_ignored(photos: Path, capsys: p
         (photos / name).write_text("no image")
     for given in ("photos", "photos/*"):
         assert main(["predict", "run", given]) == 0
-        assert "ignored  2 .txt, 1 .mp4 (no image files by their suffix)" in capsys.readouterr().err
+        assert "ignored  2 .txt, 1 .mp4 (not image files by their suffix)" in capsys.readouterr().err
 
 
 def test_globs_folders_and_files_are_each_taken_once(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

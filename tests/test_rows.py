@@ -23,23 +23,23 @@ ELSEWHERE = {  # row: file:test
     53: "mnist:test_without_a_network_the_message_says_what_to_do",
     54: "image_folder:test_folders_without_class_folders_are_refused",
     55: "image_folder:test_an_empty_class_folder_is_named",
-    56: "image_folder:test_hidden_folders_and_other_files_are_passed_over_and_said",
+    56: "image_folder:test_hidden_folders_and_other_files_are_ignored_with_a_note",
     57: "image_folder:test_a_class_that_train_does_not_have_is_refused",
-    58: "image_folder:test_labels_of_val_go_by_name_where_it_lacks_a_class",
-    59: "image_folder:test_one_class_is_warned_of splits:test_too_few_images_are_refused",
-    60: "image_folder:test_a_broken_image_is_named_in_one_line run_faults:train_on_broken",
-    61: "image_folder:test_a_link_to_a_folder_above_is_a_loop "
-    "checks:test_links_out_of_the_folder_are_refused_where_that_is_asked_for",
-    62: "checks:test_files_in_two_parts_are_warned_of",
-    63: "image_folder:test_classes_that_look_alike_are_warned_of",
-    64: "image_folder:test_names_that_are_no_utf8_are_escaped_everywhere",
+    58: "image_folder:test_labels_of_val_match_by_name_if_it_lacks_a_class",
+    59: "image_folder:test_a_single_class_causes_a_warning splits:test_too_few_images_are_refused",
+    60: "image_folder:test_a_corrupt_image_is_named_in_one_line run_faults:train_on_broken",
+    61: "image_folder:test_a_symlink_to_a_parent_folder_is_a_loop "
+    "checks:test_symlinks_out_of_the_folder_are_refused_on_request",
+    62: "checks:test_files_in_two_splits_cause_a_warning",
+    63: "image_folder:test_classes_that_look_alike_cause_a_warning",
+    64: "image_folder:test_names_that_are_not_utf8_are_escaped_everywhere",
     65: "download:test_what_a_broken_connection_left_is_gone_on_with",
     66: "mnist:test_a_wrong_checksum_is_an_error_and_leaves_no_file",
     67: "cifar:test_links_special_files_and_bombs_in_an_archive_are_refused",
     68: "mnist:test_a_damaged_file_is_named_with_what_was_expected_and_found "
     "cifar:test_a_batch_that_does_not_fit_is_named_with_what_was_expected",
     69: "rows:test_row_69_a_label_that_no_training_image_has "
-    "image_table:test_what_cannot_be_used_is_named_with_its_line",
+    "image_table:test_rows_that_cannot_be_used_are_named_with_their_line",
     70: "resume:test_a_data_set_that_has_changed_is_refused",
     71: "process_pool:test_a_process_that_dies_is_an_error_of_one_line",
     72: "checkpoints:test_missing_folder_and_unreadable_are_one_line",
@@ -59,20 +59,20 @@ ELSEWHERE = {  # row: file:test
     "rows:test_row_84b_other_classes_are_both_listed",
     85: "gpu:test_a_gpus_checkpoint_evaluates_on_a_cpu",
     86: "checkpoints:test_a_full_disk_is_one_line_and_keeps_the_file faults:fill_the_disk",
-    87: "decoding:test_what_is_no_image_is_named_in_one_line",
-    88: "decoding:test_16_bits_are_scaled_not_saturated decoding:test_pixels_of_no_defined_range_are_refused",
-    89: "decoding:test_rgba_is_laid_on_white decoding:test_cmyk_jpeg_is_its_colour "
-    "decoding:test_one_bit_is_black_and_white decoding:test_grey_with_alpha_is_laid_on_white",
+    87: "decoding:test_a_file_that_is_not_an_image_is_named_in_one_line",
+    88: "decoding:test_16_bits_are_scaled_not_saturated decoding:test_pixels_without_a_defined_range_are_refused",
+    89: "decoding:test_rgba_is_composited_onto_white decoding:test_a_cmyk_jpeg_keeps_its_color "
+    "decoding:test_one_bit_is_black_and_white decoding:test_gray_with_alpha_is_composited_onto_white",
     90: "decoding:test_any_shape_covers_the_wanted_size",
     91: "decoding:test_more_than_64_million_pixels_are_refused_before_they_are_decoded",
-    92: "decoding:test_what_is_no_file_is_refused_without_waiting_for_it",
-    93: "decoding:test_what_is_no_image_is_named_in_one_line",
-    94: "decoding:test_the_content_counts_not_the_suffix",
+    92: "decoding:test_what_is_not_a_regular_file_is_refused_without_waiting",
+    93: "decoding:test_a_file_that_is_not_an_image_is_named_in_one_line",
+    94: "decoding:test_the_content_matters_not_the_suffix",
     95: "decoding:test_exif_turns_the_image_upright decoding:test_the_first_frame_of_an_animation_is_taken",
     96: "predict:test_what_is_no_image_is_named_and_the_rest_is_done",
     97: "predict:test_file_names_of_any_kind_come_back predict:test_cells_that_a_spreadsheet_would_run_are_quoted",
     98: "cli:test_a_reader_that_goes_away_ends_the_command_quietly",
-    99: "decoding:test_colour_for_a_grey_model_is_its_luma",
+    99: "decoding:test_color_for_a_gray_model_is_its_luma",
     100: "rows:test_row_100_an_address_is_no_file",
     102: "environment:test_train_evaluate_predict_in_odd_surroundings",
     103: "environment:test_a_clock_that_jumps_back_does_not_make_the_older_checkpoint_the_newer",
@@ -112,7 +112,7 @@ def test_row_69_a_label_that_no_training_image_has(capsys: Capture) -> None:
         Image.new("L", (8, 8)).save(f"{name}.png")
     Path("labels.csv").write_text("path,label,split\na.png,cat,train\nb.png,dog,test\n")
     assert main(["train", "dataset=./labels.csv"]) == 3
-    assert "labels.csv, line 3: the class 'dog' is not in the train part" in line(capsys)
+    assert "labels.csv, line 3: no training row has class 'dog'" in line(capsys)
 
 
 def test_row_84b_other_classes_are_both_listed(capsys: Capture) -> None:

@@ -20,7 +20,7 @@ from imgcls.inference.assess import assess, assess_attacked, choose_attack, fetc
 from imgcls.inference.restore import open_model
 from imgcls.loggers.run_log import RunLog
 from imgcls.reports.report import Report, complete, empty_classes, write_predictions, write_report
-from imgcls.reports.tables import table
+from imgcls.reports.tables import result_lines
 from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
 from imgcls.text import listing
@@ -74,7 +74,7 @@ def evaluate(
     write_report(folder, report)
     if warning := empty_classes(report):
         log.warning(warning)
-    for line in table(report, f"the {config.split} split of {spec.name}"):
+    for line in result_lines(report, f"the {config.split} split of {spec.name}"):
         log.output(line)
     log.output(f"\nreport   {folder / 'report.json'}")
     return report

@@ -21,7 +21,7 @@ from imgcls.loggers.run_log import RunLog
 from imgcls.parallel.background import BackgroundWorker
 from imgcls.reports import plots
 from imgcls.reports.report import Report, complete, empty_classes, write_predictions, write_report
-from imgcls.reports.tables import table
+from imgcls.reports.tables import result_lines
 from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
 from imgcls.runs.folder import folder_word
@@ -215,7 +215,7 @@ def _test(run: Run, outputs: Outputs, *, was_tested: bool) -> Report | None:
     write_report(folder, report)
     log.info("")
     used = "used before by the shorter run" if was_tested else "never used before"
-    for line in table(report, f"{used}; checkpoint of epoch {report['epoch']}"):
+    for line in result_lines(report, f"{used}; checkpoint of epoch {report['epoch']}"):
         log.output(line)
     own = f" model.name={run.model.name}" if ":" in run.model.name else ""
     log.output(f"\nreport   {folder / 'report.json'}")

@@ -597,7 +597,7 @@ ODD: list[tuple[list[str], str]] = [
     (["checkpoint_every=0"], "checkpoint_every: expected steps (200) or seconds (30s), got 0"),
     (["checkpoint_every=true"], "checkpoint_every: expected steps (200) or seconds (30s), got true"),
     (["checkpoint_every=nans"], "checkpoint_every: expected steps (200) or seconds (30s), got 'nans'"),
-    (["dataset.channels=2"], "dataset.channels must be 1 (grey) or 3 (RGB), got 2"),
+    (["dataset.channels=2"], "dataset.channels must be 1 (gray) or 3 (RGB), got 2"),
     (["model=mlp", "model.hidden=[4,0]"], "model.hidden[1]: must be at least 1 and at most 65,536, got 0"),
     (["model=resnet18", "model.stem=smal"], "model.stem: unknown 'smal'; did you mean 'small'?"),
     (["model=linear", "model.hidden=[3]"], "unknown key 'model.hidden'; model=linear has model.num_classes, "),

@@ -16,7 +16,7 @@ from imgcls.errors import DataError
 needs_extra = pytest.mark.skipif(not pixels.HAS_HEIF, reason="pillow-heif is not installed")
 
 
-def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tuple(suffix for suffix in pixels.SUFFIXES if suffix not in pixels.HEIF_SUFFIXES)
     monkeypatch.setattr("imgcls.data.datasets.scan.SUFFIXES", plain)
     Path("photos").mkdir()
@@ -25,14 +25,14 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
     scan = Scan()
     assert scan.images("photos") == []
     assert scan.notes() == (
-        "ignored  1 .avif, 1 .heic, 1 .heif, 1 .txt (no image files by their suffix; "
+        "ignored  1 .avif, 1 .heic, 1 .heif, 1 .txt (not image files by their suffix; "
         "pip install 'imgcls[heif]' to read HEIC and AVIF)",
     )
 
 
 @needs_extra
 @pytest.mark.parametrize("suffix", [".heic", ".avif"])
-def test_a_photo_of_a_telephone(suffix: str) -> None:
+def test_a_photo_from_a_phone_is_read(suffix: str) -> None:
     import pillow_heif
 
     pixels._formats()
@@ -47,7 +47,7 @@ def test_a_photo_of_a_telephone(suffix: str) -> None:
 
 
 @needs_extra
-def test_what_is_no_photo_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupt_photo_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.heic").write_bytes(b"ftypheic" * 10)
     with pytest.raises(DataError, match=r"not a readable image: bad\.heic"):
         pixels.load_image("bad.heic", 3, 8, 8)

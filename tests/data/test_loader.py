@@ -68,7 +68,7 @@ def test_draws_are_keyed_by_the_sample() -> None:
 
 
 @pytest.mark.parametrize("count", [10, 99, 100, 1000])
-def test_balanced_rows_show_each_class_as_often(count: int) -> None:
+def test_balanced_rows_show_each_class_equally_often(count: int) -> None:
     labels = np.random.default_rng(0).choice(4, size=count, p=[0.7, 0.2, 0.08, 0.02])
     present = len(np.unique(labels))
     epochs = [balanced(labels, seed=3, epoch=epoch) for epoch in range(4)]
@@ -191,7 +191,7 @@ def test_starting_within_an_epoch_gives_its_tail(files: Images, is_resident: boo
     assert all(same(one, other) for one, other in zip(whole[start:], tail, strict=True))
 
 
-def test_the_ranks_batches_together_are_the_one_processs(files: Images) -> None:
+def test_the_ranks_batches_together_are_those_of_one_process(files: Images) -> None:
     whole = list(loader(files, is_resident=True).epoch(1))
     parts = [list(loader(files, is_resident=True, rank=rank, world=3).epoch(1)) for rank in range(3)]
     for batch, *shares in zip(whole, *parts, strict=True):
@@ -211,12 +211,12 @@ def served(fetcher: Fetcher, batches: list[Any]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("is_resident", [True, False])
-def test_no_batches_are_no_error(files: Images, is_resident: bool) -> None:
+def test_an_empty_plan_is_no_error(files: Images, is_resident: bool) -> None:
     assert served(make_fetcher(files, SHAPE, CPU, is_resident=is_resident, workers=0, threads=1), []) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_file_is_named_by_whoever_decodes_it(files: Images, workers: int) -> None:
+def test_a_corrupt_file_is_named_whoever_decodes_it(files: Images, workers: int) -> None:
     Path("17.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"^not a readable image: 17\.png \(cannot identify it as one of [A-Z, ]+\)$"):
         served(Streamed(files, SHAPE, CPU, workers), in_order(23, 5))
@@ -237,7 +237,7 @@ def test_a_worker_that_dies_is_an_error_of_one_line(files: Images) -> None:
         decode_all(many(files), deadly, threads=2)
 
 
-def test_decoding_says_how_far_it_is(files: Images) -> None:
+def test_decoding_reports_its_progress(files: Images) -> None:
     seen: list[tuple[int, int]] = []
     decode_all(files, SHAPE, 2, lambda done, total: seen.append((done, total)))
     assert seen == [(i + 1, 23) for i in range(23)]
@@ -250,7 +250,7 @@ def many(images: Images, times: int = 10) -> Images:
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_decoded_by_processes_or_threads_or_alone_it_is_the_same(
+def test_processes_threads_and_one_process_decode_the_same(
     files: Images, platform: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked = decode_all(many(files), SHAPE, threads=1)
@@ -263,7 +263,7 @@ def test_decoded_by_processes_or_threads_or_alone_it_is_the_same(
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
-def test_of_several_broken_files_the_first_is_named(files: Images) -> None:
+def test_the_first_of_several_corrupt_files_is_named(files: Images) -> None:
     for name in ("17.png", "5.png", "21.png"):
         Path(name).write_bytes(b"no image")
     for threads in (1, 3):
@@ -278,7 +278,7 @@ def test_arrays_of_another_size_are_fitted_by_processes_too() -> None:
 
 
 @pytest.mark.parametrize("rows", [[0, 3, 22], list(range(23))])
-def test_what_is_decoded_already_is_taken_over(files: Images, rows: list[int]) -> None:
+def test_images_decoded_before_are_reused(files: Images, rows: list[int]) -> None:
     whole = decode_all(files, SHAPE, threads=1)
     assert files.paths is not None
     for row in rows:
@@ -289,13 +289,13 @@ def test_what_is_decoded_already_is_taken_over(files: Images, rows: list[int]) -
     assert files.decoded is None
 
 
-def test_what_is_decoded_for_another_size_is_not(files: Images) -> None:
+def test_images_decoded_for_another_size_are_not_reused(files: Images) -> None:
     whole = decode_all(files, SHAPE, threads=1)
     files.decoded = np.arange(23), np.zeros((23, 9, 9, 3), np.uint8)
     assert np.array_equal(decode_all(files, SHAPE, threads=1), whole)
 
 
-def test_the_parts_of_a_data_set_share_one_array() -> None:
+def test_the_splits_of_a_data_set_share_one_array() -> None:
     whole = np.random.default_rng(0).integers(0, 256, (60, 6, 5, 3), dtype=np.uint8)
     part = Images(np.arange(60) % 3, pixels=whole).take(np.arange(50, 10, -1)).take(np.arange(0, 40, 2))
     fetcher = make_fetcher(part, SHAPE, CPU, is_resident=True, workers=0, threads=1)
@@ -338,6 +338,6 @@ def test_evaluation_takes_every_image_once_in_the_same_batches(world: int) -> No
         assert np.array_equal(batch, shares[i % world][i // world])
 
 
-def test_what_fits_is_two_fifths_of_the_free_memory() -> None:
+def test_images_may_take_two_fifths_of_the_free_memory() -> None:
     assert fits(40, 100)
     assert not fits(41, 100)

@@ -54,7 +54,7 @@ def test_a_sample_keeps_each_classs_share(seed: int) -> None:
         assert abs((labels[sample] == name).sum() - exact) < 1  # the quota rule: largest remainder
 
 
-def test_one_of_each_class_is_kept_where_it_is_asked_for() -> None:
+def test_one_image_of_each_class_is_kept_on_request() -> None:
     labels = np.array([0] * 10 + [1] + [2] * 2)
     rest, sample = stratified(labels, 12, 0, keep_one=True)
     assert set(labels[rest]) == {0, 1, 2}
@@ -75,11 +75,11 @@ def test_a_sample_is_determined_by_its_seed_and_key() -> None:
     [
         ((100, 0, 0), (72, 8, 20), ("test: a stratified 20% of all", "val: a stratified 10% of train")),
         ((100, 0, 30), (90, 10, 30), ("val: a stratified 10% of train",)),
-        ((100, 40, 0), (90, 10, 40), ("test: its val part", "val: a stratified 10% of train")),
+        ((100, 40, 0), (90, 10, 40), ("test: its val split", "val: a stratified 10% of train")),
         ((100, 40, 30), (100, 40, 30), ()),
     ],
 )
-def test_what_the_source_lacks_is_cut(
+def test_missing_splits_are_cut(
     given: tuple[int, int, int], expected: tuple[int, int, int], how: tuple[str, ...]
 ) -> None:
     splits = split(source(*given), options())
@@ -111,7 +111,7 @@ def test_the_test_set_does_not_depend_on_the_other_options() -> None:
     assert not np.array_equal(whole.test.ids, split(source(200), options(split_seed=1)).test.ids)
 
 
-def test_no_val_where_it_is_not_wanted_or_too_small() -> None:
+def test_there_is_no_val_if_it_is_unwanted_or_too_small() -> None:
     assert split(source(100, 0, 30), options(val_fraction=0.0)).val is None
     splits = split(source(4, 0, 4), options())
     assert splits.val is None
@@ -132,7 +132,7 @@ def test_too_few_images_are_refused() -> None:
         split(Source(("a", "b"), images([0, 1])), options())
 
 
-def test_digits_are_split_as_the_readers_of_reports_expect() -> None:
+def test_the_splits_of_digits_never_change() -> None:
     splits = split(digits(), options())
     assert sizes(splits) == (1294, 144, 359)
     assert splits.val is not None
@@ -141,14 +141,14 @@ def test_digits_are_split_as_the_readers_of_reports_expect() -> None:
 
 
 def test_two_channels_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"dataset\.channels must be 1 \(grey\) or 3 \(RGB\), got 2"):
+    with pytest.raises(ValueError, match=r"dataset\.channels must be 1 \(gray\) or 3 \(RGB\), got 2"):
         options(channels=2)
 
 
-def test_a_source_checks_its_parts() -> None:
+def test_a_source_checks_its_splits() -> None:
     with pytest.raises(DataError, match=r"train: labels from 0 to 3, but 2 classes \(0 to 1\)"):
         Source(("a", "b"), images([0, 3]))
-    with pytest.raises(DataError, match="the val part of the data set has no images"):
+    with pytest.raises(DataError, match="the val split of the data set has no images"):
         Source(("a", "b"), images([0, 1]), images([]))
     with pytest.raises(DataError, match="2 images but labels of shape"):
         Images([0], paths=["a", "b"])
@@ -158,7 +158,7 @@ def test_a_source_checks_its_parts() -> None:
         Images([0], pixels=np.zeros((1, 2, 2), np.float32))  # type: ignore[arg-type]
 
 
-def test_parts_share_their_pixels() -> None:
+def test_splits_share_their_pixels() -> None:
     whole = np.arange(400, dtype=np.uint8).reshape(100, 2, 2)
     given = Source(("a", "b"), Images(np.arange(100) % 2, pixels=whole))
     splits = split(given, options())
@@ -171,7 +171,7 @@ def test_parts_share_their_pixels() -> None:
         assert np.array_equal(part.labels, part.ids % 2)
 
 
-def test_parts_of_files_keep_their_names() -> None:
+def test_splits_of_files_keep_their_names() -> None:
     given = Images([0, 1, 2], paths=["x/a", "x/b", "x/c"], ids=["a", "b", "c"])
     part = given.take(np.array([2, 0])).take(np.array([1, 0]))
     assert (part.paths, part.ids.tolist(), part.labels.tolist()) == (("x/a", "x/c"), ["a", "c"], [0, 2])
@@ -180,5 +180,5 @@ def test_parts_of_files_keep_their_names() -> None:
     assert part.ids.dtype.kind == "U"  # no objects: they would have to be pickled
 
 
-def test_relabelling_goes_by_the_new_names() -> None:
+def test_relabeling_uses_the_new_labels() -> None:
     assert images([0, 1, 2, 1]).relabel([2, 0, 1]).labels.tolist() == [2, 0, 1, 0]

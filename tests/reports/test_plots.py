@@ -56,7 +56,7 @@ def test_a_confusion_matrix_of_any_size_is_drawn_and_returned(count: int, side: 
         assert np.array_equal(np.asarray(image.convert("RGB")), picture)
 
 
-def test_names_of_any_alphabet_and_with_signs_of_mathematics_are_drawn() -> None:
+def test_names_in_any_alphabet_and_with_mathematical_signs_are_drawn() -> None:
     count = len(ODD_NAMES)
     report.confusion_matrix(np.eye(count, dtype=int).tolist(), ODD_NAMES, Path("matrix.png"))
     images = [np.zeros((8, 8, 3), np.uint8)] * count

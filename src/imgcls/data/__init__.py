@@ -1,7 +1,7 @@
-"""DATASETS: name -> function (*, knobs) -> Source.
+"""DATASETS: name -> function (*, parameters) -> Source.
 
-To add one: write a function that returns a Source, add a line here, and conf/dataset/NAME.yaml with its knobs. It
-raises DataError if the data is missing or damaged, ValueError if a knob cannot be used.
+To add one: write a function that returns a Source, add a line here, and conf/dataset/NAME.yaml with its parameters. The
+function raises DataError if the data is missing or damaged, ValueError for a parameter that it cannot use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One path from a file to the numbers a model sees, shared by train, evaluate and predict."""
+"""From an image file to uint8 pixels: one way for train, evaluate and predict."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
     *(HEIF_SUFFIXES if HAS_HEIF else ()),
 )
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes for 16-bit grey
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes for 16-bit gray
 GRAY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 ORIENTATION = 0x0112  # EXIF's tag
 SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
@@ -35,16 +35,16 @@ MAX_PIXELS = 64_000_000  # 8000 x 8000: a larger one is refused before it is dec
 MAX_BYTES = 2**29  # of a file: room for that many pixels of 8 bytes
 SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")  # Pillow's in Python: up to 2 s a million pixels
 MAX_SLOW_PIXELS = 3_000_000
-STRIP = 2**17  # pixels that are brought to 8 bits or laid on the background at once
+STRIP = 2**17  # pixels that are converted to 8 bits or composited onto the background at once
 READ = 2**16  # bytes of a chunk at once
-BACKGROUND = 255  # transparent images are laid on white
+BACKGROUND = 255  # transparent images are composited onto white
 
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Without Pillow's warnings (odd metadata, large images): a file is either read or refused with a message.
+    """Silence Pillow's warnings (odd metadata, large images): a file is either read or refused with a message.
 
-    For the thread that starts the work, around it: the filters belong to the process and must not change meanwhile.
+    Use it in the thread that starts the work, around all of it: warning filters are global to the process.
     """
     logger = logging.getLogger("PIL")
     level = logger.level
@@ -73,7 +73,7 @@ def _open(path: str) -> ImageFile.ImageFile:
 
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
-    """The formats that are read, Pillow told of those of the extra."""
+    """The formats that are read; registers those of pillow-heif with Pillow."""
     if not HAS_HEIF:
         return FORMATS
     import pillow_heif
@@ -95,7 +95,7 @@ def _too_large(image: ImageFile.ImageFile) -> str | None:
 
 
 def _check_sums(image: ImageFile.ImageFile) -> None:
-    """Raise ValueError if a PNG's pixels are not those that were written: Pillow checks the chunks before them only."""
+    """Raise ValueError if a PNG's pixel data is damaged: Pillow verifies only the chunks before it."""
     if image.format != "PNG" or not image.tile or image.fp is None:
         return
     file = image.fp
@@ -112,16 +112,16 @@ def _check_sums(image: ImageFile.ImageFile) -> None:
             total = zlib.crc32(part, total)
             left -= len(part)
         if file.read(4) != total.to_bytes(4, "big"):
-            raise ValueError("damaged: wrong checksum of its pixels")
+            raise ValueError("damaged: the checksum of its pixels is wrong")
 
 
 def _is_sideways(image: Image.Image) -> bool:
-    """Whether it is stored on its side, as far as its header says: a PNG's own getexif would decode the image."""
+    """Whether the header says it is stored sideways; a PNG's own getexif would decode the whole image."""
     return Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """(first row, strip) for the whole of an image: what makes copies of a large one makes small ones."""
+    """(first row, strip) over the whole image: operations that copy then need little memory."""
     width, height = image.size
     rows = max(1, STRIP // max(1, width))
     for top in range(0, height, rows):
@@ -130,12 +130,12 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 @lru_cache(maxsize=1)
 def _levels() -> NDArray[np.uint8]:
-    """(65536): what each 16-bit value is with 8 bits, rounded."""
+    """(65536,): each 16-bit value rounded to 8 bits."""
     return ((np.arange(65536) + 128) // 257).astype(np.uint8)
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey -> 8-bit grey, scaled, transparency laid on the background; what has no defined white is refused."""
+    """16-bit gray -> 8-bit gray, scaled, transparency composited; ValueError if the pixels have no defined white."""
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range; save it with 8 or 16 bits")
     if image.mode not in DEEP_MODES:
@@ -154,9 +154,9 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 
 def _flatten(image: Image.Image, channels: int) -> Image.Image:
-    """Any 8-bit mode -> L or RGB, transparency laid on the background."""
+    """Any 8-bit mode -> L or RGB, transparency composited onto the background."""
     if channels not in (1, 3):
-        raise ValueError(f"it cannot be brought to {channels} channels, only to 1 (grey) or 3 (RGB)")
+        raise ValueError(f"it cannot be converted to {channels} channels, only to 1 (gray) or 3 (RGB)")
     mode = "L" if channels == 1 else "RGB"
     if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
         return _without_alpha(image, mode)
@@ -181,22 +181,22 @@ def _without_alpha(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _is_upright(image: Image.Image) -> bool:
-    """Whether it can stay as it is, by its EXIF data. Decodes it: a PNG's may stand behind its pixels."""
+    """Whether its EXIF data asks for no rotation. Decodes the image: a PNG may have the data after its pixels."""
     image.load()
     return bool(image.getexif().get(ORIENTATION, 1) == 1)
 
 
 def _shrink(image: Image.Image, height: int, width: int) -> None:
-    """Have a JPEG decoded at 1/2, 1/4 or 1/8 if that is large enough: the cheapest way to make it smaller."""
+    """Have a JPEG decoded at 1/2, 1/4 or 1/8 of its size if that is large enough, the cheapest way to shrink it."""
     if image.format in ("JPEG", "MPO") and min(image.size) >= 2 * min(height, width):
         image.draft(None, (height, width) if _is_sideways(image) else (width, height))
 
 
 def header(path: str) -> tuple[int, int, bool]:
-    """Upright height and width, and whether the image is grey, without decoding it."""
+    """Upright height and width in pixels, and whether it is gray; reads the header only. Raises DataError."""
     try:
         with _open(path) as image:
-            tags = getattr(image, "tag_v2", None)  # a TIFF's: newer versions of Pillow swap its size themselves
+            tags = getattr(image, "tag_v2", None)  # of a TIFF: newer versions of Pillow swap its size themselves
             width, height = (tags[WIDTH], tags[HEIGHT]) if tags else image.size
             if _is_sideways(image):
                 width, height = height, width
@@ -208,21 +208,21 @@ def header(path: str) -> tuple[int, int, bool]:
 
 
 def load_image(path: str, channels: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Decode a file: upright, grey or RGB, scaled to cover (height, width) and cropped to its centre.
+    """Decode a file: upright, gray (channels=1) or RGB (3), scaled to cover (height, width), center-cropped.
 
-    Returns uint8 (height, width, channels). Raises DataError with the file's name if it is no readable image.
+    Returns uint8 (height, width, channels). Raises DataError with the file's name if it is not a readable image.
     """
     return load_first(path, channels, height, width)[0]
 
 
 def load_first(path: str, channels: int, height: int, width: int) -> tuple[NDArray[np.uint8], bool]:
-    """What load_image returns, and whether the file holds more images than this one (animations, pages)."""
+    """What load_image returns, and whether the file has further images (animation frames, pages)."""
     try:
         with _open(path) as image:
             _check_sums(image)
             _shrink(image, height, width)
             if not _is_upright(image):
-                ImageOps.exif_transpose(image, in_place=True)  # no second large image is kept beside it
+                ImageOps.exif_transpose(image, in_place=True)  # in place: no second large image in memory
             return _fit(image, channels, height, width), _has_more(image)
     except MemoryError:
         raise
@@ -231,15 +231,15 @@ def load_first(path: str, channels: int, height: int, width: int) -> tuple[NDArr
 
 
 def _has_more(image: ImageFile.ImageFile) -> bool:
-    """Whether further frames or pages follow; not what a JPEG has beside its image (MPO: previews, depths)."""
+    """Whether further frames or pages follow; previews and depth maps of a JPEG (MPO) do not count."""
     try:
         return image.format != "MPO" and bool(getattr(image, "is_animated", False))
-    except Exception:  # noqa: BLE001 - a GIF looks for its second frame only now, and what follows may be damaged
+    except Exception:  # noqa: BLE001 - a GIF reads its second frame only now, which may be damaged
         return False
 
 
 def fit_image(image: Image.Image, channels: int, height: int, width: int) -> NDArray[np.uint8]:
-    """An image of any mode -> uint8 (height, width, channels): upright, grey or RGB, scaled to cover, the centre of it.
+    """An image of any mode -> uint8 (height, width, channels): upright, gray or RGB, scaled to cover, center-cropped.
 
     Raises ValueError if its pixels have no defined range.
     """
@@ -255,14 +255,14 @@ def _fit(image: Image.Image, channels: int, height: int, width: int) -> NDArray[
 
 
 def fit_pixels(pixels: NDArray[np.uint8], channels: int, height: int, width: int) -> NDArray[np.uint8]:
-    """(N, H, W, 1 to 4) uint8 -> (N, height, width, channels) by the rules of load_image; 2 and 4 have transparency.
+    """(N, H, W, 1 to 4) uint8 -> (N, height, width, channels), as load_image does; with 2 or 4 the last one is alpha.
 
     Raises ValueError for other numbers of channels, unless nothing has to be changed.
     """
     if pixels.shape[1:] == (height, width, channels):
         return pixels
     if not 1 <= pixels.shape[-1] <= 4 or 0 in pixels.shape[1:]:
-        raise ValueError(f"an array of shape {pixels.shape[1:]} is no image: expected (height, width, 1 to 4)")
+        raise ValueError(f"an array of shape {pixels.shape[1:]} is not an image: expected (height, width, 1 to 4)")
     out = np.empty((len(pixels), height, width, channels), np.uint8)
     for i, one in enumerate(pixels):
         image = Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one)

@@ -1,7 +1,7 @@
-"""One batch plan, two loaders: images resident on the device, or streamed from files by workers.
+"""Where a loader's images come from: memory (resident on the device) or files (streamed by worker processes).
 
-Both give the same samples with the same augmentation numbers in the same order, so nothing of a loader is ever stored:
-to go on in the middle of an epoch is to start the plan there.
+Both serve the same samples with the same augmentation numbers in the same order, so no loader state is ever stored: a
+run resumes in the middle of an epoch by starting the plan there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.source import Images, Indices
 from imgcls.parallel import process_pool
 
-RESIDENT_SHARE = 0.4  # of the memory that is free on the device: what is larger is streamed
+RESIDENT_SHARE = 0.4  # of the free memory of the device: larger data sets are streamed
 GROUP = 8 << 20  # bytes of resident images prepared at once: right after a step all code and data are cold
 
 
@@ -33,7 +33,7 @@ def rows_on_device(plan: Sequence[Indices], device: torch.device) -> Tensor:
 class Fetcher(Protocol):
     """Where a loader gets its pixels from.
 
-    at_once: how many images it is best asked for together.
+    at_once: how many images are best requested together.
     """
 
     at_once: int
@@ -45,14 +45,14 @@ class Fetcher(Protocol):
 class Resident:
     """Decoded images as one uint8 tensor on the device; a batch is one gather.
 
-    rows: which of the pixels are the images, if not all; in the main memory the other parts share the same tensor.
+    rows: which of the pixels are the images, if not all; in main memory all splits share one tensor.
     """
 
     def __init__(self, pixels: NDArray[np.uint8], device: torch.device, rows: Indices | None = None) -> None:
         if rows is not None and device.type != "cpu":
             pixels, rows = pixels[rows], None
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # it is never written to
             self.pixels = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
         self.rows = None if rows is None else torch.from_numpy(rows)
         self.at_once = GROUP // self.pixels[0].numel()
@@ -68,7 +68,7 @@ class Resident:
 class Streamed:
     """Files decoded by worker processes while the model computes (workers=0: by the main process).
 
-    They write into a ring of shared memory, in the order in which the images will be needed, two batches ahead.
+    They write into a ring of shared memory, in the order in which the images are needed, two batches ahead.
     """
 
     at_once = 1
@@ -116,9 +116,9 @@ def _decoder(images: Images, preprocessing: Preprocessing) -> Callable[[int], ND
 def decode_all(
     images: Images, preprocessing: Preprocessing, threads: int, progress: Callable[[int, int], None] | None = None
 ) -> NDArray[np.uint8]:
-    """All images as one array (N, H, W, C), decoded by ``threads`` processes (pool.spread).
+    """All images as one uint8 array (N, H, W, C), decoded by up to ``threads`` processes.
 
-    progress(images done, images in all) is called in between.
+    progress(images done, images in total) is called on the way. Raises DataError for a file that cannot be decoded.
     """
     shape = preprocessing.shape
     if images.whole is not None and images.whole.shape[1:] == shape:
@@ -147,23 +147,23 @@ def decode_all(
 
 
 def in_order(count: int, batch_size: int, rank: int = 0, world: int = 1) -> list[Indices]:
-    """Batches for evaluation, in the images' order; a rank takes every world-th, so they are the same for any world."""
+    """Batches for evaluation, in order; a rank takes every world-th of them, so they are the same for any world."""
     return [np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size)][rank::world]
 
 
 def evaluation_batch(preprocessing: Preprocessing, device: torch.device) -> int:
-    """Images a batch in evaluation: as many as make about 16 million numbers, 16 to 256 (on a GPU four times that)."""
+    """The batch size of evaluation: about 16 million numbers, 16 to 256 images (four times that on a GPU)."""
     numbers = preprocessing.channels * preprocessing.height * preprocessing.width
     return max(16, min(256, 2**24 // numbers)) * (1 if device.type == "cpu" else 4)
 
 
 def memory_bytes(count: int, preprocessing: Preprocessing) -> int:
-    """What so many images take when they are resident."""
+    """The memory that this many images take when they are resident."""
     return count * preprocessing.channels * preprocessing.height * preprocessing.width
 
 
 def fits(needed: int, free: int) -> bool:
-    """Whether so many bytes of images may lie in memory of which so many bytes are free."""
+    """Whether images of ``needed`` bytes may be resident when ``free`` bytes of memory are."""
     return needed <= RESIDENT_SHARE * free
 
 
@@ -184,5 +184,5 @@ def make_fetcher(
         fetcher = Resident(images.whole, device, images.rows)
     else:
         fetcher = Resident(decode_all(images, preprocessing, threads, progress), device)
-    images.decoded = None  # taken over, or not to lie in memory while all are streamed
+    images.decoded = None  # reused, or not needed in memory while all are streamed
     return fetcher

@@ -1,4 +1,4 @@
-"""``imgcls data``: a look at a data set before anything is trained on it."""
+"""What is in a data set and what is wrong with it, before anything is trained on it (``imgcls data``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Report = dict[str, Any]
 
 
 class ImageFacts(NamedTuple):
-    """An image as it was found; broken: why it cannot be read, if so."""
+    """An image: its size in pixels, a digest of its content; broken: why it cannot be read, empty if it can."""
 
     height: int = 0
     width: int = 0
@@ -31,11 +31,16 @@ class ImageFacts(NamedTuple):
 
 
 def inspect_source(source: Source) -> Report:
-    """The report on a data set, every image of it read once."""
+    """The report on a data set, as plain values for --json; reads every image once.
+
+    images: counts by split. classes: counts by class and split. sizes: in pixels, the most frequent first. grey,
+    colour: counts. broken: the images that cannot be read, with the reason. duplicates, leaks, conflicts: images with
+    the same content within a split (surplus copies), in several splits, in several classes.
+    """
     seen = {part: _image_facts(images) for part, images in source.parts.items()}
     fine = [one for part in seen.values() for one in part if not one.broken]
     sizes = Counter((one.height, one.width) for one in fine)
-    grey = sum(one.is_gray for one in fine)
+    gray = sum(one.is_gray for one in fine)
     broken = [
         {"part": part, "image": str(images.ids[row]), "reason": one.broken}
         for part, images in source.parts.items()
@@ -50,15 +55,15 @@ def inspect_source(source: Source) -> Report:
             for i, name in enumerate(source.classes)
         ],
         "sizes": [{"width": w, "height": h, "images": count} for (h, w), count in sizes.most_common()],
-        "grey": grey,
-        "colour": len(fine) - grey,
+        "grey": gray,
+        "colour": len(fine) - gray,
         "broken": broken,
         **_duplicates(source, {part: [one.digest for one in rows] for part, rows in seen.items()}),
     }
 
 
 def _image_facts(images: Images) -> list[ImageFacts]:
-    """What each image is, all of them read."""
+    """The facts on each image, in order; reads all of them."""
 
     def pixels(row: int) -> ImageFacts:
         assert images.whole is not None

@@ -1,4 +1,4 @@
-"""One batch plan for every loader: the order, augmentation and mixing of (seed, epoch)."""
+"""One batch plan for every loader: order, augmentation and mixing follow from (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class BatchPlan:
 
 
 def balanced(labels: Indices, *, seed: int, epoch: int) -> Indices:
-    """As many rows as there are labels, each class as often as any other (within one): small classes are repeated,
-    of large ones another part is taken each epoch."""
+    """As many rows as there are labels, each class equally often (within one): small classes are repeated, large ones
+    sampled anew each epoch."""
     rng = seeding.rng(seed, "balance", epoch)
     classes = rng.permutation(np.unique(labels))
     quotas = [len(part) for part in np.array_split(np.empty(len(labels)), len(classes))]
@@ -138,7 +138,7 @@ class Loader:
             yield self.mix(images, some, seeding.rng(seed, "mix", epoch, position))
 
     def _prepared(self, batches: Sequence[Indices], draws: Tensor) -> Iterator[Tensor]:
-        """The images of each batch; where they are small several batches are gathered and augmented at once."""
+        """The images of each batch; several batches are gathered and augmented at once if the images are small."""
         count = max(1, int(self.fetcher.at_once / self.augment.growth) // self.plan.batch_size)
         groups = [batches[i : i + count] for i in range(0, len(batches), count)]
         together = [np.concatenate(group) for group in groups]

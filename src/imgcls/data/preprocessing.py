@@ -16,9 +16,10 @@ from imgcls.data.decoding import fit_pixels, load_image
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What turns an image into a model's input; it travels in the checkpoint.
+    """What turns an image into a model's input; it is stored in the checkpoint.
 
-    mean and std are per channel, in units of [0, 1].
+    channels: 1 (gray) or 3 (RGB), or as many as the arrays have. height, width: in pixels. mean, std: of each channel,
+    for pixels from 0 to 1.
     """
 
     channels: int
@@ -50,7 +51,7 @@ class Preprocessing:
         return _normalizer(self, device)
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is stored in a checkpoint."""
+        """As plain values, for a checkpoint."""
         return {
             "channels": self.channels,
             "height": self.height,
@@ -66,10 +67,10 @@ def _normalizer(preprocessing: Preprocessing, device: torch.device) -> Normalize
 
 
 class Normalize:
-    """(B, H, W, C) uint8 -> (B, C, H, W) float32 with mean 0 and deviation 1, channels last in memory.
+    """(B, H, W, C) uint8 -> (B, C, H, W) float32 with mean 0 and standard deviation 1, channels last in memory.
 
     Mean and deviation are laid out along a whole image (H * W * C): broadcasting over a last dimension of 3 is five
-    times slower, over a row of a small image (28x28) half as slow again (benchmarks/LOG.md).
+    times slower, over a row of a small image (28x28) 1.5 times (benchmarks/LOG.md).
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
@@ -85,7 +86,7 @@ class Normalize:
         return flat.mul_(self.scale).add_(self.shift).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def inverse(self, images: Tensor) -> NDArray[np.uint8]:
-        """A normalised batch back to uint8 (B, H, W, C), for pictures."""
+        """A normalized batch (B, C, H, W) back to uint8 (B, H, W, C), for plots."""
         flat = images.permute(0, 2, 3, 1).flatten(1).float()
         pixels = ((flat - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
         return pixels.view(len(images), images.shape[2], images.shape[3], images.shape[1]).cpu().numpy()
@@ -94,13 +95,13 @@ class Normalize:
 def statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of (N, H, W, C) uint8, in units of [0, 1].
 
-    Exact integer sums, so that the order of the images does not matter; a channel without contrast gets deviation 1.
+    From exact integer counts, so that the order of the images does not matter; a constant channel gets deviation 1.
     """
     means, stds = [], []
     levels = np.arange(256) / 255
     for channel in range(pixels.shape[-1]):
         counts = np.zeros(256, dtype=np.int64)
-        for start in range(0, len(pixels), 64):  # in parts: bincount makes 8 bytes of each
+        for start in range(0, len(pixels), 64):  # in chunks: bincount takes 8 bytes a pixel
             counts += np.bincount(pixels[start : start + 64, ..., channel].ravel(), minlength=256)
         mean = float((counts * levels).sum() / counts.sum())
         variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())

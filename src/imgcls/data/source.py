@@ -1,4 +1,4 @@
-"""What a data set is: labelled images in memory or in files, in parts, with class names."""
+"""What a data set is: labeled images in memory or in files, in splits, with class names."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ Indices = NDArray[np.int64]
 
 
 class Images:
-    """Labelled images: pixels in memory, or the paths of files.
+    """Labeled images: pixels in memory, or the paths of files.
 
-    pixels: uint8, (N, H, W) grey or (N, H, W, C); paths: N files of any size. Exactly one of the two.
-    labels: N integers in 0 .. C - 1.
-    ids: N names that stand in predictions.npz; default: the paths, or 0 .. N - 1.
+    **Arguments:**
 
-    whole: the array that the pixels lie in, shared by all parts of a data set; image i is ``whole[rows[i]]``, and
-    ``whole[i]`` where rows is None. decoded: (rows, pixels) of those files that were decoded on the way, which the
-    next loader takes over.
+    - labels: N integers from 0 to the number of classes - 1.
+    - pixels: uint8 array, (N, H, W) gray or (N, H, W, C); C is 1 for gray, 3 for RGB.
+    - paths: N image files of any size. Give either pixels or paths.
+    - ids: N names for predictions.npz; by default the paths, or 0 to N - 1.
+
+    **Attributes:**
+
+    - whole: the array that holds the pixels, shared by all splits of a data set, (M, H, W, C); None for files.
+    - rows: image i is ``whole[rows[i]]``; None if it is ``whole[i]``.
+    - decoded: (rows, pixels) of the files decoded so far, for the next loader to reuse; or None.
+
+    Raises DataError for pixels of another type or shape, and if the numbers of images and labels differ.
     """
 
     def __init__(
@@ -41,7 +48,7 @@ class Images:
     ) -> None:
         self.labels: Indices = np.asarray(labels, dtype=np.int64)
         if (pixels is None) == (paths is None):
-            raise DataError("a data set needs either pixels or paths, not both")
+            raise DataError("a data set needs either pixels or paths, and not both")
         self.paths = None if paths is None else tuple(map(str, paths))
         self.whole = None if pixels is None else (pixels[..., None] if pixels.ndim == 3 else pixels)
         self.rows: Indices | None = None
@@ -50,7 +57,7 @@ class Images:
             raise DataError(f"pixels must be uint8 (N, H, W) or (N, H, W, C), got {self.whole.dtype} {pixels.shape}")  # type: ignore[union-attr]
         count = len(self.paths if self.whole is None else self.whole)  # type: ignore[arg-type]
         if self.labels.shape != (count,):
-            raise DataError(f"{count:,} images but labels of shape {self.labels.shape}; one label an image is needed")
+            raise DataError(f"{count:,} images but labels of shape {self.labels.shape}; give one label for each image")
         default = np.arange(count) if self.paths is None else self.paths
         self._ids = default if ids is None else ids
 
@@ -59,12 +66,12 @@ class Images:
 
     @property
     def ids(self) -> NDArray[Any]:
-        """The names of the images; made on demand, since an array takes 4 bytes a letter of the longest path."""
+        """The names of the images, (N,) text or integers; made on demand, since an array of text is large."""
         return np.asarray(self._ids) if isinstance(self._ids, np.ndarray) else np.array(self._ids, dtype=np.str_)
 
     def fingerprint(self) -> Indices:
-        """What tells whether the images are still those: the size of each file in bytes, 0 where it cannot be had; of
-        pixels in memory a checksum of the labels and of up to 256 images."""
+        """Shows whether the images have changed: (N,) file sizes in bytes, 0 for a file that is missing; or, for
+        pixels in memory, (1,) with a checksum of the labels and of up to 256 images."""
         if self.paths is not None:
             return np.array([_size(path) for path in self.paths], dtype=np.int64)
         assert self.whole is not None
@@ -74,11 +81,11 @@ class Images:
 
     @property
     def pixels(self) -> NDArray[np.uint8] | None:
-        """(N, H, W, C) uint8: the whole array, or a copy of this part of it; None for files."""
+        """(N, H, W, C) uint8: the whole array itself, or a copy of these rows; None for files."""
         return self.whole if self.whole is None or self.rows is None else self.whole[self.rows]
 
     def take(self, rows: Indices) -> Images:
-        """The images of these rows, in their order; the pixels stay where they are."""
+        """The images of these rows, in this order; no pixels are copied."""
         part = copy.copy(self)
         part.labels = self.labels[rows]
         part._ids = _pick(self._ids, rows)
@@ -90,7 +97,7 @@ class Images:
         return part
 
     def relabel(self, new: Sequence[int]) -> Images:
-        """The same images where label i is called new[i]."""
+        """The same images with label new[i] in place of label i."""
         other = copy.copy(self)
         other.labels = np.asarray(new, dtype=np.int64)[self.labels]
         return other
@@ -110,12 +117,23 @@ def _pick(names: Any, rows: Indices) -> Any:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it comes: the function of each table entry (see imgcls.data) returns one.
+    """A data set as it comes: what a function behind ``dataset=`` returns.
 
-    val and test are None where the data set brings none: they are then cut from train (splits.py).
-    augment: what ``augment=default`` means here; mirror: whether a mirrored image is still of its class.
-    notes: lines for the header (ignored files, say); warnings: lines that deserve a second look. skipped: files that
-    were left out since they are broken.
+    **Arguments:**
+
+    - classes: the class names; label i is classes[i].
+    - train, val, test: the images of each split. A split that is None is cut from train (see splits.py).
+    - augment: the option that ``augment=default`` stands for.
+    - mirror: whether a mirrored image still belongs to its class.
+    - notes: lines to print at the top of a run, such as the files that were ignored.
+    - warnings: problems that the user should see.
+    - skipped: how many files were left out because they are corrupt.
+
+    **Attributes:**
+
+    - parts: the splits that are not None, by name.
+
+    Raises DataError for an empty split, and for labels outside the classes.
     """
 
     classes: tuple[str, ...]
@@ -130,9 +148,9 @@ class Source:
     parts: dict[str, Images] = field(init=False)
 
     def only(self, names: Sequence[str]) -> Source:
-        """The data set with the images of these classes alone, in its own order of classes.
+        """The data set with only the images of these classes; the classes keep their order.
 
-        Raises ValueError for a name that it has not.
+        Raises ValueError for an unknown name, and if train or test has no image of them.
         """
         if unknown := [name for name in names if name not in self.classes]:
             shown = listing(self.classes, 12)
@@ -144,7 +162,7 @@ class Source:
             rows = np.flatnonzero(new[part.labels] >= 0)
             parts[name] = part.take(rows).relabel(new.tolist()) if len(rows) else None
         if parts["train"] is None or (self.test is not None and parts["test"] is None):
-            raise ValueError(f"no images of {', '.join(kept)} in one of its parts")
+            raise ValueError(f"no images of {', '.join(kept)} in one of its splits")
         return replace(self, classes=tuple(kept), **parts)
 
     def __post_init__(self) -> None:
@@ -152,7 +170,7 @@ class Source:
         object.__setattr__(self, "parts", {name: part for name, part in given.items() if part is not None})
         for name, part in self.parts.items():
             if len(part) == 0:
-                raise DataError(f"the {name} part of the data set has no images")
+                raise DataError(f"the {name} split of the data set has no images")
             low, high = int(part.labels.min()), int(part.labels.max())
             if low < 0 or high >= len(self.classes):
                 count = len(self.classes)
@@ -160,6 +178,7 @@ class Source:
 
 
 def all_images(source: Source) -> Images:
+    """The images of all splits, in one."""
     parts = list(source.parts.values())
     if len(parts) == 1:
         return parts[0]

@@ -1,4 +1,4 @@
-"""train, val and test: val is for choosing, test is used once, at the end."""
+"""Train, val and test: val is for model selection, test is used once, at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imgcls.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class SplitOptions:
-    """The keys that every data set has (conf/train.yaml gives the defaults)."""
+    """The keys that every data set has; their defaults are in conf/train.yaml."""
 
     image_size: Annotated[int, Range(low=1, high=4096)] | None
     channels: Annotated[int, Range(low=1, high=3)] | None
@@ -28,31 +28,61 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         if self.channels == 2:
-            raise ValueError("dataset.channels must be 1 (grey) or 3 (RGB), got 2")
+            raise ValueError("dataset.channels must be 1 (gray) or 3 (RGB), got 2")
         if self.classes == []:
             raise ValueError("dataset.classes: name at least one class, or leave it null")
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Where a split comes from that the data set does not bring, or uses only in part.
+
+    split: its name. origin: the split that the images are taken from, or "all". count, total: the images taken, and
+    those there were. fraction: what was asked for; None for a limit (``dataset.limit``, ``dataset.test_limit``).
+    """
+
+    split: str
+    origin: str
+    count: int
+    total: int
+    fraction: float | None = None
+
+    def __str__(self) -> str:
+        if self.count == 0:
+            return f"no {self.split}: too few images"
+        if self.count == self.total:
+            return f"{self.split}: its {self.origin} split"
+        if self.fraction is not None:
+            return f"{self.split}: a stratified {self.fraction:.0%} of {self.origin}"
+        key = "dataset.test_limit" if self.split == "test" else "dataset.limit"
+        return f"{self.split}: a stratified {self.count:,} of {self.total:,} ({key})"
+
+
+@dataclass(frozen=True)
 class Splits:
-    """The three parts as used, and a phrase for each that did not come with the data set."""
+    """The three splits as used, and how those came about that the data set does not bring as they are."""
 
     train: Images
     val: Images | None
     test: Images
-    how: tuple[str, ...]
+    cuts: tuple[Cut, ...] = ()
 
     @property
     def parts(self) -> dict[str, Images | None]:
         """By name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    @property
+    def how(self) -> tuple[str, ...]:
+        """A phrase for each cut, such as 'val: a stratified 10% of train'."""
+        return tuple(map(str, self.cuts))
+
 
 def stratified(labels: Indices, count: int, seed: int, *key: str, keep_one: bool = False) -> tuple[Indices, Indices]:
     """Rows (rest, sample), both sorted: a sample of ``count`` rows in which each class keeps its share.
 
-    Quotas are rounded by largest remainder, so their sum is ``count``. With ``keep_one`` one image of each class stays
-    in the rest, so that there is something to learn from; the sample is then smaller if the classes are too small.
+    Quotas are rounded by largest remainder, so their sum is ``count``. keep_one: leave one image of each class in the
+    rest, to train on; the sample is then smaller if the classes are too small.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     count = min(count, len(labels))
@@ -84,29 +114,31 @@ def _cut(images: Images, fraction: float, seed: int, key: str) -> tuple[Images, 
 
 
 def split(source: Source, options: SplitOptions) -> Splits:
-    """The parts of the source, cut where it brings none; they depend on split_seed, not on the run's seed."""
-    seed = options.split_seed
+    """The data set's train, val and test; what it does not bring is cut, by split_seed and not by the run's seed.
+
+    Raises DataError if train or test would be empty.
+    """
+    seed, cuts = options.split_seed, list[Cut]()
     train, val, test = source.train, source.val, source.test
-    how: list[str] = []
     if test is None and val is not None:
         test, val = val, None
-        how.append("test: its val part")
+        cuts.append(Cut("test", "val", len(test), len(test)))
     if test is None:
-        train, test = _cut(train, options.test_fraction, seed, "test")
-        how.append(f"test: a stratified {options.test_fraction:.0%} of all")
+        total, fraction = len(train), options.test_fraction
+        train, test = _cut(train, fraction, seed, "test")
+        cuts.append(Cut("test", "all", len(test), total, fraction))
     for name, part, limit in (("train", train, options.limit), ("test", test, options.test_limit)):
         if limit is not None and limit < len(part):
-            how.append(f"{name}: a stratified {limit:,} of {len(part):,} (dataset.{'test_' * (name == 'test')}limit)")
+            cuts.append(Cut(name, name, limit, len(part)))
     train = _sample(train, options.limit, seed, "train")
     test = _sample(test, options.test_limit, seed, "test")
     if val is None and options.val_fraction > 0:
-        train, val = _cut(train, options.val_fraction, seed, "val")
-        how.append(f"val: a stratified {options.val_fraction:.0%} of train")
+        total, fraction = len(train), options.val_fraction
+        train, val = _cut(train, fraction, seed, "val")
+        cuts.append(Cut("val", "train", len(val), total, fraction))
+        val = val if len(val) else None
     if len(train) == 0 or len(test) == 0:
         raise DataError(
             "too few images to split: train and test need at least one each; add images or lower the fractions"
         )
-    if val is not None and len(val) == 0:
-        val = None
-        how.append("no val: too few images")
-    return Splits(train, val, test, tuple(how))
+    return Splits(train, val, test, tuple(cuts))

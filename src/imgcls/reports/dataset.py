@@ -1,4 +1,4 @@
-"""`imgcls data`: what is in a data set, and what is wrong with it."""
+"""``imgcls data``: what is in a data set, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from imgcls.data.inspection import Report, inspect_source
 from imgcls.loggers.run_log import RunLog
 from imgcls.text import line, one_line
 
-NAMED = 10  # files in the text; the report has all
-MOST_ROWS = 12  # classes in the text, if there are more the smallest and the largest
+NAMED = 10  # files in the text; the JSON report has all
+MOST_ROWS = 12  # classes in the text; of more only the largest and the smallest are shown
 
 
 def inspect_dataset(
     config: DataConfig, *, dataset: Choice, own_names: frozenset[str] = frozenset(), is_quiet: bool = False
 ) -> Report:
-    """What is in the data set: counts, sizes, colours, balance, broken files, files that stand twice."""
-    assert dataset.node is not None  # the command line sees to it
+    """What is in the data set: counts, sizes, color modes, balance, corrupt files, duplicates. See inspect_source."""
+    assert dataset.node is not None  # the command line makes sure of it
     choice = data_spec(dataset.node)
     source = load_source(choice)
     log = RunLog(is_main=True, is_quiet=is_quiet)
@@ -37,23 +37,28 @@ def describe(report: Report) -> list[str]:
     """The report as lines for the terminal, under 80 columns."""
     parts = ", ".join(f"{count:,} {part}" for part, count in report["images"].items())
     lines = [line("data", f"{report['dataset']}: {parts}; {len(report['classes'])} classes")]
-    colors = [f"{report[kind]:,} {word}" for kind, word in (("grey", "grey"), ("colour", "RGB")) if report[kind]]
-    lines.append(line("images", f"{_sizes(report['sizes'])}; {', '.join(colors) or 'none can be read'}"))
+    colors = [f"{report[kind]:,} {word}" for kind, word in (("grey", "gray"), ("colour", "RGB")) if report[kind]]
+    lines.append(line("images", f"{_sizes(report['sizes'])}; {', '.join(colors) or 'none is readable'}"))
     lines += _balance(report)
     if report["broken"]:
-        lines.append(line("broken", f"{len(report['broken']):,} cannot be read"))
+        lines.append(line("corrupt", f"{_images(len(report['broken']))} cannot be read"))
         lines += [line("", one_line(f"{one['image']}: {one['reason']}")) for one in report["broken"][:NAMED]]
-        lines.append(line("", "dataset.on_error=skip leaves them out"))
+        lines.append(line("", "leave them out with dataset.on_error=skip"))
     for part, count in report["duplicates"].items():
         if count:
-            lines.append(line("twice", f"{count:,} of {part} are copies of others of it, byte for byte"))
-    for key, words in (("leaks", "in two parts: what is tested has been seen"), ("conflicts", "in two classes")):
-        if report[key]:
-            lines.append(line("twice", f"{len(report[key]):,} stand {words}"))
-            lines += [line("", " = ".join(map(one_line, found))) for found in report[key][:NAMED]]
+            lines.append(line("copies", f"{_images(count)} in {part}: copies of another one there, byte for byte"))
+    for label, where in (("leak", "in two splits: test results are inflated"), ("conflict", "in two classes")):
+        found = report[f"{label}s"]
+        if found:
+            lines.append(line(label, f"{_images(len(found))} {where}"))
+            lines += [line("", " = ".join(map(one_line, group))) for group in found[:NAMED]]
     if not (report["broken"] or report["leaks"] or report["conflicts"] or any(report["duplicates"].values())):
-        lines.append(line("fine", "every image can be read, and none stands twice"))
+        lines.append(line("ok", "all images are readable, no duplicates"))
     return lines
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
 
 
 def _sizes(sizes: Sequence[Mapping[str, int]]) -> str:
@@ -76,12 +81,12 @@ def _balance(report: Report) -> list[str]:
     lines = ["", f"{'class':<{width}}" + "".join(f"{part:>10}" for part in parts)]
     for row in shown:
         if row is None:
-            lines.append(f"... {len(rows) - MOST_ROWS:,} more between them")
+            lines.append(f"... {len(rows) - MOST_ROWS:,} more in between")
             continue
         name = row["class"] if len(row["class"]) <= width else row["class"][: width - 3] + "..."
         lines.append(f"{name:<{width}}" + "".join(f"{row[part]:>10,}" for part in parts))
     least, most = rows[-1]["train"], rows[0]["train"]
     if least and most >= 2 * least:
         times = most / least
-        lines.append(f"the largest class has {times:.1f} times the images of the smallest: see class_weights, sampler")
+        lines.append(f"the largest class is {times:.1f} times the smallest: see class_weights and sampler")
     return [*lines, ""]

@@ -1,4 +1,4 @@
-"""Pictures from numbers: numpy and matplotlib only, so that they can be drawn again without torch."""
+"""Plots from numbers, with numpy and matplotlib alone: they need no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 
-MOST_CELLS = 30  # classes: up to here the confusion matrix bears its counts
-MOST_NAMES = 60  # classes: up to here it bears their names
+MOST_CELLS = 30  # classes: up to here the confusion matrix shows its counts
+MOST_NAMES = 60  # classes: up to here it shows their names
 DPI = 100
-CELL_WIDTH, CELL_HEIGHT, TILE, TITLE_HEIGHT = 150, 180, 135, 40  # pixels, of the pictures made of tiles
+CELL_WIDTH, CELL_HEIGHT, TILE, TITLE_HEIGHT = 150, 180, 135, 40  # pixels, of the plots made of tiles
 
 
 def _figure(width: float, height: float, layout: str | None = None) -> Any:
-    """An empty figure of so many inches."""
+    """An empty figure; width and height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -29,12 +29,12 @@ def _figure(width: float, height: float, layout: str | None = None) -> Any:
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics."""
+    """Text that matplotlib does not treat as mathematics."""
     return text.replace("$", r"\$")
 
 
 def _short(text: str, most: int) -> str:
-    """Text of at most so many letters."""
+    """Text of at most that many characters."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
@@ -46,7 +46,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Loss and accuracy by epoch, train and val, from the rows of metrics.jsonl."""
+    """Plot train and val loss and accuracy by epoch, from the rows of metrics.jsonl."""
     figure = _figure(10, 4, "constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part in ("train", "val"):
@@ -65,7 +65,7 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> Pixels:
-    """Rows are true classes, shaded by their share of the row. Returns the picture, (H, W, 3)."""
+    """Plot (C, C) counts: rows are true classes, shaded by their share of the row. Returns (H, W, 3) uint8."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * len(classes) + 2, 4, 14))
@@ -81,14 +81,14 @@ def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], pa
     if len(classes) <= MOST_CELLS:
         for row, column in zip(*np.nonzero(counts), strict=True):
             color = "white" if shares[row, column] > 0.5 else "black"
-            words = axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=color, fontsize=8)
-            words.set_in_layout(False)
+            count = axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=color, fontsize=8)
+            count.set_in_layout(False)
     _save(figure, path)
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def worst_mistakes(predictions: Path, count: int) -> list[tuple[int, int, int, float]]:
-    """(row, true class, predicted class, probability) of the most confident mistakes in predictions.npz."""
+    """(row, true class, predicted class, probability) of the ``count`` most confident mistakes in predictions.npz."""
     with np.load(predictions, allow_pickle=False) as file:
         labels, probabilities = file["labels"], file["probabilities"]
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -100,7 +100,7 @@ def worst_mistakes(predictions: Path, count: int) -> list[tuple[int, int, int, f
 def mistakes(
     images: Sequence[Pixels], facts: Sequence[tuple[int, int, float]], classes: Sequence[str], path: Path
 ) -> None:
-    """The images, each with what it was taken for, how surely, and what it is."""
+    """Plot images with their predicted class, its probability and the true class, the facts in another order."""
     captions = [
         f"{_short(classes[predicted], 14)} {probability:.0%}\nis {_short(classes[true], 16)}"
         for true, predicted, probability in facts
@@ -109,14 +109,14 @@ def mistakes(
 
 
 def batch(images: Sequence[Pixels], captions: Sequence[str], path: Path) -> None:
-    """A training batch as the net sees it."""
+    """Plot a training batch as the model sees it."""
     _tiles(
-        images, [_short(caption, 19) for caption in captions], path, "a training batch as the net sees it", columns=8
+        images, [_short(caption, 19) for caption in captions], path, "a training batch as the model sees it", columns=8
     )
 
 
 def _tiles(images: Sequence[Pixels], captions: Sequence[str], path: Path, title: str, *, columns: int) -> None:
-    """One picture behind and the words upon it: an axes for each tile would take fifty times as long."""
+    """One image as background and text on it: an axes for each tile would take fifty times as long."""
     rows = max(1, -(-len(images) // columns))
     width, height = CELL_WIDTH * columns, CELL_HEIGHT * rows + TITLE_HEIGHT
     canvas = np.full((height, width, 3), 255, np.uint8)
@@ -134,7 +134,7 @@ def _tiles(images: Sequence[Pixels], captions: Sequence[str], path: Path, title:
 
 
 def _fitted(image: Pixels) -> Pixels:
-    """(H, W, C) of any size -> (at most TILE, at most TILE, 3), small ones with their pixels to be seen."""
+    """(H, W, C) of any size -> (at most TILE, at most TILE, 3); small images show their pixels."""
     from PIL import Image
 
     colors = np.repeat(image[..., :1], 3, axis=2) if image.shape[-1] < 3 else image[..., :3]

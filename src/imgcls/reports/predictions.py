@@ -1,4 +1,4 @@
-"""predict's rows as CSV, JSON, JSON lines or a table."""
+"""The rows of ``imgcls predict`` as CSV, JSON, JSON lines or a table."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from imgcls.text import one_line
 
 Row = dict[str, Any]
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
-LONGEST_PATH = 48  # letters, in the table on the terminal
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts so
+LONGEST_PATH = 48  # characters, in the table on the terminal
 
 
 def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str:
@@ -28,7 +28,7 @@ def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """For a person: what does not fit into 48 columns of a path is cut off in front."""
+    """For the terminal; paths of more than 48 characters are cut at the start."""
     paths = [one_line(row["path"]) for row in rows]
     paths = [path if len(path) <= LONGEST_PATH else "..." + path[3 - LONGEST_PATH :] for path in paths]
     width = max(map(len, paths), default=0)
@@ -52,5 +52,5 @@ def _csv(rows: Sequence[Row], columns: int) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula; a number is none."""
+    """Text that a spreadsheet does not treat as a formula; numbers stay as they are."""
     return f"'{text}" if text.startswith(FORMULA) and not re.fullmatch(r"[+-]\d+(\.\d+)?", text) else text

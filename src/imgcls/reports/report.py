@@ -1,4 +1,4 @@
-"""report.json and predictions.npz."""
+"""The report on a test: report.json and predictions.npz."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Report = dict[str, Any]
 def complete(
     report: Report, checkpoint: Checkpoint, parameters: int, split_name: str, dataset: str, skipped: int
 ) -> Report:
-    """The report with what it is a report of, in the order of the contract.
+    """The report together with what was tested, in the order of report.json.
 
-    skipped: files of the data set that were left out since they are broken (dataset.on_error=skip).
+    skipped: files of the data set that were left out because they are corrupt (dataset.on_error=skip).
     """
     meta = checkpoint.meta
     return {
@@ -45,13 +45,13 @@ def complete(
 
 
 def _train_seconds(checkpoint: Path) -> float | None:
-    """What the run's epochs took, if the checkpoint still lies in its run folder."""
+    """The duration of the run's epochs, if the checkpoint is still in its run folder."""
     rows = read_rows(run_folders.folder_of(checkpoint) / "metrics.jsonl")
     return round(sum(row["seconds"] for row in rows), 3) if rows else None
 
 
 def write_predictions(folder: Path, report: Report, logits: NDArray[np.float32], images: Images) -> None:
-    """predictions.npz into the folder."""
+    """Write predictions.npz: labels (N,), probabilities (N, C) from the (N, C) logits, path or index (N,), classes."""
     key = "path" if images.ids.dtype.kind == "U" else "index"
     arrays: dict[str, Any] = {
         "labels": images.labels,
@@ -65,12 +65,12 @@ def write_predictions(folder: Path, report: Report, logits: NDArray[np.float32],
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """report.json into the folder, last of all: where it stands, the rest is there."""
+    """Write report.json, last of all: if it is there, so is the rest."""
     write_whole(folder / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
 def empty_classes(report: Report) -> str | None:
-    """A warning that names the classes without images: they count as 0 in the macro averages."""
+    """A warning about classes without images, which count as 0 in the macro averages; None if there are none."""
     names = [row["class"] for row in report["per_class"] if row["support"] == 0]
     if not names:
         return None

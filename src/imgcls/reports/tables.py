@@ -1,15 +1,15 @@
-"""The test result as lines for the terminal."""
+"""A test result as lines for the terminal."""
 
 from __future__ import annotations
 
 from imgcls.reports.report import Report
 
-WORST = 8  # classes in the table, if there are more than
-ALL_ROWS = 12
+ALL_ROWS = 12  # classes in the table
+WORST = 8  # classes in the table if there are more
 
 
-def table(report: Report, images_word: str) -> list[str]:
-    """The result as lines for the terminal: accuracy, then a row for each class (or the worst), under 80 columns."""
+def result_lines(report: Report, images_word: str) -> list[str]:
+    """Accuracy, then a row for each class (or for the worst), under 80 columns."""
     low, high = (bound * 100 for bound in report["accuracy_ci95"])
     macro = {name: report[name]["macro"] * 100 for name in ("precision", "recall", "f1")}
     lines = [
@@ -30,7 +30,7 @@ def table(report: Report, images_word: str) -> list[str]:
     width = min(20, max(5, *(len(row["class"]) for _, row in rows)))
     lines.append(f"{'class':<{width}}  precision  recall     F1  images")
     if left_out:
-        lines.append(f"... {left_out} better ones; all of them are in report.json")
+        lines.append(f"... {left_out} better ones; report.json has all")
     for i, row in rows[left_out:]:
         name = row["class"] if len(row["class"]) <= width else row["class"][: width - 3] + "..."
         numbers = (
@@ -41,10 +41,10 @@ def table(report: Report, images_word: str) -> list[str]:
 
 
 def _confusion(report: Report, i: int, room: int) -> str:
-    """'  most often taken for dog (181)' where a class loses more than a tenth of its images to another."""
+    """'  mostly confused with dog (181)' if more than a tenth of a class is predicted as another one."""
     row = [0 if j == i else count for j, count in enumerate(report["confusion_matrix"][i])]
     most = max(row)
     if most == 0 or most < 0.1 * report["per_class"][i]["support"]:
         return ""
-    text = f"  most often taken for {report['per_class'][row.index(most)]['class']} ({most:,})"
+    text = f"  mostly confused with {report['per_class'][row.index(most)]['class']} ({most:,})"
     return text if len(text) <= room else ""

@@ -25,7 +25,7 @@ def check_optimizer(function: Callable[..., Any], **params: Any) -> None:
 
     It must take parameter groups and keep their weight decay of 0, hold every parameter once, change all of them in a
     step and none at a learning rate of 0, lower a quadratic within 60 steps, keep a state that fits into a checkpoint,
-    and go on from that checkpoint exactly as if it had not been interrupted.
+    and resume from that checkpoint exactly as if it had not been interrupted.
     """
     part = own_component(function, "optimizer", params)
     state = _problem(part)

@@ -1,4 +1,4 @@
-"""Broken files, files that stand in two parts, links that lead out of the data folder."""
+"""Corrupt files, duplicates across splits, symlinks out of the data folder."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40])
 
 
-def test_verify_names_every_broken_file(photos: Path) -> None:
+def test_verify_names_every_corrupt_file(photos: Path) -> None:
     cut(photos / "blue/03.png")
     (photos / "red/07.png").write_text("<html>")
-    imagefolder(root="photos")  # nobody looks into them here
+    imagefolder(root="photos")  # not decoded here
     with pytest.raises(DataError) as error:
         imagefolder(root="photos", verify=True)
-    assert str(error.value).startswith("2 broken files: not a readable image: photos/blue/03.png")
+    assert str(error.value).startswith("2 corrupt files: not a readable image: photos/blue/03.png")
     assert "photos/red/07.png" in str(error.value)
     assert "dataset.on_error=skip" in str(error.value)
 
 
-def test_of_many_broken_files_ten_are_named(photos: Path) -> None:
+def test_ten_of_many_corrupt_files_are_named(photos: Path) -> None:
     for path in sorted(photos.rglob("*.png"))[:15]:
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"15 broken files: .*; \.\.\. \(15 in all\); "):
+    with pytest.raises(DataError, match=r"15 corrupt files: .*; \.\.\. \(15 in all\); "):
         imagefolder(root="photos", verify=True)
 
 
-def test_skip_leaves_them_out_and_counts_them(photos: Path) -> None:
+def test_skip_leaves_corrupt_files_out_and_counts_them(photos: Path) -> None:
     cut(photos / "blue/03.png")
     source = imagefolder(root="photos", on_error="skip")
     assert (len(source.train), source.skipped) == (39, 1)
@@ -64,14 +64,14 @@ def test_skip_leaves_them_out_and_counts_them(photos: Path) -> None:
     assert any("left out: not a readable image: photos/blue/03.png" in line for line in source.warnings)
 
 
-def test_a_class_of_broken_files_only_is_an_empty_class(photos: Path) -> None:
+def test_a_class_of_corrupt_files_only_is_an_empty_class(photos: Path) -> None:
     for path in (photos / "red").iterdir():
         path.write_bytes(b"")
     with pytest.raises(DataError, match="no images in the class folder photos/red"):
         imagefolder(root="photos", on_error="skip")
 
 
-def test_more_files_than_are_worth_a_fork_are_all_tried(photos: Path) -> None:
+def test_all_of_many_files_are_checked_by_several_processes(photos: Path) -> None:
     paths = [noise(photos / f"blue/more-{i}.png", i) for i in range(150)]
     for path in paths[::10]:
         cut(path)
@@ -93,20 +93,20 @@ def test_the_report_counts_what_was_left_out(photos: Path, capsys: pytest.Captur
     assert json.loads(again.read_text())["skipped"] == 1
 
 
-# --- files in two parts ----------------------------------------------------------------------------------------------
+# --- files in two splits ----------------------------------------------------------------------------------------------
 
 
-def test_files_in_two_parts_are_warned_of(photos: Path) -> None:
+def test_files_in_two_splits_cause_a_warning(photos: Path) -> None:
     shutil.copytree(photos, "split/train")
     for name in ("blue", "red"):
         noise(Path(f"split/test/{name}/own.png"), 999)
     shutil.copy(photos / "blue/05.png", "split/test/blue/renamed.png")
-    assert any("1 file stands in train and in test" in line for line in imagefolder(root="split").warnings)
+    assert any("1 file is in both train and test" in line for line in imagefolder(root="split").warnings)
     Path("split/test/blue/renamed.png").unlink()
-    assert not any("in train and in test" in line for line in imagefolder(root="split").warnings)
+    assert not any("in both train and test" in line for line in imagefolder(root="split").warnings)
 
 
-def test_files_of_equal_size_and_other_content_are_not_the_same(photos: Path) -> None:
+def test_files_of_equal_size_and_different_content_are_no_duplicates(photos: Path) -> None:
     one, other = (imagefolder(root="photos").train.take(np.array([row])) for row in (0, 1))
     sizes = {os.path.getsize(images.paths[0]) for images in (one, other) if images.paths}
     for images in (one, other):
@@ -121,15 +121,15 @@ def test_files_of_equal_size_and_other_content_are_not_the_same(photos: Path) ->
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "class"])
-def test_links_out_of_the_folder_are_refused_where_that_is_asked_for(photos: Path, what: str) -> None:
+def test_symlinks_out_of_the_folder_are_refused_on_request(photos: Path, what: str) -> None:
     noise(Path("elsewhere/one.png"), 7)
     link = {"file": photos / "red/link.png", "folder": photos / "red/more", "class": photos / "green"}[what]
     link.symlink_to(Path("elsewhere/one.png" if what == "file" else "elsewhere").resolve())
     assert "one" in str(imagefolder(root="photos").train.ids) or what == "file"
-    with pytest.raises(DataError, match=f"{link} is a link out of the data folder, to .*dataset.follow_links=true"):
+    with pytest.raises(DataError, match=f"{link} is a symlink out of the data folder, to .*dataset.follow_links=true"):
         imagefolder(root="photos", follow_links=False)
 
 
-def test_links_within_the_folder_are_followed_all_the_same(photos: Path) -> None:
+def test_symlinks_within_the_folder_are_always_followed(photos: Path) -> None:
     (photos / "red/link.png").symlink_to((photos / "blue/00.png").resolve())
     assert "red/link.png" in imagefolder(root="photos", follow_links=False).train.ids

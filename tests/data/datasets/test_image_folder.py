@@ -56,12 +56,10 @@ def refusal(root: str | Path) -> str:
     return str(caught.value)
 
 
-# --- which folder is which part --------------------------------------------------------------------------------------
+# --- which folder is which split --------------------------------------------------------------------------------------
 
 
-def test_a_name_that_is_too_long_for_a_folder_is_one_that_is_not_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_too_long_for_a_folder_is_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", f"dataset=./{'a' * 300}"]) == 3
     assert capsys.readouterr().err == f"imgcls: error: no such folder: {tmp_path}/{'a' * 300}\n"
 
@@ -87,7 +85,7 @@ def test_flat_class_folders_are_all_train() -> None:
         (["train"], ["train"]),
     ],
 )
-def test_part_folders_go_by_their_usual_names(folders: list[str], parts: list[str]) -> None:
+def test_split_folders_have_their_usual_names(folders: list[str], parts: list[str]) -> None:
     for i, folder in enumerate(folders):
         shapes(f"photos/{folder}", i + 1)
     source = imagefolder(root="photos")
@@ -101,22 +99,22 @@ def test_classes_that_are_called_train_and_plane_are_classes() -> None:
     assert imagefolder(root=str(shapes("photos", 1, ["car", "plane", "train"]))).classes == ("car", "plane", "train")
 
 
-def test_two_folders_for_one_part_are_refused() -> None:
+def test_two_folders_for_one_split_are_refused() -> None:
     for folder in ("train", "val", "valid"):
         shapes(f"photos/{folder}", 1)
-    assert "both val and valid in photos: which one is the val part?" in refusal("photos")
+    assert "both val and valid are in photos; keep one as the val split" in refusal("photos")
 
 
-def test_folders_beside_train_that_are_not_used_are_named() -> None:
+def test_unused_folders_next_to_train_are_named() -> None:
     for folder in ("train", "val", "extra"):
         shapes(f"photos/{folder}", 1)
-    assert imagefolder(root="photos").warnings[0] == "extra beside train/ is not used"
+    assert imagefolder(root="photos").warnings[0] == "ignored the folder extra next to train/"
 
 
 # --- what is passed over ---------------------------------------------------------------------------------------------
 
 
-def test_hidden_folders_and_other_files_are_passed_over_and_said() -> None:
+def test_hidden_folders_and_other_files_are_ignored_with_a_note() -> None:
     root = shapes("photos", 1)
     for hidden in (".ipynb_checkpoints", "__MACOSX"):
         shapes(f"photos/{hidden}", 1)
@@ -127,7 +125,7 @@ def test_hidden_folders_and_other_files_are_passed_over_and_said() -> None:
     source = imagefolder(root="photos")
     assert names(source) == ["blue/000.png", "red/000.png"]
     assert source.notes == (
-        "ignored  2 .txt, 1 .mp4, 1 without suffix (no image files by their suffix)",
+        "ignored  2 .txt, 1 .mp4, 1 without suffix (not image files by their suffix)",
         "ignored  hidden folders: .ipynb_checkpoints, __MACOSX",
     )
 
@@ -138,7 +136,7 @@ def test_images_at_any_depth_belong_to_their_class_and_suffixes_may_be_capitals(
     assert "red/2026/may/000.JPG" in names(imagefolder(root="photos"))
 
 
-def test_links_to_folders_elsewhere_are_followed_once() -> None:
+def test_symlinks_to_folders_elsewhere_are_followed_once() -> None:
     shapes("photos", 1)
     shapes("elsewhere", 2, ["more"])
     Path("photos/red/first").symlink_to(Path("elsewhere/more").absolute())
@@ -152,28 +150,28 @@ def test_links_to_folders_elsewhere_are_followed_once() -> None:
 
 
 @pytest.mark.parametrize("target", [".", "..", "../blue/..", "../../photos"])
-def test_a_link_to_a_folder_above_is_a_loop(target: str) -> None:
+def test_a_symlink_to_a_parent_folder_is_a_loop(target: str) -> None:
     shapes("photos", 1)
     Path("photos/red/loop").symlink_to(target)
-    assert "photos/red/loop is a link to" in refusal("photos")
+    assert "photos/red/loop is a symlink to" in refusal("photos")
     assert "a loop; remove it" in refusal("photos")
 
 
-def test_a_class_folder_that_is_a_link_to_the_whole_is_a_loop() -> None:
+def test_a_class_folder_that_is_a_symlink_to_the_root_is_a_loop() -> None:
     shapes("photos", 1)
     Path("photos/all").symlink_to(".")
-    assert "photos/all is a link to" in refusal("photos")
+    assert "photos/all is a symlink to" in refusal("photos")
 
 
-def test_a_link_from_elsewhere_back_to_the_whole_is_a_loop() -> None:
+def test_a_symlink_from_elsewhere_back_to_the_root_is_a_loop() -> None:
     shapes("photos", 1)
     Path("elsewhere").mkdir()
     Path("elsewhere/back").symlink_to(Path("photos").absolute())
     Path("photos/red/out").symlink_to(Path("elsewhere").absolute())
-    assert "photos/red/out/back is a link to" in refusal("photos")
+    assert "photos/red/out/back is a symlink to" in refusal("photos")
 
 
-def test_a_link_to_itself_is_no_folder_and_a_broken_image_link_is_named() -> None:
+def test_a_symlink_to_itself_is_no_folder_and_a_dangling_one_is_named() -> None:
     shapes("photos", 1)
     Path("photos/self").symlink_to("self")
     assert imagefolder(root="photos").classes == ("blue", "red")
@@ -197,7 +195,7 @@ def test_a_folder_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) 
 # --- classes ---------------------------------------------------------------------------------------------------------
 
 
-def test_labels_of_val_go_by_name_where_it_lacks_a_class() -> None:
+def test_labels_of_val_match_by_name_if_it_lacks_a_class() -> None:
     shapes("photos/train", 1, ["blue", "green", "red"])
     shapes("photos/val", 2, ["blue", "red"])
     source = imagefolder(root="photos")
@@ -219,24 +217,24 @@ def test_an_empty_class_folder_is_named() -> None:
     assert "no images in the class folder photos/pink" in refusal("photos")
 
 
-def test_one_class_is_warned_of() -> None:
+def test_a_single_class_causes_a_warning() -> None:
     assert imagefolder(root=str(shapes("photos", 1, ["red"]))).warnings == (
-        "only one class: red; nothing can be learned from it",
+        "only one class (red): there is nothing to learn",
     )
 
 
 @pytest.mark.parametrize("pair", [("Cat", "cat"), ("café", unicodedata.normalize("NFD", "café"))])
-def test_classes_that_look_alike_are_warned_of(pair: tuple[str, str]) -> None:
+def test_classes_that_look_alike_cause_a_warning(pair: tuple[str, str]) -> None:
     source = imagefolder(root=str(shapes("photos", 1, pair)))
     assert len(source.classes) == 2
-    assert "differ in case or composition only" in source.warnings[0]
+    assert "differ only in case or Unicode normalization" in source.warnings[0]
 
 
 def test_folders_without_class_folders_are_refused() -> None:
     Path("photos").mkdir()
     assert refusal("photos") == "no class folders in photos"
     Image.new("RGB", (4, 4)).save("photos/a.png")
-    assert refusal("photos").endswith("the images must lie in one folder for each class")
+    assert refusal("photos").endswith("put the images into one folder for each class")
     shapes("split/train", 1)
     Path("split/test").mkdir()
     Image.new("RGB", (4, 4)).save("split/test/a.png")
@@ -281,7 +279,7 @@ def saved(*images: Image.Image) -> Source:
     return imagefolder(root="photos")
 
 
-def test_equal_sizes_are_kept_and_grey_is_found() -> None:
+def test_equal_sizes_are_kept_and_gray_is_found() -> None:
     source = saved(*(Image.new("L", (17, 11)) for _ in range(3)))
     assert geometry(source.train, OPTIONS, default_image_size("resnet18")) == (11, 17, 1, "")
 
@@ -289,14 +287,14 @@ def test_equal_sizes_are_kept_and_grey_is_found() -> None:
 @pytest.mark.parametrize(
     ("model", "side"), [("linear", 32), ("mlp", 32), ("lenet", 32), ("resnet18", 224), ("auto", 224)]
 )
-def test_unequal_sizes_are_brought_to_the_models_usual_one(model: str, side: int) -> None:
+def test_unequal_sizes_are_scaled_to_the_models_usual_size(model: str, side: int) -> None:
     source = saved(Image.new("L", (17, 11)), Image.new("L", (17, 11)), Image.new("L", (17, 12)))
     height, width, channels, resized_from = geometry(source.train, OPTIONS, default_image_size(model))
     assert (height, width, channels) == (side, side, 1)
     assert resized_from == "several sizes"
 
 
-def test_one_image_in_colour_makes_all_rgb() -> None:
+def test_one_image_in_color_makes_all_rgb() -> None:
     source = saved(Image.new("L", (8, 8)), Image.new("L", (9, 8)), Image.new("RGB", (8, 8)))
     assert geometry(source.train, OPTIONS, default_image_size("lenet"))[2] == 3
 
@@ -342,7 +340,7 @@ def test_images_are_decoded_once_for_statistics_and_training(monkeypatch: pytest
     assert np.array_equal(next(iter(fetcher.batches([np.arange(len(train))]))).numpy(), pixels)
 
 
-def test_what_is_given_is_taken() -> None:
+def test_a_given_size_is_used() -> None:
     source = saved(Image.new("L", (8, 8)), Image.new("RGB", (9, 8)))
     given = SplitOptions(**vars(OPTIONS) | {"image_size": 20, "channels": 1})
     assert geometry(source.train, given, default_image_size("lenet")) == (20, 20, 1, "")
@@ -354,7 +352,7 @@ FAST = ("model=lenet", "epochs=3", "batch_size=16", "threads=1", "run_dir=run")
 
 
 @pytest.mark.parametrize("loader", ["resident", "stream"])
-def test_coloured_shapes_are_learned_end_to_end(loader: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_colored_shapes_are_learned_end_to_end(loader: str, capsys: pytest.CaptureFixture[str]) -> None:
     shapes("photos", 30, list(COLOURS))
     assert main(["train", "dataset=./photos", *FAST, f"loader={loader}", "workers=0"]) == 0
     report = json.loads(Path("run/report.json").read_text())
@@ -373,7 +371,7 @@ def test_streamed_and_resident_runs_are_the_same(capsys: pytest.CaptureFixture[s
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_a_broken_image_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupt_image_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     root = shapes("photos", 12)
     for path in root.glob("*/*.png"):
         path.write_bytes(path.read_bytes()[:-40])
@@ -385,7 +383,7 @@ def test_a_broken_image_is_named_in_one_line(capsys: pytest.CaptureFixture[str])
     assert "Traceback" not in errors[0]
 
 
-def test_names_that_are_no_utf8_are_escaped_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_are_not_utf8_are_escaped_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
     shapes("photos", 8)
     os.rename(b"photos/red", b"photos/r\xe9d")
     os.rename(b"photos/blue/000.png", b"photos/blue/\xff.png")
@@ -400,25 +398,25 @@ def test_names_that_are_no_utf8_are_escaped_everywhere(capsys: pytest.CaptureFix
 # --- archives as they are unpacked, and names that a terminal would obey ----------------------------------------------
 
 
-def test_a_folder_around_the_class_folders_is_seen_through() -> None:
+def test_a_wrapper_folder_is_skipped() -> None:
     shapes("photos/photos")
     Path("photos/__MACOSX").mkdir()
     source = imagefolder(root="photos")
     assert source.classes == ("blue", "red")
-    assert source.notes[0] == "folder   photos/photos, all that lies in the one above"
+    assert source.notes[0] == "folder   using photos/photos (the only folder inside its parent)"
     shapes("more/inner/deeper/train")
     shapes("more/inner/deeper/test")
     assert set(imagefolder(root="more").parts) == {"train", "test"}
 
 
-def test_parts_are_known_by_a_word_in_their_folders_names() -> None:
+def test_splits_are_recognized_by_a_word_in_their_folders_names() -> None:
     shapes("intel/seg_train/seg_train")
     shapes("intel/seg_test/seg_test", 2)
     Path("intel/seg_pred").mkdir()
     source = imagefolder(root="intel")
     assert source.classes == ("blue", "red")
     assert {part: len(one) for part, one in source.parts.items()} == {"train": 8, "test": 4}
-    assert "seg_pred beside seg_train/ is not used" in source.warnings[0]
+    assert "ignored the folder seg_pred next to seg_train/" in source.warnings[0]
     shapes("sets/train_set")
     shapes("sets/validation_set")
     assert set(imagefolder(root="sets").parts) == {"train", "val"}
@@ -426,7 +424,7 @@ def test_parts_are_known_by_a_word_in_their_folders_names() -> None:
     assert imagefolder(root="rail").classes == ("test_tube", "train_station")
 
 
-def test_a_part_with_one_class_is_not_seen_through() -> None:
+def test_a_split_with_one_class_is_not_a_wrapper() -> None:
     shapes("photos/train")
     shapes("photos/test/red", classes=("2020", "2021"))
     assert len(imagefolder(root="photos").parts["test"]) == 8
@@ -436,10 +434,10 @@ def test_images_in_no_class_folder_are_counted() -> None:
     shapes("photos")
     for i in range(3):
         Image.new("RGB", (9, 9)).save(f"photos/{i}.png")
-    assert imagefolder(root="photos").warnings == ("3 images in no class folder of photos left out",)
+    assert imagefolder(root="photos").warnings == ("ignored 3 images in photos that are in no class folder",)
 
 
-def test_evaluating_on_images_that_were_trained_on_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluating_on_training_images_causes_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     shapes("photos", 20)
     words = ["dataset=./photos", "model=linear", "dataset.image_size=8", "epochs=1", "threads=1", "run_dir=run"]
     assert main(["train", *words]) == 0
@@ -455,7 +453,7 @@ def test_evaluating_on_images_that_were_trained_on_is_said(capsys: pytest.Captur
     assert "used in training" not in capsys.readouterr().err
 
 
-def test_a_broken_file_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_message_about_a_corrupt_file_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
     shapes("photos", 12)
     Path("photos/red/000.png").write_bytes(b"no image")
     words = ["dataset=./photos", "model=linear", "dataset.image_size=8", "dataset.channels=3", "epochs=1", "threads=1"]
@@ -464,7 +462,7 @@ def test_a_broken_file_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> 
     assert "; dataset.verify=true lists all such files, dataset.on_error=skip skips them" in err
 
 
-def test_a_single_class_is_not_taken_for_a_folder_around_classes() -> None:
+def test_a_single_class_is_not_treated_as_a_wrapper_folder() -> None:
     shapes("alone", classes=("red",))
     assert imagefolder(root="alone").classes == ("red",)
     shapes("deep/red", classes=("2020",))

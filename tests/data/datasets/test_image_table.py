@@ -67,7 +67,7 @@ def lines(rows: list[tuple[str, str]], *, mark: str = ",", more: str = "") -> st
         ("", "pictures/labels.csv", ","),
     ],
 )
-def test_columns_go_by_their_usual_names(header: str, name: str, mark: str) -> None:
+def test_columns_are_found_by_their_usual_names(header: str, name: str, mark: str) -> None:
     rows = pictures()
     source = read(table(f"{header}\n" * bool(header) + lines(rows, mark=mark), name))
     assert source.classes == ("blue", "red")
@@ -91,7 +91,7 @@ def test_paths_are_found_without_their_suffix_and_with_backslashes() -> None:
     ("column", "yes", "no", "other"),
     [("is_train", "1", "0", "test"), ("is_valid", "True", "False", "val"), ("is_test", "yes", "no", "test")],
 )
-def test_a_yes_or_no_names_the_part(column: str, yes: str, no: str, other: str) -> None:
+def test_a_yes_or_no_column_names_the_split(column: str, yes: str, no: str, other: str) -> None:
     rows = pictures()
     trained, apart = (yes, no) if column == "is_train" else (no, yes)
     text = f"path,label,{column}\n" + "".join(f"{path},{label},{trained}\n" for path, label in rows[:9] + rows[12:20])
@@ -109,21 +109,21 @@ def test_a_table_without_a_header_loses_no_line() -> None:
     assert len(source.train) == 24
 
 
-def test_several_columns_for_the_parts_are_a_question() -> None:
+def test_several_split_columns_are_refused() -> None:
     rows = pictures()
     where = table("path,label,is_valid,is_test\n" + lines(rows, more=",0,1"), "pictures/labels.csv")
-    with pytest.raises(DataError, match=r"which column is the split\? It has is_valid, is_test; name one by"):
+    with pytest.raises(DataError, match=r"which column is the split\? It has is_valid, is_test; name one with"):
         read(where)
     assert len(read(where, split="none").train) == 24
 
 
-def test_a_comment_does_not_say_what_separates_the_cells() -> None:
+def test_a_comment_does_not_decide_the_delimiter() -> None:
     rows = pictures()
     text = "# file, label\n\n" + lines(rows, mark=" ")
     assert len(read(table(text, "pictures/labels.txt")).train) == 24
 
 
-def test_a_folder_is_not_taken_for_a_file() -> None:
+def test_a_folder_is_not_treated_as_a_file() -> None:
     rows = pictures()
     Path("pictures/red0").mkdir()
     text = "id,label\n" + "".join(f"{Path(path).stem},{label}\n" for path, label in rows)
@@ -136,15 +136,15 @@ def test_skipping_does_not_hide_that_all_are_missing() -> None:
         read(where, on_error="skip")
 
 
-def test_what_is_not_used_is_said() -> None:
+def test_unused_columns_and_rows_are_noted() -> None:
     rows = pictures()
     text = "id,path,label,split,width\n" + "".join(f"7,{path},{label},,8\n" for path, label in [*rows, *rows[:3]])
     text = text.replace("7,red5.png,red,,", "7,red5.png,red,test,")
     notes = read(table(text, "pictures/labels.csv")).notes
     assert notes == (
         "columns  path 'path', label 'label', split 'split'; not used: id, width",
-        "lines    3 that say again what another says were passed over",
-        "lines    23 without a split were taken for train",
+        "rows     ignored 3 duplicate rows",
+        "rows     23 without a split go into train",
     )
 
 
@@ -158,10 +158,10 @@ def test_missing_files_can_be_skipped_and_are_counted() -> None:
     assert any("no such file: gone.png" in warning for warning in source.warnings)
 
 
-def test_paths_from_the_current_folder_are_recognised() -> None:
+def test_paths_relative_to_the_current_folder_are_recognized() -> None:
     rows = pictures("some/pictures")
     text = "path,label\n" + lines([(f"some/pictures/{path}", label) for path, label in rows])
-    with pytest.raises(DataError, match=r"it lies below the current folder: add dataset\.images=\. to start there"):
+    with pytest.raises(DataError, match=r"it is below the current folder: add dataset\.images=\."):
         read(table(text, "some/labels.csv"))
     assert len(read("some/labels.csv", images=".").train) == 24
 
@@ -192,7 +192,7 @@ def test_numbers_are_sorted_by_their_value() -> None:
     assert source.classes == tuple(map(str, range(12)))
 
 
-def test_the_split_column_gives_the_parts() -> None:
+def test_the_split_column_defines_the_splits() -> None:
     rows = pictures()
     words = ["train", "Training", "", "valid", "TEST", "train"]
     text = "path,label,split\n" + "".join(f"{p},{label},{words[i % 6]}\n" for i, (p, label) in enumerate(rows))
@@ -200,7 +200,7 @@ def test_the_split_column_gives_the_parts() -> None:
     assert {name: len(part) for name, part in source.parts.items()} == {"train": 16, "val": 4, "test": 4}
 
 
-def test_a_path_that_is_listed_twice_is_taken_once() -> None:
+def test_a_path_listed_twice_is_used_once() -> None:
     rows = pictures()
     assert len(read(table("path,label\n" + lines([*rows, *rows]), "pictures/labels.csv")).train) == 24
 
@@ -208,23 +208,23 @@ def test_a_path_that_is_listed_twice_is_taken_once() -> None:
 @pytest.mark.parametrize(
     ("text", "needle"),
     [
-        ("", "no images are listed in it"),
-        ("path,label\n", "no images are listed in it"),
+        ("", "it lists no images"),
+        ("path,label\n", "it lists no images"),
         ("path,label\nred0.png,\n", "line 2: no label"),
         ("path,label\n,red\n", "line 2: no path"),
         ("path,label\nred0.png\n", "line 2: no label"),
-        ("a,b\n1,2\n", "which column is the path? It has a, b; name one by dataset.path=, or call it path"),
+        ("a,b\n1,2\n", "which column is the path? It has a, b; name one with dataset.path=, or call it path"),
         ("path,b,c\nred0.png,2,3\n", "which column is the label? It has path, b, c"),
-        ("path,label\nred0.png,red\ngone.png,red\n", "line 3: no such file: pictures/gone.png; paths start from"),
+        ("path,label\nred0.png,red\ngone.png,red\n", "line 3: no such file: pictures/gone.png; paths are relative to"),
         ("path,label\ngone.png,red\ngone2.png,red\n", "line 2: no such file: pictures/gone.png (2 of 2 are missing)"),
-        ("path,label\nred0.png,red\nred0.png,blue\n", "red0.png stands in line 2 and in line 3, with another label"),
-        ("path,label,split\nred0.png,red,holdout\n", "line 2: unknown split 'holdout' (train, val and test are known)"),
-        ('path,label\nred0.png,"re\nd"\n', "line 2: the label 're\\nd' is no plain text"),
-        ("path,label\nred0.png,\x1b[31m\n", "is no plain text"),
-        ("path,label,split\nred0.png,red,train\nblue0.png,blue,val\n", "line 3: the class 'blue' is not in the train"),
+        ("path,label\nred0.png,red\nred0.png,blue\n", "red0.png is in line 2 and in line 3 with another label"),
+        ("path,label,split\nred0.png,red,holdout\n", "line 2: unknown split 'holdout' (choices: train, val, test)"),
+        ('path,label\nred0.png,"re\nd"\n', "line 2: the label 're\\nd' is not plain text"),
+        ("path,label\nred0.png,\x1b[31m\n", "is not plain text"),
+        ("path,label,split\nred0.png,red,train\nblue0.png,blue,val\n", "line 3: no training row has class 'blue'"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_its_line(text: str, needle: str) -> None:
+def test_rows_that_cannot_be_used_are_named_with_their_line(text: str, needle: str) -> None:
     pictures()
     with pytest.raises(DataError) as caught:
         read(table(text, "pictures/labels.csv"))
@@ -232,16 +232,14 @@ def test_what_cannot_be_used_is_named_with_its_line(text: str, needle: str) -> N
     assert "pictures/labels.csv" in str(caught.value)
 
 
-def test_a_table_of_test_images_alone_is_taken_as_a_whole() -> None:
+def test_a_table_of_test_images_alone_is_pooled() -> None:
     rows = pictures()
     source = read(table("path,label,split\n" + lines(rows, more=",test"), "pictures/labels.csv"))
     assert tuple(source.parts) == ("train",)
-    assert source.warnings == (
-        "no line of labels.csv is of the train part: they are taken as one, and the parts are cut",
-    )
+    assert source.warnings == ("labels.csv has no training rows: all rows are pooled and split again",)
 
 
-def test_what_is_no_table() -> None:
+def test_a_file_that_is_not_a_table_is_refused() -> None:
     with pytest.raises(DataError, match=r"no such file: gone\.csv"):
         read("gone.csv")
     Path("binary.csv").write_bytes(b"\xff\xfe\x00")
@@ -270,7 +268,7 @@ def test_a_run_on_a_table(given: str, capsys: Capture) -> None:
     assert main(["train", "resume=run", "epochs=7"]) == 0
 
 
-def test_a_table_that_is_missing_is_named_at_once(capsys: Capture) -> None:
+def test_a_missing_table_is_named_at_once(capsys: Capture) -> None:
     assert main(["train", "dataset=./gone.csv"]) == 3
     assert "no such file: " in capsys.readouterr().err
     assert main(["train", "dataset=imagelist"]) == 2

@@ -1,4 +1,4 @@
-"""Looking into the files before they are used: broken ones, and those that stand in two parts."""
+"""Checks of the files before they are used: corrupt ones, and duplicates across splits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from imgcls.data.source import Images
 from imgcls.errors import DataError
 from imgcls.parallel.process_pool import each
 
-SIDE = 32  # pixels: of the small images that the files are decoded to, which takes their whole content
-MOST_NAMED = 10  # broken files in a message
-MOST_COMPARED = 20_000  # files whose content is compared between the parts
+SIDE = 32  # pixels: files are decoded to small images, which reads all of their content
+MOST_NAMED = 10  # corrupt files in a message
+MOST_COMPARED = 20_000  # files whose content is compared between two splits
 Place = tuple[str, int]  # of an image: its split, its row there
 
 
 def reason(path: str) -> str:
-    """Why the file cannot be decoded, or nothing: all of it is read, and made small."""
+    """Why the file cannot be decoded, after reading all of it; empty if it can."""
     try:
         load_image(path, 3, SIDE, SIDE)
     except DataError as error:
@@ -32,7 +32,7 @@ def reason(path: str) -> str:
 
 
 def broken(images: Images) -> dict[int, str]:
-    """The files that cannot be decoded: {row: message}, all of them tried, by all cores."""
+    """The files that cannot be decoded, {row: message}; tries all of them, on all cores."""
     paths = images.paths or ()
     with quiet_decoders():
         reasons = each(lambda row: reason(paths[row]), len(paths))
@@ -40,17 +40,17 @@ def broken(images: Images) -> dict[int, str]:
 
 
 def without_broken(parts: dict[str, Images], *, skip: bool) -> tuple[dict[str, Images], list[str]]:
-    """The parts without the files that cannot be decoded, and a message for each of these.
+    """The splits without the files that cannot be decoded, and a message for each of those.
 
-    Raises DataError that names them unless they may be skipped.
+    Raises DataError that names them unless ``skip``.
     """
     found = {name: broken(part) for name, part in parts.items()}
     messages = [text for of_part in found.values() for text in of_part.values()]
     if messages and not skip:
         more = f" and {len(messages) - MOST_NAMED} more" if len(messages) > MOST_NAMED else ""
         raise DataError(
-            f"{len(messages)} broken file{'s' if len(messages) > 1 else ''}: {'; '.join(messages[:MOST_NAMED])}{more}; "
-            "mend or remove them, or leave them out by dataset.on_error=skip"
+            f"{len(messages)} corrupt file{'s' * (len(messages) > 1)}: {'; '.join(messages[:MOST_NAMED])}{more}; "
+            "fix or remove them, or leave them out with dataset.on_error=skip"
         )
     kept = {
         name: part if not found[name] else part.take(np.setdiff1d(np.arange(len(part)), sorted(found[name])))
@@ -60,9 +60,9 @@ def without_broken(parts: dict[str, Images], *, skip: bool) -> tuple[dict[str, I
 
 
 def same_content(digests: Mapping[str, Sequence[str]]) -> list[list[Place]]:
-    """The groups of images with equal digests, as (split, row) each; an empty digest is no image.
+    """Groups of two or more images with equal digests, each image as (split, row).
 
-    digests: those of the images of each split, by its name.
+    digests: of the images of each split, by the split's name; an empty digest matches nothing.
     """
     places: dict[str, list[Place]] = defaultdict(list)
     for name, own in digests.items():
@@ -73,7 +73,7 @@ def same_content(digests: Mapping[str, Sequence[str]]) -> list[list[Place]]:
 
 
 def leaks(parts: dict[str, Images]) -> list[str]:
-    """A warning for each two parts that have files in common, byte for byte. Only files of equal size are read."""
+    """A warning for each two splits that share files, byte for byte. Only files of equal size are read."""
     if len(parts) < 2:
         return []
     sizes = {name: _by_size(part.paths or ()) for name, part in parts.items()}
@@ -83,13 +83,13 @@ def leaks(parts: dict[str, Images]) -> list[str]:
         common = sizes[first].keys() & sizes[second].keys()
         candidates = {name: [path for size in common for path in sizes[name][size]] for name in pair}
         if sum(map(len, candidates.values())) > MOST_COMPARED:
-            warnings.append(f"{first} and {second} are not compared: too many files of equal size")
+            warnings.append(f"{first} and {second} are not checked for duplicates: too many files of equal size")
             continue
         groups = same_content({name: list(map(_digest, paths)) for name, paths in candidates.items()})
         shared = [place for group in groups if {name for name, _ in group} == {*pair} for place in group]
         if count := sum(name == second for name, _ in shared):
-            verb = "file stands" if count == 1 else "files stand"
-            warnings.append(f"{count:,} {verb} in {first} and in {second}: what is tested there has been seen before")
+            verb = "file is" if count == 1 else "files are"
+            warnings.append(f"{count:,} {verb} in both {first} and {second}: results on {second} are inflated")
     return warnings
 
 

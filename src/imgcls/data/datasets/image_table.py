@@ -1,4 +1,4 @@
-"""The user's own images, listed in a table: a CSV, TSV or text file of path, label and perhaps split."""
+"""Your own images, listed in a table: a CSV, TSV or text file with path, label and, if you like, split."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imgcls.data.datasets.image_folder import PART_NAMES, source_of
+from imgcls.data.datasets.image_folder import SPLIT_NAMES, source_of
 from imgcls.data.datasets.scan import is_image_name
 from imgcls.data.decoding import SUFFIXES
 from imgcls.data.source import Images, Source
@@ -19,7 +19,7 @@ from imgcls.files import file_size, is_present
 from imgcls.text import listing, one_line, printable
 
 # fmt: off
-COLUMNS = {  # what a column is usually called, the likelier names first
+COLUMNS = {  # the usual names of each column, the likeliest first
     "path": (
         "path", "image", "file", "filename", "filepath", "file_path", "file_name", "image_path", "img", "img_path",
         "image_name", "image_file", "fname", "uri", "image_id", "img_id", "id_code", "name", "id",
@@ -36,14 +36,14 @@ YES, NO = (
     ("1", "1.0", "true", "yes", "t", "y"),
     ("0", "0.0", "false", "no", "f", "n"),
 )  # in a column is_train, is_valid or is_test
-NONE = "none"  # dataset.split=none: whatever the columns are called, the parts are cut
+NONE = "none"  # dataset.split=none: ignore any split column, cut the splits
 LARGEST = 1 << 30  # bytes of a table
 SHOWN = 8  # columns named in a message
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: its number in the file, and its three cells."""
+    """A row of the table: its line in the file, and its three cells."""
 
     line: int
     path: str
@@ -61,14 +61,22 @@ def imagelist(
     verify: bool,
     on_error: Literal["error", "skip"],
 ) -> Source:
-    """The images that the table at root lists; its first line names the columns, or is an image already.
+    """The images listed in the table at root; its first line is a header, or already an image.
 
-    images: the folder that relative paths start from; null is the table's own. path, label, split: the names of the
-    columns; null takes the usual ones. Where there is no split column the parts are cut, as of a flat folder. Paths
-    that are listed twice are taken once; with two labels they are an error.
+    Without a split column the splits are cut, as for a flat folder. Duplicate rows are ignored.
+
+    **Arguments:**
+
+    - root: the table.
+    - images: the folder that relative paths start from; null is the table's folder.
+    - path, label, split: the names of the columns; null finds the usual names. split=none ignores any split column.
+    - verify: decode every file once, and report all that are corrupt.
+    - on_error: "skip" leaves missing and corrupt files out, "error" refuses them.
+
+    Raises DataError if the table or its files cannot be used, or a path has two labels or splits.
     """
     if root is None:
-        raise ValueError("missing required value 'dataset.root': the table (dataset=./labels.csv says the same)")
+        raise ValueError("missing required value 'dataset.root': the table (short: dataset=./labels.csv)")
     table = Path(os.path.expanduser(root))
     if not os.path.exists(table):
         raise DataError(f"no such file: {table}")
@@ -92,17 +100,17 @@ def imagelist(
 
 
 def _by_split(rows: list[Row], table: Path) -> tuple[dict[str, list[Row]], list[str]]:
-    """The rows of each split, and a warning if none is of train: all are then one, and the splits are cut from it."""
+    """The rows of each split, and warnings. Without any row of train, all rows are pooled and split again."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(_split_of(row, table), []).append(row)
     if "train" not in found:  # to be evaluated as a whole, say
-        warning = f"no line of {table.name} is of the train part: they are taken as one, and the parts are cut"
+        warning = f"{table.name} has no training rows: all rows are pooled and split again"
         return {"train": rows}, [warning]
     learned = {row.label for row in found["train"]}
     for own in found.values():
         if unknown := next((row for row in own if row.label not in learned), None):
-            raise DataError(f"{table}, line {unknown.line}: the class '{unknown.label}' is not in the train part")
+            raise DataError(f"{table}, line {unknown.line}: no training row has class '{unknown.label}'")
     return found, []
 
 
@@ -111,15 +119,15 @@ def _find_files(rows: list[Row], folder: Path, table: Path, *, skip: bool) -> tu
     paths = [_as_found(folder, row.path) for row in rows]
     lost = [row for row, one in zip(rows, paths, strict=True) if one is None]
     if lost and (not skip or len(lost) == len(rows)):
-        raise _not_there(lost, len(rows), folder, table)
+        raise _missing_files(lost, len(rows), folder, table)
     return [(row, one) for row, one in zip(rows, paths, strict=True) if one is not None], lost
 
 
 def _rows(table: Path, given: dict[str, str | None]) -> tuple[list[Row], tuple[str, ...]]:
-    """The lines of the table, each path once; and what is to be said of them."""
+    """The rows of the table, each path once, and notes on them."""
     seen: dict[str, Row] = {}
     notes: list[str] = []
-    again = 0
+    repeated = 0
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             first = next((line for line in file if line.strip() and not line.startswith("#")), "")
@@ -127,10 +135,10 @@ def _rows(table: Path, given: dict[str, str | None]) -> tuple[list[Row], tuple[s
             lines = csv.reader(file, _dialect(first, table))
             for row in _cells(lines, table, given, notes):
                 before = seen.setdefault(row.path, row)
-                again += before is not row
+                repeated += before is not row
                 if (before.label, before.split) != (row.label, row.split):
                     raise DataError(
-                        f"{table}: {row.path} stands in line {before.line} and in line {row.line}, "
+                        f"{table}: {row.path} is in line {before.line} and in line {row.line} "
                         "with another label or split"
                     )
     except (UnicodeDecodeError, csv.Error) as error:
@@ -138,17 +146,17 @@ def _rows(table: Path, given: dict[str, str | None]) -> tuple[list[Row], tuple[s
     except OSError as error:
         raise DataError(f"{table}: cannot be read ({error.strerror or error})") from error
     if not seen:
-        raise DataError(f"{table}: no images are listed in it")
-    if again:
-        notes.append(f"lines    {again:,} that say again what another says were passed over")
-    unsaid = sum(not row.split for row in seen.values())
-    if 0 < unsaid < len(seen):
-        notes.append(f"lines    {unsaid:,} without a split were taken for train")
+        raise DataError(f"{table}: it lists no images")
+    if repeated:
+        notes.append(f"rows     ignored {repeated:,} duplicate row{'s' * (repeated > 1)}")
+    without = sum(not row.split for row in seen.values())
+    if 0 < without < len(seen):
+        notes.append(f"rows     {without:,} without a split go into train")
     return list(seen.values()), tuple(notes)
 
 
 def _dialect(first: str, table: Path) -> type[csv.Dialect]:
-    """What separates the cells: what the first line has most of; in a .tsv any tab, in a .txt perhaps spaces."""
+    """The delimiter: the most frequent one in the first line; tab in a .tsv if there is any, else space in a .txt."""
     mark = "\t" if table.suffix.lower() == ".tsv" and "\t" in first else max(",;\t|", key=first.count)
 
     class Own(csv.excel):
@@ -159,7 +167,7 @@ def _dialect(first: str, table: Path) -> type[csv.Dialect]:
 
 
 def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None], notes: list[str]) -> Iterator[Row]:
-    """The rows; the first line names the columns, unless it is an image already. What it says goes into the notes."""
+    """The rows; the first line is a header unless it is already an image. Adds a note on the columns."""
     columns: dict[str, int | None] | None = None
     flag = ""
     for number, cells in enumerate(lines, start=1):
@@ -171,7 +179,7 @@ def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None]
             if columns is not None:
                 place = columns["split"]
                 flag = cells[place].lower().removeprefix("is_") if place is not None else ""
-                notes += _said(cells, columns)
+                notes += _unused_columns(cells, columns)
                 continue
             columns = {"path": 0, "label": 1, "split": 2 if len(cells) > 2 and given["split"] != NONE else None}
         found = {
@@ -181,15 +189,15 @@ def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None]
             if not found[name]:
                 raise DataError(f"{table}, line {number}: no {name}")
         if not found["label"].isprintable():
-            raise DataError(f"{table}, line {number}: the label {found['label'][:40]!a} is no plain text")
+            raise DataError(f"{table}, line {number}: the label {found['label'][:40]!a} is not plain text")
         if "\0" in found["path"]:
             raise DataError(f"{table}, line {number}: a path cannot contain a NUL")
         found["split"] = _flagged(flag, found["split"])
         yield Row(number, **found)
 
 
-def _said(header: Sequence[str], columns: dict[str, int | None]) -> list[str]:
-    """Which columns are used, where some are not."""
+def _unused_columns(header: Sequence[str], columns: dict[str, int | None]) -> list[str]:
+    """A note on which columns are used, unless all are."""
     others = [name for i, name in enumerate(header) if name and i not in columns.values()]
     if not others:
         return []
@@ -198,7 +206,7 @@ def _said(header: Sequence[str], columns: dict[str, int | None]) -> list[str]:
 
 
 def _flagged(flag: str, value: str) -> str:
-    """The part that a cell names: of a column is_train, is_valid or is_test what its yes or no amounts to."""
+    """The split that a cell names; for a column is_train, is_valid or is_test, the one that its yes or no means."""
     for part, others in (("train", "test"), ("val", "train"), ("test", "train")):
         if flag.startswith(part):
             return part if value.lower() in YES else others if value.lower() in NO else value
@@ -214,8 +222,8 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
     flags = [name for name in header if name.lower() in FLAGS]
     if len(flags) > 1 and given["split"] is None:
         raise DataError(
-            f"{table}: which column is the split? It has {', '.join(flags)}; name one by dataset.split=, "
-            "or dataset.split=none to have the parts cut"
+            f"{table}: which column is the split? It has {', '.join(flags)}; name one with dataset.split=, "
+            "or ignore them with dataset.split=none"
         )
     others = [i for i, name in enumerate(header) if name and i not in found.values()]
     for key, other in (("path", "label"), ("label", "path")):
@@ -224,7 +232,7 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
     for key in ("path", "label"):
         if found[key] is None:
             raise DataError(
-                f"{table}: which column is the {key}? It has {_shown(header)}; name one by dataset.{key}=, "
+                f"{table}: which column is the {key}? It has {_shown(header)}; name one with dataset.{key}=, "
                 f"or call it {COLUMNS[key][0]}"
             )
     return found
@@ -247,39 +255,39 @@ def _shown(header: Sequence[str]) -> str:
 
 
 def _split_of(row: Row, table: Path) -> str:
-    """train, val or test, under any of their names; train where the table does not say."""
+    """train, val or test, under any of their usual names; train if the cell is empty."""
     word = row.split.lower()
-    for part, words in PART_NAMES.items():
+    for part, words in SPLIT_NAMES.items():
         if word in words:
             return part
     if word:
         raise DataError(
-            f"{table}, line {row.line}: unknown split '{row.split}' (train, val and test are known); "
-            "dataset.split=none leaves the column out"
+            f"{table}, line {row.line}: unknown split '{row.split}' (choices: train, val, test); "
+            "dataset.split=none ignores the column"
         )
     return "train"
 
 
 def _in_order(labels: set[str]) -> tuple[str, ...]:
-    """The classes sorted, whole numbers by their value."""
+    """The classes, sorted; whole numbers by value."""
     if all(label.isdecimal() and label.isascii() for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
 
 
-def _not_there(lost: Sequence[Row], count: int, folder: Path, table: Path) -> DataError:
-    """The error for rows whose files are not there."""
+def _missing_files(lost: Sequence[Row], count: int, folder: Path, table: Path) -> DataError:
+    """The error for rows whose files are missing."""
     one = lost[0]
     how_many = f" ({len(lost):,} of {count:,} are missing)" if len(lost) > 1 else ""
-    advice = "paths start from the table's folder, or from dataset.images"
+    advice = "paths are relative to the table's folder, or to dataset.images"
     if _as_found(Path.cwd(), one.path) is not None:
-        advice = "it lies below the current folder: add dataset.images=. to start there"
+        advice = "it is below the current folder: add dataset.images=."
     where = one_line(os.path.join(folder, one.path))
     return DataError(f"{table}, line {one.line}: no such file: {where}{how_many}; {advice}")
 
 
 def _as_found(folder: str | Path, path: str) -> str | None:
-    """The path as it stands, or with slashes for backslashes, or with the suffix that it lacks; None if not there."""
+    """The path as given, or with slashes for backslashes, or with a missing suffix added; None if there is no file."""
     plain = path.replace("\\", "/")
     suffixes = (spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper()) if not is_image_name(plain))
     candidates = itertools.chain((path, plain), (plain + suffix for suffix in suffixes))

@@ -1,4 +1,4 @@
-"""Walking through folders of images, counting what is skipped."""
+"""Walk folders of images, and count what is skipped."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from imgcls.text import listing, one_line
 
 
 class Scan:
-    """Looks through folders, and counts what it passes over.
+    """Walks folders, and counts what it skips.
 
-    within: the folder that no link may lead out of, if that is asked for.
+    within: the folder that no symlink may point out of; None allows any.
     """
 
     def __init__(self, within: Path | None = None) -> None:
         self.within = None if within is None else os.path.realpath(within)
         self.ignored: Counter[str] = Counter()  # files by suffix
         self.hidden: set[str] = set()  # names of folders
-        self.seen_through: list[Path] = []  # folders that hold nothing but one folder
+        self.unwrapped: list[Path] = []  # folders that are the only one inside their parent
 
     def notes(self) -> tuple[str, ...]:
-        """What was passed over, as lines for the header."""
+        """What was skipped, as lines to print at the top of a run."""
         counts = sorted(self.ignored.items(), key=lambda pair: (-pair[1], pair[0]))
         by_suffix = ", ".join(f"{count:,} {one_line(suffix)}" for suffix, count in counts[:8])
         more = "; pip install 'imgcls[heif]' to read HEIC and AVIF" if self.ignored.keys() & {*HEIF_SUFFIXES} else ""
-        files = f"ignored  {by_suffix} (no image files by their suffix{more})" if by_suffix else ""
+        files = f"ignored  {by_suffix} (not image files by their suffix{more})" if by_suffix else ""
         folders = f"ignored  hidden folders: {listing(sorted(self.hidden))}" if self.hidden else ""
-        around = [f"folder   {one_line(str(inner))}, all that lies in the one above" for inner in self.seen_through]
+        around = [f"folder   using {one_line(str(one))} (the only folder inside its parent)" for one in self.unwrapped]
         return tuple(note for note in (*around, files, folders) if note)
 
     def _is_hidden(self, name: str, *, is_folder: bool) -> bool:
@@ -53,19 +53,19 @@ class Scan:
         target = os.path.realpath(path)
         if os.path.commonpath([self.within, target]) != self.within:
             raise DataError(
-                f"{one_line(path)} is a link out of the data folder, to {one_line(target)}; remove it, or let it be "
-                "followed by dataset.follow_links=true"
+                f"{one_line(path)} is a symlink out of the data folder, to {one_line(target)}; remove it, or follow "
+                "such links with dataset.follow_links=true"
             )
 
     def images(self, folder: str | Path) -> list[str]:
-        """Image files at any depth, sorted. Links are followed, each folder once; one to a folder above is an error."""
+        """Image files at any depth, sorted. Symlinks are followed, each folder once; a loop is an error."""
         found: list[str] = []
         seen: set[str] = set()
         for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
             real = os.path.realpath(parent)
             if os.path.islink(parent) and _lies_in(parent, real, start=str(folder)):
                 raise DataError(
-                    f"{one_line(parent)} is a link to {one_line(real)}, which it lies in: a loop; remove it"
+                    f"{one_line(parent)} is a symlink to {one_line(real)}, which contains it: a loop; remove it"
                 )
             if real in seen:
                 folders.clear()
@@ -86,12 +86,12 @@ class Scan:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether the suffix is one of an image."""
+    """Whether the suffix is one of an image format."""
     return name.lower().endswith(SUFFIXES)
 
 
 def _lies_in(link: str, target: str, *, start: str) -> bool:
-    """Whether the link, or the folder in which the walk began, is somewhere inside the target."""
+    """Whether the link, or the folder where the walk started, is somewhere inside the target."""
     inner = [os.path.dirname(link)] if link == start else [os.path.dirname(link), start]
     return any(os.path.commonpath([target, os.path.realpath(one)]) == target for one in inner)
 
@@ -101,6 +101,7 @@ def _refuse(error: OSError) -> None:
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in the folder, unsorted. Raises DataError if it cannot be read."""
     try:
         return list(os.scandir(folder))
     except OSError as error:
@@ -109,4 +110,5 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def has_images(folder: Path) -> bool:
+    """Whether there are image files in the folder itself."""
     return any(is_image_name(entry.name) for entry in entries(folder))
