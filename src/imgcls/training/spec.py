@@ -25,7 +25,7 @@ from imgcls.optim.optimizers import OPTIMIZERS
 from imgcls.optim.schedules import SCHEDULERS
 from imgcls.runs import folder as run_folders
 from imgcls.runtime.device import choose_device, choose_precision, rank_and_world
-from imgcls.text import did_you_mean
+from imgcls.text import did_you_mean, listing
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64
     for name in wanted:
         if name not in classes:
             hint = did_you_mean(name, classes)
-            raise ConfigError(f"class_weights: unknown class '{name}'{hint} (classes: {text.listing(classes, 12)})")
+            raise ConfigError(f"class_weights: unknown class '{name}'{hint} (classes: {listing(classes, 12)})")
     return [wanted.get(name, 1.0) for name in classes]
 
 
