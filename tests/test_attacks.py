@@ -17,6 +17,7 @@ from imgcls.attacks import ATTACKS, COLOR_EPS, GRAY_EPS, Attack
 from imgcls.cli.app import main
 from imgcls.data.datasets.digits import digits
 from imgcls.losses import cross_entropy
+from tests.conftest import QUIET
 
 Capture = pytest.CaptureFixture[str]
 Norm = Literal["linf", "l2"]
@@ -118,7 +119,7 @@ def test_null_means_the_usual_sizes() -> None:
 
 # --- through the command line ----------------------------------------------------------------------------------------
 
-RUN = ["model=mlp", "epochs=8", "threads=1", "dataset.limit=1000"]
+RUN = ["model=mlp", "epochs=8", "threads=1", "dataset.limit=1000", *QUIET]
 BALL = ["attack.eps=0.1"]
 
 
@@ -152,7 +153,7 @@ def test_adversarial_training_raises_the_robust_accuracy(attack: str, capsys: Ca
 
 def test_naming_the_runs_own_attack_keeps_its_parameters() -> None:
     words = ["model=linear", "epochs=1", "threads=1", "dataset.limit=100", "attack=pgd", "attack.eps=8/255"]
-    assert main(["train", *words, "attack.steps=2", "run_dir=run"]) == 0
+    assert main(["train", *words, *QUIET, "attack.steps=2", "run_dir=run"]) == 0
     own = {"name": "pgd", "eps": 8 / 255, "norm": "linf", "steps": 2, "step_size": 10 / 255, "random_start": True}
     assert robust("run")["attack"] == pytest.approx(own)
     assert robust("run", "attack=pgd")["attack"] == pytest.approx(own)
@@ -164,7 +165,7 @@ def test_naming_the_runs_own_attack_keeps_its_parameters() -> None:
 
 
 def test_the_attack_is_on_the_answer_that_is_given(capsys: Capture) -> None:
-    words = ["model=mlp", "epochs=3", "threads=1", "dataset.limit=600"]
+    words = ["model=mlp", "epochs=3", "threads=1", "dataset.limit=600", *QUIET]
     assert main(["train", *words, "run_dir=run"]) == 0
     clean = robust("run", "tta=flip", "attack=pgd", "attack.eps=0.0")
     assert "tta=flip also averages mirrored images, which may not be valid for digits" in capsys.readouterr().err
@@ -204,7 +205,7 @@ def own_robust_accuracy(run: str, *, eps: float, steps: int) -> tuple[float, int
 
 
 def test_a_run_under_attack_resumes_bit_for_bit() -> None:
-    words = ["model=lenet", "attack=pgd", "attack.steps=2", "dataset.limit=200", "threads=1", "accumulate=2"]
+    words = ["model=lenet", "attack=pgd", "attack.steps=2", "dataset.limit=200", "threads=1", "accumulate=2", *QUIET]
     assert main(["train", *words, "epochs=2", "scheduler=constant", "run_dir=whole"]) == 0
     assert main(["train", *words, "epochs=1", "scheduler=constant", "run_dir=parts"]) == 0
     assert main(["train", "resume=parts", "epochs=2"]) == 0

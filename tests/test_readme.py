@@ -20,7 +20,7 @@ from imgcls.compose.composer import Composer
 from imgcls.config.options import GROUPS, option_node, options
 from imgcls.config.schema import TrainConfig
 from imgcls.sweeps import local as sweep
-from tests.conftest import SMALL
+from tests.conftest import QUIET, SMALL
 
 Capture = pytest.CaptureFixture[str]
 
@@ -38,7 +38,7 @@ OWN_FILES = {
     "configs/model/wide.yaml": next(text for text in YAML if "my_nets:scaled" in text),
     "configs/experiment/mine.yaml": next(text for text in YAML if "@package" in text),
 }
-QUICK = ("dataset.limit=200", "dataset.test_limit=60", "epochs=1", "threads=1")
+QUICK = ("dataset.limit=200", "dataset.test_limit=60", "epochs=1", "threads=1", *QUIET)
 QUICK_MODELS = ("auto", "linear", "mlp", "lenet", "convnet", "my_nets:scaled")
 QUICK_DATA = ("digits", "imagefolder", "imagelist", "my_data:stripes")
 MOST_LINES, MOST_BYTES = 200, 150_000  # of the README, of a picture

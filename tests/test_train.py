@@ -29,7 +29,7 @@ from imgcls.data.datamodule import fitting_batch
 from imgcls.errors import RunError
 from imgcls.training import artifacts
 from imgcls.training.callback import TrainingCallback
-from tests.conftest import SMALL, without_times
+from tests.conftest import QUIET, SMALL, without_times
 
 Config = Callable[..., TrainConfig]
 
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "words", [["loss=mse"], ["loss=focal", "class_weights={3: 5}"], ["loss=binary_cross_entropy"]], ids=str
 )
 def test_the_validation_loss_is_the_one_that_is_trained(words: list[str], tmp_path: Path) -> None:
-    quiet = ["optimizer=sgd", "optimizer.lr=1e-12", "scheduler=constant", "epochs=1", "model=mlp", "threads=1"]
+    quiet = ["optimizer=sgd", "optimizer.lr=1e-12", "scheduler=constant", "epochs=1", "model=mlp", "threads=1", *QUIET]
     assert main(["train", *quiet, *words, f"run_dir={tmp_path}/run"]) == 0
     row = json.loads((tmp_path / "run/metrics.jsonl").read_text())
     assert row["val_loss"] == pytest.approx(row["train_loss"], rel=0.05)

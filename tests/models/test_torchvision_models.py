@@ -22,6 +22,7 @@ from imgcls.models.pretrained import pretrained
 from imgcls.models.resnet import RESNETS
 from imgcls.models.torchvision import family_of
 from imgcls.optim.param_groups import parameter_groups
+from tests.conftest import QUIET
 from tests.models.test_models import build, logits_of, parameters
 
 Capture = pytest.CaptureFixture[str]
@@ -32,7 +33,7 @@ LIGHT = (  # one or two of each family
     "squeezenet1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32", "wide_resnet50_2",
 )  # fmt: skip
 OWN_SIZE = {"inception_v3": 299, "vit_h_14": 224}
-QUICK = ["dataset.limit=200", "dataset.test_limit=20", "epochs=1", "batch_size=50", "threads=1"]
+QUICK = ["dataset.limit=200", "dataset.test_limit=20", "epochs=1", "batch_size=50", "threads=1", *QUIET]
 
 
 def test_the_names_are_torchvisions() -> None:

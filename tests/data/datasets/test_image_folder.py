@@ -24,7 +24,7 @@ from imgcls.data.splits import SplitOptions, split
 from imgcls.errors import DataError
 from imgcls.models.build import default_image_size
 from imgcls.runtime.session import Runtime
-from tests.conftest import imagefolder
+from tests.conftest import QUIET, imagefolder
 
 COLOURS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (210, 40, 30)}
 
@@ -348,7 +348,7 @@ def test_a_given_size_is_used() -> None:
 
 # --- training --------------------------------------------------------------------------------------------------------
 
-FAST = ("model=lenet", "epochs=3", "batch_size=16", "threads=1", "run_dir=run")
+FAST = ("model=lenet", "epochs=3", "batch_size=16", "threads=1", "run_dir=run", *QUIET)
 
 
 @pytest.mark.parametrize("loader", ["resident", "stream"])

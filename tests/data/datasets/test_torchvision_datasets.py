@@ -22,6 +22,7 @@ from imgcls.data import DATASETS
 from imgcls.data.datasets.torchvision import NAMED, TORCHVISION_DATASETS
 from imgcls.data.source import Source
 from imgcls.errors import DataError
+from tests.conftest import QUIET
 
 RNG = np.random.default_rng(0)
 
@@ -229,7 +230,15 @@ def test_every_set_is_read_as_torchvision_lays_it_out(name: str, monkeypatch: py
         assert source.classes[3] == "thing3"
     if name == "imagenette":
         assert source.classes == ("tench", "chain saw")
-    words = ["model=linear", f"dataset={name}", "dataset.root=data", "dataset.download=false", "epochs=1", "threads=1"]
+    words = [
+        "model=linear",
+        f"dataset={name}",
+        "dataset.root=data",
+        "dataset.download=false",
+        "epochs=1",
+        "threads=1",
+        *QUIET,
+    ]
     assert main(["train", *words, "dataset.image_size=16", "run_dir=run"]) == 0
     assert main(["evaluate", "run"]) == 0
 

@@ -17,6 +17,7 @@ from imgcls.config.options import option_node
 from imgcls.data.datasets.digits import digits
 from imgcls.data.transforms.augment import AUGMENTS, Augment, Mix, crop, mirror, none
 from imgcls.errors import ConfigError
+from tests.conftest import QUIET
 
 
 def batch(count: int, height: int, width: int, channels: int) -> Tensor:
@@ -218,7 +219,7 @@ def test_mixed_images_have_mixed_labels(mixup: float, cutmix: float) -> None:
     "words", [["augment.mixup=0.4"], ["augment.cutmix=1.0"], ["loader=stream", "augment.mixup=0.4"]]
 )
 def test_a_run_with_mixed_images_learns(words: list[str]) -> None:
-    words = ["model=mlp", "augment=standard", *words, "dataset.limit=400", "epochs=2", "threads=1"]
+    words = ["model=mlp", "augment=standard", *words, "dataset.limit=400", "epochs=2", "threads=1", *QUIET]
     assert main(["train", *words, "run_dir=a"]) == 0
     a = json.loads(Path("a/metrics.jsonl").read_text().splitlines()[-1])
     assert a["train_loss"] > a["val_loss"]  # its targets are spread over two classes
