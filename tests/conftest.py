@@ -27,6 +27,7 @@ from imgcls.data.source import Source
 
 QUIET = ("plots=false", "tensorboard=false")  # few tests look at them
 SMALL = ("dataset.limit=200", "dataset.test_limit=60", "epochs=2", "batch_size=32", "threads=1", *QUIET)
+DRAWN = SMALL[: -len(QUIET)]  # with pictures and TensorBoard
 SLOWEST = 3.0  # seconds that a test may take that is not marked
 MARKS = ("slow", "process", "gpu", "network")  # of the tests that may take longer
 MEMORY = Path("/dev/shm")

@@ -29,7 +29,7 @@ from imgcls.data.datamodule import fitting_batch
 from imgcls.errors import RunError
 from imgcls.training import artifacts
 from imgcls.training.callback import TrainingCallback
-from tests.conftest import QUIET, SMALL, without_times
+from tests.conftest import DRAWN, QUIET, SMALL, without_times
 
 Config = Callable[..., TrainConfig]
 
@@ -38,7 +38,7 @@ Config = Callable[..., TrainConfig]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    assert main(["train", *SMALL, f"run_dir={folder}", "model=mlp"]) == 0
+    assert main(["train", *DRAWN, f"run_dir={folder}", "model=mlp"]) == 0
     return folder
 
 
@@ -92,7 +92,7 @@ def test_metrics_have_a_line_for_each_epoch(run: Path) -> None:
 
 def test_config_yaml_is_the_configuration(run: Path, config: Config) -> None:
     stored = yaml.safe_load((run / "config.yaml").read_text())
-    assert stored == vars(config("model=mlp", f"run_dir={run}"))
+    assert stored == vars(config("model=mlp", f"run_dir={run}", "plots=true", "tensorboard=true"))
 
 
 def test_the_report_equals_scikit_learns_figures(run: Path) -> None:
@@ -151,8 +151,9 @@ def test_sigterm_during_the_test_says_how_to_go_on(
     assert capsys.readouterr().err.splitlines()[-1].endswith("resume with: imgcls train resume=run")
 
 
+@pytest.mark.process
 def test_a_reader_that_leaves_early_costs_nothing() -> None:
-    command = [sys.executable, "-m", "imgcls", "train", *SMALL, "model=linear", "run_dir=run"]
+    command = [sys.executable, "-m", "imgcls", "train", *DRAWN, "model=linear", "run_dir=run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.close()
@@ -258,7 +259,7 @@ def test_tensorboard_failing_is_said_and_does_not_stop_the_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(SummaryWriter, "add_scalar", full)
-    assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
+    assert main(["train", *DRAWN, "model=linear", "run_dir=run"]) == 0
     assert capsys.readouterr().err.count("TensorBoard logging is off") == 1
 
 
@@ -291,6 +292,7 @@ def test_a_buffer_that_is_not_finite_is_named_with_the_way_out(capsys: pytest.Ca
     assert main(["train", *words, "model.persistent=false"]) == 0
 
 
+@pytest.mark.slow
 def test_a_colour_run_on_real_images(real_data: str) -> None:
     words = ["dataset=cifar10", "dataset.limit=3000", "dataset.test_limit=300", "epochs=4", "threads=1", "run_dir=run"]
     assert main(["train", *words, f"dataset.root={real_data}"]) == 0

@@ -189,7 +189,7 @@ def test_the_resnet_stem_fits_the_image(
     assert ("chosen for the image size" in str(net.note)) is (stem == "auto")
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("depth", [18, 34, 50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
 def test_the_resnets_are_torchvisions(depth: int) -> None:
     """The same layers under the same names, which compute the same with the same weights."""
     ours = build(f"resnet{depth}", 3, (224, 224)).eval()

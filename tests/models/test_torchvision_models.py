@@ -36,12 +36,25 @@ OWN_SIZE = {"inception_v3": 299, "vit_h_14": 224}
 QUICK = ["dataset.limit=200", "dataset.test_limit=20", "epochs=1", "batch_size=50", "threads=1", *QUIET]
 
 
+def place_of(name: str) -> str:
+    """Where to build a model of which only names and shapes are needed; regnet computes its widths with tensors."""
+    return "cpu" if name.startswith("regnet") else "meta"
+
+
 def test_the_names_are_torchvisions() -> None:
     assert sorted([*TORCHVISION, *RESNETS]) == torchvision.models.list_models(module=torchvision.models)
 
 
-@pytest.mark.parametrize("side", [28, 32])
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        pytest.param(
+            name, side, id=f"{name}-{side}", marks=[] if side == 28 or name == "maxvit_t" else pytest.mark.slow
+        )
+        for name in LIGHT
+        for side in (28, 32)
+    ],
+)
 def test_every_family_takes_small_images(name: str, side: int) -> None:
     if name == "maxvit_t" and side == 28:
         with pytest.raises(ConfigError, match=r"multiples of 32 .* pixels, got 28x28; set dataset.image_size=32"):
@@ -58,7 +71,7 @@ def test_every_family_takes_small_images(name: str, side: int) -> None:
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_every_model_builds_at_its_own_size(name: str) -> None:
     side = OWN_SIZE.get(name, 224)
-    with torch.device("cpu" if name.startswith("regnet") else "meta"):  # regnet computes its widths with tensors
+    with torch.device(place_of(name)):
         module = build(name, 3, (side, side), 5)
         theirs = torchvision.models.get_model(name, weights=None, num_classes=5, **dict(family_of(name).more))
     assert module.eval().to("meta")(torch.empty(1, 3, side, side, device="meta")).shape == (1, 5)
@@ -150,7 +163,11 @@ def place(name: str, hub: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121", "squeezenet1_1", "vit_b_32"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "squeezenet1_1"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("mobilenet_v3_small", "densenet121", "vit_b_32")],
+)
 def test_pretrained_weights_are_loaded_except_for_the_last_layer(name: str, hub: Path) -> None:
     state = place(name, hub)
     found = pretrained(name, True)
@@ -272,7 +289,8 @@ def test_frozen_layers_keep_weights_and_statistics() -> None:
 
 @pytest.mark.parametrize("name", ["lenet", "mlp", "vgg11", "vit_b_32", "squeezenet1_0", "densenet121", "swin_t"])
 def test_freezing_all_leaves_the_last_layer(name: str) -> None:
-    module = build(name, 3, (32, 32), 7)
+    with torch.device(place_of(name)):
+        module = build(name, 3, (32, 32), 7)
     freeze(module, True, 7)
     trained = [key for key, parameter in module.named_parameters() if parameter.requires_grad]
     assert trained == [f"{head_of(module, 7)}.weight", f"{head_of(module, 7)}.bias"]
@@ -280,7 +298,8 @@ def test_freezing_all_leaves_the_last_layer(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*LIGHT, "resnet18", "lenet", "mlp"])
 def test_earlier_blocks_have_lower_learning_rates(name: str) -> None:
-    module = build(name, 3, (32, 32), 7)
+    with torch.device(place_of(name)):
+        module = build(name, 3, (32, 32), 7)
     order = depths(module)
     assert list(order) == [key for key, _ in module.named_parameters()]
     assert len(set(order.values())) == max(order.values()) + 1
@@ -297,7 +316,8 @@ def test_earlier_blocks_have_lower_learning_rates(name: str) -> None:
     [("resnet18", 10), ("vit_b_32", 16), ("densenet121", 63), ("googlenet", 13), ("vgg11_bn", 11), ("lenet", 5)],
 )
 def test_a_block_is_what_a_person_would_count(name: str, count: int) -> None:
-    order = depths(build(name, 3, (32, 32), 7, **({} if name in ("lenet", "vgg11_bn") else {"stem": "auto"})))
+    with torch.device(place_of(name)):
+        order = depths(build(name, 3, (32, 32), 7, **({} if name in ("lenet", "vgg11_bn") else {"stem": "auto"})))
     assert max(order.values()) + 1 == count
     last = list(order)[-1]
     assert order[last] == count - 1

@@ -143,6 +143,8 @@ def test_a_process_that_is_stopped_is_an_error_and_ended(monkeypatch: pytest.Mon
     with pytest.raises(RunError, match="died or hung"):
         list(spread(stop, 10, 1))
     assert time.monotonic() - began < 10
+    for process in multiprocessing.active_children():
+        process.join(5)  # killed, if not yet gone
     assert multiprocessing.active_children() == []
 
 

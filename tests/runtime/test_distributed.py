@@ -23,6 +23,8 @@ WORDS = (
     "threads=1",
     "model=mlp",
     "augment=standard",
+    "plots=false",
+    "tensorboard=false",
 )
 
 

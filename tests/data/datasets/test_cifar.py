@@ -205,9 +205,16 @@ HOSTILE = {
     "a mark that is missing": b"]e.",
     "a type in a shape": b"}(U\x06labels]U\x04data" + ARRAY + b"\x85R(K\x01]NNNtbu.",
 }
+LONG = ("many lists", "deep arrays", "a deep key")  # in the first second or two
 
 
-@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(content, id=name, marks=pytest.mark.slow if name in LONG else [])
+        for name, content in HOSTILE.items()
+    ],
+)
 def test_a_hostile_pickle_takes_neither_memory_nor_time(tmp_path: Path, content: bytes) -> None:
     (write_cifar10(tmp_path / "cifar-10-batches-py") / "data_batch_2").write_bytes(b"\x80\x05" + content)
     start = time.process_time()

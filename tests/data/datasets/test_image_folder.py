@@ -348,7 +348,7 @@ def test_a_given_size_is_used() -> None:
 
 # --- training --------------------------------------------------------------------------------------------------------
 
-FAST = ("model=lenet", "epochs=3", "batch_size=16", "threads=1", "run_dir=run", *QUIET)
+FAST = ("model=lenet", "epochs=3", "batch_size=16", "threads=1", *QUIET, "run_dir=run")
 
 
 @pytest.mark.parametrize("loader", ["resident", "stream"])

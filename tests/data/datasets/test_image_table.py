@@ -252,13 +252,13 @@ def test_a_file_that_is_not_a_table_is_refused() -> None:
         read(table("path,label\na.png,b\n"), path="x")
 
 
-@pytest.mark.parametrize("given", ["./pictures/labels.csv", "labels.tsv"])
+@pytest.mark.parametrize("given", ["./pictures/labels.csv", pytest.param("labels.tsv", marks=pytest.mark.slow)])
 def test_a_run_on_a_table(given: str, capsys: Capture) -> None:
     rows = pictures()
     mark = "\t" if given.endswith("tsv") else ","
     paths = rows if "/" in given else [(f"pictures/{path}", label) for path, label in rows]
     table(f"path{mark}label\n" + lines(paths, mark=mark), given)
-    words = ["epochs=6", "run_dir=run", "threads=1", "loader=stream", "workers=1"]
+    words = ["epochs=6", "run_dir=run", "threads=1", "loader=stream", "workers=1", "plots=false", "tensorboard=false"]
     assert main(["train", f"dataset={given}", *words]) == 0
     assert "data     labels: " in capsys.readouterr().err
     report = json.loads(Path("run/report.json").read_text())
