@@ -75,13 +75,7 @@ def imagelist(
 
     Raises DataError if the table or its files cannot be used, or a path has two labels or splits.
     """
-    if root is None:
-        raise ValueError("missing required value 'dataset.root': the table (short: dataset=./labels.csv)")
-    table = Path(os.path.expanduser(root))
-    if not os.path.exists(table):
-        raise DataError(f"no such file: {table}")
-    if file_size(table) > LARGEST:
-        raise DataError(f"{table}: {file_size(table):,} bytes are more than {LARGEST:,}")
+    table = _existing(root)
     rows, notes = _rows(table, {"path": path, "label": label, "split": split})
     by_split, warnings = _by_split(rows, table)
     folder = table.parent if images is None else Path(os.path.expanduser(images))
@@ -97,6 +91,18 @@ def imagelist(
             ids=[printable(one) for _, one in found],
         )
     return source_of(parts, classes, verify=verify, on_error=on_error, notes=notes, warnings=warnings, missing=missing)
+
+
+def _existing(root: str | None) -> Path:
+    """The path of the table, if it can be read."""
+    if root is None:
+        raise ValueError("missing required value 'dataset.root': the table (short: dataset=./labels.csv)")
+    table = Path(os.path.expanduser(root))
+    if not os.path.exists(table):
+        raise DataError(f"no such file: {table}")
+    if file_size(table) > LARGEST:
+        raise DataError(f"{table}: {file_size(table):,} bytes are more than {LARGEST:,}")
+    return table
 
 
 def _by_split(rows: list[Row], table: Path) -> tuple[dict[str, list[Row]], list[str]]:
