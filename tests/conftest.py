@@ -29,6 +29,7 @@ QUIET = ("plots=false", "tensorboard=false")  # few tests look at them
 SMALL = ("dataset.limit=200", "dataset.test_limit=60", "epochs=2", "batch_size=32", "threads=1", *QUIET)
 DRAWN = SMALL[: -len(QUIET)]  # with pictures and TensorBoard
 SLOWEST = 3.0  # seconds that a test may take that is not marked
+OPEN = open  # some tests replace it
 MARKS = ("slow", "process", "gpu", "network")  # of the tests that may take longer
 MEMORY = Path("/dev/shm")
 ROOM = 2 << 30  # bytes free in MEMORY for the tests' folders to be there, where fsync costs nothing
@@ -40,7 +41,8 @@ ROOM = 2 << 30  # bytes free in MEMORY for the tests' folders to be there, where
 def queued() -> float:
     """Seconds that this process was ready to run while other processes had the cores."""
     try:
-        return int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9
+        with OPEN("/proc/self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
         return 0.0
 

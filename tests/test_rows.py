@@ -41,7 +41,7 @@ ELSEWHERE = {  # row: file:test
     69: "rows:test_row_69_a_label_that_no_training_image_has "
     "image_table:test_rows_that_cannot_be_used_are_named_with_their_line",
     70: "resume:test_a_data_set_that_has_changed_is_refused",
-    71: "process_pool:test_a_process_that_dies_is_an_error_of_one_line",
+    71: "process_pool:test_a_process_that_dies_is_a_one_line_error",
     72: "checkpoints:test_missing_folder_and_unreadable_are_one_line",
     73: "checkpoints:test_no_bit_flip_and_no_truncation_passes "
     "resume:test_a_damaged_last_checkpoint_falls_back_to_the_one_before",
@@ -77,7 +77,7 @@ ELSEWHERE = {  # row: file:test
     102: "environment:test_train_evaluate_predict_in_odd_surroundings",
     103: "environment:test_a_clock_that_jumps_back_does_not_make_the_older_checkpoint_the_newer",
     104: "environment:test_train_evaluate_predict_in_odd_surroundings run_faults:same_everywhere",
-    105: "process_pool:test_a_process_that_dies_is_an_error_of_one_line",
+    105: "process_pool:test_a_process_that_dies_is_a_one_line_error",
 }
 
 Capture = pytest.CaptureFixture[str]

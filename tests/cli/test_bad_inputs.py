@@ -173,7 +173,7 @@ def test_row_33_a_batch_larger_than_the_data_is_cut_and_said(capsys: Capture) ->
     assert (
         main(["train", "model=linear", "dataset.limit=100", "dataset.test_limit=20", "epochs=1", "batch_size=128"]) == 0
     )
-    assert "cut from 128 to 90, all the training images there are" in capsys.readouterr().err
+    assert "reduced from 128 to 90, the number of training images" in capsys.readouterr().err
 
 
 def test_row_37_images_too_small_for_the_model(capsys: Capture) -> None:

@@ -15,6 +15,7 @@ from imgcls.data.decoding import load_image, quiet_decoders
 from imgcls.data.source import Images
 from imgcls.errors import DataError
 from imgcls.parallel.process_pool import each
+from imgcls.text import listing
 
 SIDE = 32  # pixels: files are decoded to small images, which reads all of their content
 MOST_NAMED = 10  # corrupt files in a message
@@ -47,9 +48,8 @@ def without_broken(parts: dict[str, Images], *, skip: bool) -> tuple[dict[str, I
     found = {name: broken(part) for name, part in parts.items()}
     messages = [text for of_part in found.values() for text in of_part.values()]
     if messages and not skip:
-        more = f" and {len(messages) - MOST_NAMED} more" if len(messages) > MOST_NAMED else ""
         raise DataError(
-            f"{len(messages)} corrupt file{'s' * (len(messages) > 1)}: {'; '.join(messages[:MOST_NAMED])}{more}; "
+            f"{len(messages)} corrupt file{'s' * (len(messages) > 1)}: {listing(messages, MOST_NAMED, '; ')}; "
             "fix or remove them, or leave them out with dataset.on_error=skip"
         )
     kept = {
