@@ -138,7 +138,7 @@ def test_a_lost_best_is_said_before_training(how: str, run: None, capsys: Captur
     assert main(["train", "resume=run"]) == 3
     assert "train on with epochs=3 to make a new best checkpoint" in capsys.readouterr().err
     assert main(["train", "resume=run", "epochs=3"]) == 0
-    assert "the best of the epochs from here on counts" in " ".join(capsys.readouterr().err.split())
+    assert "the best of the remaining epochs takes its place" in " ".join(capsys.readouterr().err.split())
     assert json.loads(Path("run/report.json").read_text())["epoch"] == 3
 
 
