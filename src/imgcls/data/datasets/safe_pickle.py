@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 class _Dtype:
-    """What a pickle says of an array's type: a code like u1 and, in its state, the order of the bytes."""
+    """An array's type in a pickle: a code such as u1 and, in its state, the byte order."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self.code = code
@@ -19,129 +19,130 @@ class _Dtype:
 
 
 class StoredArray:
-    """What a pickle says of an array: (version, shape, type, is_fortran, content)."""
+    """An array in a pickle: its state is (version, shape, type, is_fortran, content)."""
 
     def __init__(self, *_: Any) -> None:
         self.state: Any = None
 
 
 def to_numpy(stored: StoredArray) -> NDArray[Any]:
-    """The array of whole numbers; its content is not copied."""
+    """The array, which must be of integers; its content is not copied."""
     _, shape, dtype, is_fortran, content = stored.state
     if dtype.code not in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8") or dtype.state[1] not in ("<", ">", "|"):
-        raise ValueError("an array of something else than whole numbers")
+        raise ValueError("an array of something other than integers")
     flat = np.frombuffer(_encode(content) if isinstance(content, str) else content, dtype.state[1] + dtype.code)
     return flat.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How Python 3 stores bytes for Python 2: as the text that they are in Latin-1."""
+    """Python 3 stores bytes for Python 2 as the Latin-1 text that they spell."""
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise ValueError("_codecs.encode of something else than Latin-1 text is not allowed in a data file")
+        raise ValueError("_codecs.encode of something other than Latin-1 text is not allowed in a data file")
     return text.encode("latin1")
 
 
+SPARE = 64 << 20  # bytes that may be taken in addition to twice the file's size; CIFAR-100 needs 30 MB
+STEP = 128  # bytes, more than any opcode takes apart from its text
+LONG = 1 << 16  # bytes: a longer text can only be pixels
+GLOBALS: dict[str, Callable[..., Any]] = {
+    "numpy.ndarray": StoredArray,
+    "numpy.dtype": _Dtype,
+    "numpy.core.multiarray._reconstruct": StoredArray,
+    "numpy._core.multiarray._reconstruct": StoredArray,
+    "_codecs.encode": _encode,
+}
+
+
 class SafeUnpickler:
-    """CIFAR's batches are pickles: this reads them, and can build lists, dictionaries, texts, numbers and arrays.
+    """Builds the lists, dictionaries, texts, numbers and arrays in a pickle.
 
-    Python's own would run what it is told to (which find_class can forbid), and takes gigabytes for some files of a
-    few bytes (which it cannot): here the memory taken is counted, in ``left``, and what is not in CIFAR is not known.
+    pickle.Unpickler could be kept from running code (find_class), but not from taking gigabytes for a few bytes: here
+    memory is counted, in ``left``, and opcodes that CIFAR does not use are refused. pickletools.genops parses without
+    running anything, but takes four times as long and twice the memory.
     """
-
-    SPARE = 64 << 20  # bytes that may be taken beside twice the file's size; CIFAR-100 needs 30 MB
-    STEP = 128  # bytes, more than any step takes but for texts
-    LONG = 1 << 16  # bytes of a text that can only be pixels
-    GLOBALS = (
-        ("numpy", "ndarray", StoredArray),
-        ("numpy", "dtype", _Dtype),
-        ("numpy.core.multiarray", "_reconstruct", StoredArray),
-        ("numpy._core.multiarray", "_reconstruct", StoredArray),
-        ("_codecs", "encode", _encode),
-    )
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file = file
         self.size = size
-        self.left = 2 * size + self.SPARE
+        self.left = 2 * size + SPARE
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """What the pickle holds. Raises ValueError, LookupError, TypeError or AttributeError where it is damaged."""
+        """What the pickle holds. Raises ValueError, LookupError, TypeError or AttributeError if it is damaged."""
         read, stack = self.file.read, self.stack
         while (code := read(1)) != b".":
-            self.take(self.STEP)
+            self.take(STEP)
             if code in VALUES:
                 stack.append(VALUES[code](self))
             elif code in STEPS:
                 STEPS[code](self)
             else:
-                raise ValueError(f"the step {code!r} is not allowed in a data file" if code else "it ends too early")
+                raise ValueError(f"the opcode {code!r} is not allowed in a data file" if code else "it ends too early")
         return stack[-1]
 
     def take(self, count: int) -> None:
-        """Count these bytes of memory."""
+        """Count this many bytes of memory."""
         self.left -= count
         if self.left < 0:
             raise ValueError("it would take far more memory than its size")
 
     def read(self, count: int) -> bytes:
-        """So many bytes of the file."""
+        """The next bytes of the file."""
         if count > self.size or len(content := self.file.read(count)) < count:
             raise ValueError("it ends too early")
         return content
 
     def number(self, count: int) -> int:
-        """An unsigned number of so many bytes."""
+        """An unsigned integer of this many bytes."""
         return int.from_bytes(self.read(count), "little")
 
     def content(self, digits: int) -> bytes:
-        """Bytes, after their number, which has that many digits."""
+        """Bytes, preceded by their count as an integer of this many bytes."""
         count = self.number(digits)
         self.take(count)
         return self.read(count)
 
     def text(self, digits: int) -> str:
-        """UTF-8 as a text: four bytes a letter if there is but one emoji in it, hence only Latin-1 if it is long."""
+        """A UTF-8 text. One emoji makes each letter take four bytes, hence only Latin-1 if it is long."""
         content = self.content(digits)
-        if len(content) <= self.LONG:
+        if len(content) <= LONG:
             self.take(3 * len(content))
         elif int(np.frombuffer(content, np.uint8).max()) > 0xC3:
             raise ValueError("a long text that is not Latin-1")
         return content.decode()
 
     def old_text(self, digits: int) -> str | bytes:
-        """A text of Python 2, which may hold pixels."""
+        """A Python 2 text, which may hold pixels."""
         content = self.content(digits)
-        return content if len(content) > self.LONG else content.decode("latin1")
+        return content if len(content) > LONG else content.decode("latin1")
 
     def named(self, module: Any, name: Any) -> Any:
-        """What stands here for a class or a function of that name."""
+        """Our replacement for the class or function of that name."""
         if type(module) is not str or type(name) is not str:
             raise ValueError("a name that is no text")
-        for own_module, own_name, meant in self.GLOBALS:
-            if (module, name) == (own_module, own_name):
-                return meant
-        raise ValueError(f"{ascii(f'{module}.{name}'[:80])[1:-1]} is not allowed in a data file")
+        if (full := f"{module}.{name}") not in GLOBALS:
+            raise ValueError(f"{ascii(full[:80])[1:-1]} is not allowed in a data file")
+        return GLOBALS[full]
 
     def line(self) -> str:
-        """The next line of the file, without its end."""
-        return self.file.readline(self.LONG).decode("latin1").rstrip("\n")
+        """The next line of the file, without its line break."""
+        return self.file.readline(LONG).decode("latin1").rstrip("\n")
 
     def call(self) -> Any:
-        """What the function below its arguments returns."""
+        """Call the function below the arguments on top."""
         arguments = self.of(tuple)
         function = self.stack.pop()
-        if not any(function is meant for _, _, meant in self.GLOBALS):
-            raise ValueError("a call of something else than a function")
+        if not any(function is known for known in GLOBALS.values()):
+            raise ValueError("a call of something other than a function")
         returned = function(*arguments)
         if isinstance(returned, bytes):
             self.take(len(returned))
         return returned
 
     def note(self, key: int) -> None:
-        """Keep what is on top under that number, to be taken again."""
+        """Remember the topmost value under that number."""
         self.memo[key] = self.stack[-1]
 
     def build(self) -> None:
@@ -150,38 +151,38 @@ class SafeUnpickler:
         self.of(StoredArray, _Dtype, keep=True).state = state
 
     def of(self, *kinds: type, keep: bool = False) -> Any:
-        """The topmost thing, which must be of one of these types."""
+        """The topmost value, which must be of one of these types."""
         if type(self.stack[-1]) not in kinds:
             raise ValueError(f"{type(self.stack[-1]).__name__} where {kinds[0].__name__} is needed")
         return self.stack[-1] if keep else self.stack.pop()
 
     def since_mark(self) -> list[Any]:
-        """All that was pushed since the last mark."""
+        """Pop everything since the last mark."""
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
     def last(self, count: int) -> list[Any]:
-        """The topmost things."""
+        """Pop this many values."""
         items = self.stack[-count:]
         del self.stack[-count:]
         return items
 
     def extend(self, items: list[Any]) -> None:
-        """Put these at the end of the list on top."""
+        """Append these to the list on top."""
         self.of(list, keep=True).extend(items)
 
     def update(self, items: list[Any]) -> None:
-        """Put these, each after its key, into the dictionary on top."""
+        """Add these, alternating keys and values, to the dictionary on top."""
         keys = items[::2]
-        if any(type(key) not in (str, bytes) for key in keys):  # tuples of tuples can be hashed for years
+        if any(type(key) not in (str, bytes) for key in keys):  # hashing tuples of tuples can take years
             raise ValueError("a key that is no text")
         self.of(dict, keep=True).update(zip(keys, items[1::2], strict=True))
 
 
-VALUES: dict[bytes, Callable[[SafeUnpickler], Any]] = {  # what is pushed, by the codes of pickle
-    b"K": lambda reader: reader.file.read(1)[0],  # by far the commonest
+VALUES: dict[bytes, Callable[[SafeUnpickler], Any]] = {  # opcodes that push a value
+    b"K": lambda reader: reader.file.read(1)[0],  # by far the most common
     b"M": lambda reader: reader.number(2),
     b"J": lambda reader: int.from_bytes(reader.read(4), "little", signed=True),
     b"\x8a": lambda reader: int.from_bytes(reader.content(1), "little", signed=True),
@@ -210,9 +211,9 @@ VALUES: dict[bytes, Callable[[SafeUnpickler], Any]] = {  # what is pushed, by th
     b"\x93": lambda reader: reader.named(*reader.last(2)),
     b"R": SafeUnpickler.call,
 }
-STEPS: dict[bytes, Callable[[SafeUnpickler], Any]] = {  # and what pushes nothing
-    b"\x80": lambda reader: reader.read(1),  # the protocol's number
-    b"\x95": lambda reader: reader.read(8),  # how much follows, for those who read ahead
+STEPS: dict[bytes, Callable[[SafeUnpickler], Any]] = {  # and those that do not
+    b"\x80": lambda reader: reader.read(1),  # the protocol
+    b"\x95": lambda reader: reader.read(8),  # the length of the next frame
     b"(": lambda reader: reader.marks.append(len(reader.stack)),
     b"q": lambda reader: reader.note(reader.number(1)),
     b"r": lambda reader: reader.note(reader.number(4)),
