@@ -1,4 +1,4 @@
-"""IDX files: what is taken, what is refused, and where a download lands."""
+"""IDX files: what is accepted, what is refused, and where a download goes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import struct
 import tracemalloc
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def write(folder: Path, parts: dict[str, np.ndarray[Any, Any]], suffix: str = ""
 
 @pytest.mark.parametrize("place", [".", "raw", "MNIST/raw"])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_four_files_are_found_wherever_they_may_lie(tmp_path: Path, place: str, suffix: str) -> None:
+def test_four_files_are_found_in_any_of_the_usual_places(tmp_path: Path, place: str, suffix: str) -> None:
     parts = arrays()
     write(tmp_path / place, parts, suffix)
     source = mnist(root=str(tmp_path), download=False)
@@ -65,7 +66,7 @@ def test_other_spellings_of_the_file_names_are_understood(tmp_path: Path, spelli
 
 
 @pytest.mark.parametrize("classes", [1, 37, 256])
-def test_the_labels_say_how_many_classes_there_are(tmp_path: Path, classes: int) -> None:
+def test_the_labels_tell_how_many_classes_there_are(tmp_path: Path, classes: int) -> None:
     write(tmp_path, arrays(count=2 * classes, classes=classes))
     assert mnist(root=str(tmp_path), download=False).classes == tuple(str(i) for i in range(classes))
 
@@ -76,7 +77,7 @@ def test_fashion_mnist_names_its_ten_classes_and_may_be_mirrored(tmp_path: Path)
     assert (source.classes[9], source.mirror) == ("Ankle boot", True)
 
 
-def test_the_variable_imgcls_data_says_where_the_data_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_imgcls_data_names_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMGCLS_DATA", str(write(tmp_path / "MNIST" / "raw", arrays()).parents[1]))
     assert len(mnist(root=None, download=False).train) == 40
 
@@ -135,7 +136,7 @@ def test_a_damaged_gz_is_named(tmp_path: Path, content: bytes) -> None:
     ],
     ids=["short", "long", "announced", "zeros"],
 )
-def test_a_gz_is_unpacked_no_further_than_its_header_says(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_a_gz_is_unpacked_no_further_than_its_header_states(tmp_path: Path, content: bytes, expected: str) -> None:
     (path := tmp_path / "images.gz").write_bytes(gzip.compress(content, 1))
     tracemalloc.start()
     with pytest.raises(DataError) as caught:
@@ -167,13 +168,13 @@ def test_a_fifo_is_refused_instead_of_waited_for(tmp_path: Path, place: str, suf
         mnist(root=str(tmp_path), download=download)
 
 
-def test_folders_of_the_files_names_are_passed_over(tmp_path: Path) -> None:
+def test_folders_with_the_names_of_files_are_ignored(tmp_path: Path) -> None:
     write(tmp_path, arrays(), ".gz")
     (tmp_path / FILES["train images"]).mkdir()
     assert len(mnist(root=str(tmp_path), download=False).train) == 40
 
 
-def test_a_file_that_may_not_be_read_is_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_read_permission_is_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, arrays())
 
     def refuse(*_: Any) -> None:
@@ -193,10 +194,10 @@ def test_a_root_whose_name_is_too_long_is_missing_data(tmp_path: Path, capsys: p
         assert message.count("\n") == 1
 
 
-def test_one_label_an_image_is_demanded(tmp_path: Path) -> None:
+def test_there_must_be_one_label_per_image(tmp_path: Path) -> None:
     parts = arrays()
     write(tmp_path, parts | {"test labels": parts["test labels"][:-1]})
-    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte: expected 40 labels, one for each image, got 39"):
+    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte: expected 40 labels, one per image, got 39"):
         mnist(root=str(tmp_path), download=False)
 
 
@@ -218,15 +219,17 @@ def test_a_missing_file_is_named_with_where_it_belongs_and_the_way_out(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_set_of_the_users_own_is_never_completed_by_mnists_files(tmp_path: Path) -> None:
+def test_a_users_data_set_is_never_completed_with_mnists_files(tmp_path: Path) -> None:
     write(tmp_path, arrays())
     (tmp_path / FILES["test labels"]).unlink()
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte \(or \.gz\) is missing beside train-images-idx3"):
+    with pytest.raises(
+        DataError, match=r"t10k-labels-idx1-ubyte \(or \.gz\) is missing in .*, which has train-images-idx3"
+    ):
         mnist(root=str(tmp_path), download=True)
 
 
 class Server:
-    """Stands in for urllib: serves files by name, or refuses."""
+    """A replacement for urllib: serves files by name, or refuses."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
@@ -244,8 +247,9 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Server:
     """A server of small files under MNIST's names, whose checksums are made the expected ones."""
     files = {f"{FILES[part]}.gz": gzip.compress(encode(array), mtime=0) for part, array in arrays().items()}
+    archives = idx.ARCHIVES["MNIST"]
     sums = {part: hashlib.md5(files[f"{name}.gz"]).hexdigest() for part, name in FILES.items()}
-    monkeypatch.setattr(idx, "MNIST_MD5", sums)
+    monkeypatch.setitem(idx.ARCHIVES, "MNIST", {part: replace(one, md5=sums[part]) for part, one in archives.items()})
     serving = Server(files)
     monkeypatch.setattr(download, "_open", serving.open)
     return serving
@@ -274,7 +278,9 @@ def test_a_wrong_checksum_is_an_error_and_leaves_no_file(tmp_path: Path, server:
     got = hashlib.md5(server.files[name]).hexdigest()
     with pytest.raises(DataError, match=f"{name} is missing .* expected MD5 {right}, got {got}"):
         mnist(root=str(tmp_path), download=True)
-    assert server.asked.count(idx.MNIST_URLS[1] + name) == 1  # the second mirror was tried too
+    assert (
+        server.asked.count(idx.ARCHIVES["MNIST"]["test labels"].urls[1] + name) == 1
+    )  # the second mirror was tried too
     assert name not in [path.name for path in (tmp_path / "MNIST" / "raw").iterdir()]
     assert list(tmp_path.rglob("*.part")) == []
 
@@ -290,7 +296,7 @@ def test_without_a_network_the_message_says_what_to_do(
         assert part in message
 
 
-def test_a_damaged_archive_is_fetched_again_or_named(tmp_path: Path, server: Server) -> None:
+def test_a_damaged_archive_is_downloaded_again_or_named(tmp_path: Path, server: Server) -> None:
     name = f"{FILES['train images']}.gz"
     archive = download.Archive(name, ("https://example.org/",), hashlib.md5(server.files[name]).hexdigest())
     (tmp_path / name).write_bytes(server.files[name][:-5])
@@ -300,7 +306,7 @@ def test_a_damaged_archive_is_fetched_again_or_named(tmp_path: Path, server: Ser
     assert path.read_bytes() == server.files[name]
 
 
-TORN = {
+TRUNCATED = {
     "cut": lambda content: content[:-20],
     "short": lambda content: content[:9],
     "empty": lambda _: b"",
@@ -309,17 +315,17 @@ TORN = {
 }
 
 
-@pytest.mark.parametrize("tear", TORN.values(), ids=TORN.keys())
-@pytest.mark.parametrize("others", ["whole", "torn", "missing", "plain too"])
+@pytest.mark.parametrize("truncate", TRUNCATED.values(), ids=TRUNCATED.keys())
+@pytest.mark.parametrize("others", ["whole", "truncated", "missing", "plain too"])
 def test_what_an_aborted_download_left_is_downloaded_again(
-    tmp_path: Path, server: Server, tear: Any, others: str
+    tmp_path: Path, server: Server, truncate: Any, others: str
 ) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     name = f"{FILES['train images']}.gz"
     for other, content in server.files.items():
         if others != "missing" or other == name:
-            (raw / other).write_bytes(tear(content) if other == name or others == "torn" else content)
+            (raw / other).write_bytes(truncate(content) if other == name or others == "truncated" else content)
         if others == "plain too" and other != name:
             (raw / other).with_suffix("").write_bytes(gzip.decompress(content))
     source = mnist(root=str(tmp_path), download=True)
@@ -328,7 +334,7 @@ def test_what_an_aborted_download_left_is_downloaded_again(
     assert len(server.asked) == (1 if others in ("whole", "plain too") else 4)
 
 
-def test_what_an_aborted_download_left_is_named_where_there_is_no_network(
+def test_what_an_aborted_download_left_is_named_without_a_network(
     tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mnist(root=str(tmp_path), download=True)
@@ -344,7 +350,7 @@ def test_what_an_aborted_download_left_is_named_where_there_is_no_network(
 
 
 @pytest.mark.parametrize("place", [".", "raw", "MNIST/raw"])
-def test_a_torn_file_of_the_users_own_set_is_never_replaced(tmp_path: Path, server: Server, place: str) -> None:
+def test_a_truncated_file_of_a_users_data_set_is_never_replaced(tmp_path: Path, server: Server, place: str) -> None:
     folder = write(tmp_path / place, arrays(classes=2), ".gz")
     path = folder / f"{FILES['train images']}.gz"
     path.write_bytes(path.read_bytes()[:-9])
@@ -355,7 +361,7 @@ def test_a_torn_file_of_the_users_own_set_is_never_replaced(tmp_path: Path, serv
     assert server.asked == []
 
 
-def test_files_of_another_kind_under_mnists_names_are_never_replaced(tmp_path: Path, server: Server) -> None:
+def test_other_files_with_mnists_names_are_never_replaced(tmp_path: Path, server: Server) -> None:
     floats = {part: array.astype(np.float32) for part, array in arrays().items()}
     folder = write(tmp_path / "MNIST" / "raw", floats, ".gz")
     for path in folder.iterdir():
@@ -366,7 +372,7 @@ def test_files_of_another_kind_under_mnists_names_are_never_replaced(tmp_path: P
     assert server.asked == []
 
 
-def test_an_answer_that_breaks_off_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_aborted_answer_is_a_one_line_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(request: urllib.request.Request) -> io.BytesIO:
         raise http.client.IncompleteRead(b"abc", 100)
 
