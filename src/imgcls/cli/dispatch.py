@@ -238,7 +238,8 @@ def _run_training(run: str, line: Line, table: dict[str, Any], *args: Any) -> in
         raise ConfigError(f"{key}: only for a sweep; add --multirun, or {ALONE[key]}")
     if "cfg" in line.flags:
         return _print_config(table)
-    is_apart = "torch" not in sys.modules and os.environ.get("RANK", "0") == "0"  # else in this process
+    # in this process if torch is there already, or in a worker of torchrun, which draws nothing
+    is_apart = config.plots and "torch" not in sys.modules and os.environ.get("RANK", "0") == "0"
     with contextlib.closing(BackgroundWorker(apart=is_apart)) as plotter:
         return _call(run, line, config, *args, plotter=plotter)
 
