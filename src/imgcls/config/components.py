@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from imgcls.config.options import OWN_PARTS, Node, common_keys, listed
 from imgcls.config.parsing import convert, unknown_key
@@ -47,7 +49,7 @@ class Component:
         Raises ConfigError for what the function refuses.
         """
         if ":" in self.name:
-            accepted = _parameters(self.function)
+            accepted = _signature(self.function).parameters
             context = {key: value for key, value in context.items() if key in accepted}
         try:
             return self.function(*args, **context, **self.params)
@@ -126,23 +128,33 @@ def unknown_param(group: str, name: str, param: str, params: Mapping[str, Any], 
     return unknown_key(f"{group}.{param}", known, has + hint)
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    try:
-        return dict(inspect.signature(function).parameters)
-    except (ValueError, TypeError):  # some builtins have none
-        return {}
+class Signature(NamedTuple):
+    """What a function accepts, and the resolved annotations."""
+
+    parameters: Mapping[str, inspect.Parameter]
+    hints: Mapping[str, Any]
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _signature(function: Callable[..., Any]) -> Signature:
+    return _kept_signature(function) if isinstance(function, Hashable) else _read_signature(function)
+
+
+def _read_signature(function: Callable[..., Any]) -> Signature:
+    parameters: Mapping[str, inspect.Parameter] = {}
+    with contextlib.suppress(ValueError, TypeError):  # some builtins have none
+        parameters = inspect.signature(function).parameters
     inner = function.func if hasattr(function, "func") else function  # functools.partial
-    try:
-        return get_type_hints(inner.__init__ if isinstance(inner, type) else inner, include_extras=True)  # type: ignore[misc]
-    except (NameError, TypeError):  # the user's annotations may not resolve
-        return {}
+    hints: Mapping[str, Any] = {}
+    with contextlib.suppress(NameError, TypeError):  # the user's annotations may not resolve
+        hints = get_type_hints(inner.__init__ if isinstance(inner, type) else inner, include_extras=True)  # type: ignore[misc]
+    return Signature(parameters, hints)
+
+
+_kept_signature = lru_cache(maxsize=1000)(_read_signature)  # a sweep asks for the same ones for every job
 
 
 def _params(function: Callable[..., Any], node: Node, group: str, name: str, context: tuple[str, ...]) -> Node:
-    parameters = _parameters(function)
+    parameters, hints = _signature(function)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if ":" in name:
         first = 1 if group == "optimizer" else 0  # the parameter groups
@@ -153,7 +165,6 @@ def _params(function: Callable[..., Any], node: Node, group: str, name: str, con
         }
     else:
         own = {key: p for key, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
-    hints = _hints(function)
     given = {key: value for key, value in node.items() if key != "name"}
     for key in given:
         if key not in own and not takes_any:
