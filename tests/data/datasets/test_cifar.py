@@ -1,4 +1,4 @@
-"""CIFAR's pickles: the real format is read, and nothing in them is ever run."""
+"""CIFAR's pickles: the real format is read, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_cifar100_uses_the_fine_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("count", [6, 60])
-def test_batches_that_python_3_has_written_are_read(tmp_path: Path, protocol: int, count: int) -> None:
+def test_batches_written_by_python_3_are_read(tmp_path: Path, protocol: int, count: int) -> None:
     content = batch(count) | {"labels": np.arange(count) % 3, "data": np.asfortranarray(batch(count)["data"])}
     folder = write_cifar10(tmp_path)
     (folder / "test_batch").write_bytes(pickle.dumps(content, protocol))
@@ -100,7 +100,7 @@ def old_text(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("count", [6, 60])
-def test_batches_that_python_2_has_written_are_read(tmp_path: Path, count: int) -> None:
+def test_batches_written_by_python_2_are_read(tmp_path: Path, count: int) -> None:
     pixels = batch(count)["data"]
     dtype = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
@@ -139,7 +139,7 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path, gadget: 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"data": batch()["data"][:5]}, "shape (6, 3072), one row for each label, got uint8 (5, 3072)"),
+        ({"data": batch()["data"][:5]}, "shape (6, 3072), one row per label, got uint8 (5, 3072)"),
         ({"data": batch()["data"][:, :3071]}, "got uint8 (6, 3071)"),
         ({"data": batch()["data"].astype(np.int16)}, "got int16 (6, 3072)"),
         ({"data": "pixels"}, "got str"),
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_pickle_is_named(tmp_path: Path, content: bytes) -> No
 
 
 def laughs(first: bytes, step: bytes, times: int = 60) -> bytes:
-    """A thing that holds the one before twice, and so on: small until it is printed, compared or hashed."""
+    """A value that holds the previous one twice, and so on: small until it is printed, compared or hashed."""
     return first + b"".join(b"r" + struct.pack("<I", i) + step % {b"i": struct.pack("<I", i)} for i in range(times))
 
 
@@ -235,12 +235,12 @@ def test_class_names_must_be_a_list_of_names(tmp_path: Path, names: object) -> N
     assert "batches.meta: expected a list of class names" in refusal(tmp_path)
 
 
-def test_a_key_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
     write_cifar10(tmp_path / "cifar-10-batches-py", data_batch_1={"data": batch()["data"]})
     assert "data_batch_1: expected a dictionary with data, labels" in refusal(tmp_path)
 
 
-def test_a_batch_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_batch_is_named(tmp_path: Path) -> None:
     (write_cifar10(tmp_path / "cifar-10-batches-py") / "data_batch_4").unlink()
     assert "data_batch_4 is missing" in refusal(tmp_path)
 
@@ -270,7 +270,7 @@ def test_a_folder_in_place_of_a_batch_is_refused(tmp_path: Path) -> None:
     assert "data_batch_1: not a regular file" in refusal(tmp_path)
 
 
-def test_a_batch_that_may_not_be_read_is_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_without_read_permission_is_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar10(tmp_path)
 
     def refuse(*_: Any) -> None:
@@ -294,7 +294,7 @@ def test_a_root_whose_name_is_too_long_is_missing_data(tmp_path: Path, capsys: p
         assert message.count("\n") == 1
 
 
-def test_missing_data_is_named_with_the_way_out(tmp_path: Path) -> None:
+def test_missing_data_is_named_with_what_to_do(tmp_path: Path) -> None:
     message = refusal(tmp_path)
     for part in ("cifar-10-python.tar.gz is missing", f"put it into {tmp_path}", "dataset=digits"):
         assert part in message
@@ -322,7 +322,7 @@ def test_the_archive_is_downloaded_checked_and_unpacked(tmp_path: Path, monkeypa
     assert names == ["cifar-10-batches-py", "cifar-10-python.tar.gz"]
 
 
-def test_an_archive_of_another_checksum_is_neither_kept_nor_unpacked(
+def test_an_archive_with_a_wrong_checksum_is_neither_kept_nor_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve(archive(tmp_path / "made"), monkeypatch, md5="0" * 32)
@@ -332,7 +332,7 @@ def test_an_archive_of_another_checksum_is_neither_kept_nor_unpacked(
 
 
 @pytest.mark.parametrize("cut", [0.5, 0.0])
-def test_an_archive_that_cannot_be_unpacked_leaves_no_half_of_it(
+def test_an_archive_that_cannot_be_unpacked_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: float
 ) -> None:
     content = archive(tmp_path / "made")
@@ -345,7 +345,7 @@ def test_an_archive_that_cannot_be_unpacked_leaves_no_half_of_it(
 
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that holds nothing but the archive, whose sum is made the expected one."""
+    """A folder with just the archive, whose checksum is made the expected one."""
     content = archive(tmp_path / "made")
     serve(b"", monkeypatch, md5=hashlib.md5(content).hexdigest())
     (folder := tmp_path / "data").mkdir()
@@ -353,7 +353,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_what_a_killed_process_has_half_unpacked_is_removed_and_nothing_else(local: Path) -> None:
+def test_only_what_a_killed_process_has_half_unpacked_is_removed(local: Path) -> None:
     for name in (".cifar-10-batches-py-x1y_z9ab", ".cifar-10-batches-py-mine", ".cifar-100-python-x1y_z9ab"):
         (local / name / "cifar-10-batches-py").mkdir(parents=True)
         (local / name / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"half")

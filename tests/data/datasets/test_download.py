@@ -1,4 +1,4 @@
-"""Downloads: gone on with, checked, and one at a time."""
+"""Downloads: resumed, checked, and one at a time."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CONTENT = bytes(range(256)) * 4000
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT under any name, the parts that are asked for too."""
+    """Serves CONTENT under any name, whole or from a given byte."""
 
     asked: ClassVar[list[str | None]] = []
     knows_ranges = True
-    most: int | None = None  # bytes before the connection breaks off
+    most: int | None = None  # bytes before the connection breaks
     hangs: ClassVar[threading.Event | None] = None  # no answer before this
 
     def do_GET(self) -> None:
@@ -58,7 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """One that is not disturbed by clients that hang up."""
+    """One that ignores clients that hang up."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Silence."""
@@ -81,7 +81,7 @@ def archive(url: str, content: bytes = CONTENT) -> Archive:
     return Archive("file.gz", (url,), hashlib.md5(content).hexdigest())
 
 
-def test_what_a_broken_connection_left_is_gone_on_with(url: str, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(url: str, tmp_path: Path) -> None:
     (tmp_path / "file.gz.part").write_bytes(CONTENT[:1000])
     path = fetch(archive(url), tmp_path, "dataset=x", download=True)
     assert path.read_bytes() == CONTENT
@@ -89,22 +89,20 @@ def test_what_a_broken_connection_left_is_gone_on_with(url: str, tmp_path: Path)
     assert [one.name for one in tmp_path.iterdir()] == ["file.gz"]
 
 
-def test_a_server_that_knows_no_ranges_sends_it_all(url: str, tmp_path: Path) -> None:
+def test_a_server_without_ranges_sends_the_whole_file(url: str, tmp_path: Path) -> None:
     Handler.knows_ranges = False
     (tmp_path / "file.gz.part").write_bytes(CONTENT[:1000])
     assert fetch(archive(url), tmp_path, "dataset=x", download=True).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("left", [b"something else", CONTENT + b"more"])
-def test_a_part_of_something_else_is_thrown_away(left: bytes, url: str, tmp_path: Path) -> None:
+def test_a_part_of_a_different_file_is_discarded(left: bytes, url: str, tmp_path: Path) -> None:
     (tmp_path / "file.gz.part").write_bytes(left)
     assert fetch(archive(url), tmp_path, "dataset=x", download=True).read_bytes() == CONTENT
     assert len(Handler.asked) == 2
 
 
-def test_a_connection_that_breaks_off_leaves_what_has_come_for_the_next_time(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_broken_connection_leaves_a_part_to_resume(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "most", 1000)
     with pytest.raises(DataError, match="could not be downloaded"):
         fetch(archive(url), tmp_path, "dataset=x", download=True)
@@ -114,23 +112,23 @@ def test_a_connection_that_breaks_off_leaves_what_has_come_for_the_next_time(
     assert Handler.asked == [None, "bytes=1000-"]
 
 
-def test_a_wrong_sum_leaves_nothing(url: str, tmp_path: Path) -> None:
+def test_a_wrong_checksum_leaves_nothing(url: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="checksum mismatch"):
         fetch(archive(url, b"other"), tmp_path, "dataset=x", download=True)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("left", [b"", CONTENT[:1000]])
-def test_a_server_that_sends_too_much_is_not_listened_to(url: str, tmp_path: Path, left: bytes) -> None:
+def test_no_more_than_the_expected_size_is_accepted(url: str, tmp_path: Path, left: bytes) -> None:
     if left:
         (tmp_path / "file.gz.part").write_bytes(left)
     wanted = Archive("file.gz", (url,), "0" * 32, 5000)
-    with pytest.raises(DataError, match=r"could not be downloaded \(more than the expected 5,000 bytes came\)"):
+    with pytest.raises(DataError, match=r"could not be downloaded \(received more than the expected 5,000 bytes\)"):
         fetch(wanted, tmp_path, "dataset=x", download=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_never_stops_fills_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_stops_does_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Endless(io.RawIOBase):
         sent = 0
 
@@ -140,13 +138,13 @@ def test_a_server_that_never_stops_fills_no_disk(tmp_path: Path, monkeypatch: py
 
     endless = Endless()
     monkeypatch.setattr(download, "_open", lambda request: endless)
-    with pytest.raises(DataError, match="more than the expected 5,000,000 bytes came"):
+    with pytest.raises(DataError, match="received more than the expected 5,000,000 bytes"):
         fetch(Archive("file.gz", ("http://x/",), "0" * 32, 5_000_000), tmp_path, "dataset=x", download=True)
     assert endless.sent < 7_000_000
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_a_failed_run_and_what_has_come_is_kept(
+def test_a_full_disk_is_a_failed_run_and_the_part_is_kept(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(io.FileIO):
@@ -162,11 +160,14 @@ def test_a_full_disk_is_a_failed_run_and_what_has_come_is_kept(
     monkeypatch.setattr(Path, "open", opened)
     with pytest.raises(RunError) as caught:
         fetch(archive(url), tmp_path, "dataset=x", download=True)
-    assert str(caught.value) == f"cannot download {tmp_path}/file.gz: No space left on device; what has come is kept"
+    assert (
+        str(caught.value)
+        == f"cannot download {tmp_path}/file.gz: No space left on device; the part downloaded so far is kept"
+    )
     assert [(one.name, one.stat().st_size) for one in tmp_path.iterdir()] == [("file.gz.part", 1000)]
 
 
-def test_a_server_that_does_not_answer_is_given_up(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_times_out(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     monkeypatch.setattr(Handler, "hangs", threading.Event())
     try:
@@ -181,7 +182,7 @@ def test_redirects_are_followed(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["http://b/file", "ftp://b/file", "HTTP://b/file"])
-def test_redirects_from_https_to_anything_less_are_refused(target: str) -> None:
+def test_redirects_from_https_to_anything_less_secure_are_refused(target: str) -> None:
     request = urllib.request.Request("https://a/file")
     handler = download._Redirects()
     with pytest.raises(urllib.error.URLError, match="refused: a redirects from https to"):

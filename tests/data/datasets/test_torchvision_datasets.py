@@ -1,4 +1,4 @@
-"""torchvision's data sets by name, from files as torchvision lays them out: their formats, not their data."""
+"""torchvision's data sets by name, read from files in its layouts: their formats, not their data."""
 
 from __future__ import annotations
 

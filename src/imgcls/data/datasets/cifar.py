@@ -24,7 +24,7 @@ from imgcls.files import DISK_FULL, file_size, is_present, locked
 URLS = ("https://www.cs.toronto.edu/~kriz/",)
 FILES = {"cifar10": ("data_batch_1", "test_batch", "batches.meta"), "cifar100": ("train", "test", "meta")}
 SIDE = 32
-LARGEST = 1 << 28  # bytes of a file, and of all files in an archive: CIFAR-100's train takes 155 MB, or 230 as text
+LARGEST = 1 << 28  # bytes of a file, and of all files in an archive; CIFAR-100's train takes 155 MB, or 230 as text
 
 
 def cifar10(*, root: str | None, download: bool) -> Source:
@@ -43,14 +43,14 @@ def cifar100(*, root: str | None, download: bool) -> Source:
 
 
 def _folder(root: str | None, name: str, archive: Archive, dataset: str, download: bool) -> Path:
-    """The folder of batch files under root, unpacked from the archive if need be."""
+    """The folder of batch files under root, downloaded and unpacked if necessary."""
     base = data_root(root)
     if os.path.isdir(base / name):
         return base / name
     if base.name == name or any(is_present(base / file) for file in FILES[dataset]):
         return base
     with locked(base, make=download) as is_locked:
-        if not os.path.isdir(base / name):  # another process may just have been at it
+        if not os.path.isdir(base / name):  # another process may have unpacked it meanwhile
             path = fetch(archive, base, f"dataset={dataset}", download)
             if is_locked:
                 _tidy(base, name)
@@ -59,13 +59,13 @@ def _folder(root: str | None, name: str, archive: Archive, dataset: str, downloa
 
 
 def _tidy(base: Path, name: str) -> None:
-    """Remove what a process that was killed while it unpacked has left."""
+    """Remove what a process that was killed while unpacking has left."""
     for left in base.glob(f".{name}-????????"):  # tempfile's names
         shutil.rmtree(left, ignore_errors=True)
 
 
 def _unpack(path: Path, base: Path, name: str) -> None:
-    """The archive's folder ``name`` into base, as a whole or not at all."""
+    """Extract the archive's folder ``name`` into base, completely or not at all."""
     try:
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=base) as scratch:
             with tarfile.open(path) as tar:
@@ -79,20 +79,20 @@ def _unpack(path: Path, base: Path, name: str) -> None:
 
 
 def _plain(tar: tarfile.TarFile, path: Path) -> list[tarfile.TarInfo]:
-    """The archive's members, if they are folders and files of a credible size and nothing else."""
+    """The archive's members. Raises DataError unless they are folders and files of a credible size."""
     members = tar.getmembers()
     for member in members:
         if not (member.isreg() or member.isdir()):
             raise DataError(f"{path}: refused, its member {member.name} is neither a file nor a folder")
     if sum(member.size for member in members) > LARGEST:
-        raise DataError(f"{path}: refused, it would take more than {LARGEST >> 20:,} MB unpacked")
+        raise DataError(f"{path}: refused, it would unpack to more than {LARGEST >> 20:,} MB")
     return members
 
 
 def _source(train: list[Path], test: Path, meta: Path, label_key: str, names_key: str) -> Source:
     names = _names(_read(meta, names_key)[names_key], meta)
-    parts = [_images(paths, label_key, len(names)) for paths in (train, [test])]
-    return Source(tuple(names), parts[0], test=parts[1], augment="standard", mirror=True)
+    splits = [_images(paths, label_key, len(names)) for paths in (train, [test])]
+    return Source(tuple(names), splits[0], test=splits[1], augment="standard", mirror=True)
 
 
 def _names(given: Any, path: Path) -> list[str]:
@@ -108,7 +108,7 @@ def _images(paths: list[Path], label_key: str, num_classes: int) -> Images:
         data, count = batch["data"], _count(batch[label_key], num_classes, path)
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (count, 3 * SIDE**2):
             raise DataError(
-                f"{path}: expected uint8 data of shape ({count}, {3 * SIDE**2}), one row for each label, "
+                f"{path}: expected uint8 data of shape ({count}, {3 * SIDE**2}), one row per label, "
                 f"got {getattr(data, 'dtype', type(data).__name__)} {getattr(data, 'shape', '')}"
             )
         labels.append(_labels(batch[label_key], num_classes, path))
@@ -124,7 +124,7 @@ def _expected(num_classes: int, path: Path) -> str:
 
 
 def _count(given: Any, num_classes: int, path: Path) -> int:
-    """How many labels there are, checked against the pixels before they are unfolded to eight bytes each."""
+    """The number of labels, compared to the pixels before each label is unpacked to eight bytes."""
     if isinstance(given, list) or (isinstance(given, np.ndarray) and given.ndim == 1):
         return len(given)
     raise DataError(f"{_expected(num_classes, path)}, got {type(given).__name__}")
@@ -140,7 +140,7 @@ def _labels(given: list[Any] | NDArray[Any], num_classes: int, path: Path) -> ND
 
 
 def _read(path: Path, *keys: str) -> dict[str, Any]:
-    """What the dictionary in a batch file holds under these keys, which it must have."""
+    """The values of these keys in a batch file's dictionary, which must have them."""
     if not os.path.exists(path):
         raise DataError(f"{path} is missing; put it there, or rename the folder to download all of it again")
     size = file_size(path)
@@ -155,6 +155,6 @@ def _read(path: Path, *keys: str) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except LookupError as error:
-        raise DataError(f"{path}: not a CIFAR file (its parts do not fit together)") from error
+        raise DataError(f"{path}: not a CIFAR file (damaged)") from error
     except (ValueError, TypeError, AttributeError, struct.error) as error:  # what a damaged pickle can raise
         raise DataError(f"{path}: not a CIFAR file ({error})") from error

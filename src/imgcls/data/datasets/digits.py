@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn carries: 1,797 real 8x8 images (UCI, Alpaydin & Kaynak 1998)."""
+"""The handwritten digits that ship with scikit-learn: 1,797 real 8x8 images (UCI, Alpaydin & Kaynak 1998)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVELS = 16  # the values run from 0 to 16
 
 
 def digits() -> Source:
-    """8x8 grey images, ten classes, no test set of its own."""
+    """8x8 gray images, ten classes, no separate test set."""
     table = _table()
     pixels = np.rint(table[:, :64] * (255 / LEVELS)).astype(np.uint8).reshape(-1, 8, 8)
     return Source(tuple("0123456789"), Images(table[:, 64].astype(np.int64), pixels=pixels))
@@ -26,7 +26,7 @@ def _table() -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         file = Path(folder, "datasets", "data", "digits.csv.gz")
         if file.is_file():
             return np.loadtxt(file, delimiter=",", ndmin=2)
-    from sklearn.datasets import load_digits  # where the file stands elsewhere
+    from sklearn.datasets import load_digits  # if the file is somewhere else
 
     bunch = load_digits()
     return np.hstack([bunch.data, bunch.target[:, None]])

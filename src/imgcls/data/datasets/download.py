@@ -1,4 +1,4 @@
-"""Where data lies, and how it gets there: several mirrors, a checksum, a time-out, never a half-written file."""
+"""The data folder, and downloads into it: mirrors, checksum, timeout, resumption, never a half-written file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to be had at each of the folders ``urls``; its MD5 is the one that torchvision pins.
+    """A file that each of the folders ``urls`` has; its MD5 is the one that torchvision pins.
 
-    size: in bytes; a server that sends more is not listened to.
+    size: in bytes; no more is accepted.
     """
 
     name: str
@@ -34,18 +34,18 @@ class Archive:
 
 
 def data_root(root: str | None) -> Path:
-    """dataset.root, else the variable IMGCLS_DATA, else data/ here."""
+    """dataset.root, else $IMGCLS_DATA, else ./data."""
     return Path(os.path.expanduser(root or os.environ.get("IMGCLS_DATA") or "data"))
 
 
 def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
     """The archive in the folder, downloaded if missing or damaged.
 
-    Raises DataError that says what to put where, RunError if the disk is full.
-    Whoever may download at the same time is kept out by ``alone``.
+    Raises DataError that says what to put where, RunError if the disk is full. The caller holds the folder's lock
+    (``files.locked``).
     """
     path = folder / archive.name
-    advice = f"put it into {folder}, or try dataset=digits, which needs no download"
+    advice = f"put it into {folder}, or use dataset=digits, which needs no download"
     what = f"{path} is missing"
     if os.path.exists(path):
         found = file_digest(path, "md5")
@@ -60,13 +60,15 @@ def fetch(archive: Archive, folder: Path, dataset: str, download: bool) -> Path:
             return _download(url + archive.name, path, archive)
         except (OSError, http.client.HTTPException) as error:  # URLError, time-outs and disk errors are OSErrors
             if isinstance(error, OSError) and error.errno in DISK_FULL:
-                raise RunError(f"cannot download {path}: {error.strerror}; what has come is kept") from error
+                raise RunError(
+                    f"cannot download {path}: {error.strerror}; the part downloaded so far is kept"
+                ) from error
             reason = str(getattr(error, "reason", error))
     raise DataError(f"{dataset}: {what} and could not be downloaded ({reason}); {advice}")
 
 
 def is_intact(archive: Archive, folder: Path) -> bool:
-    """Whether the archive lies in the folder as its servers have it."""
+    """Whether the folder has the archive, undamaged."""
     path = folder / archive.name
     return os.path.isfile(path) and file_digest(path, "md5") == archive.md5
 
@@ -80,34 +82,34 @@ def _open(request: urllib.request.Request) -> Any:
 
 
 def _download(url: str, path: Path, archive: Archive) -> Path:
-    """The file at that address. What a broken connection left in NAME.part is gone on with; a wrong sum removes it."""
+    """Download the file, resuming NAME.part if a broken connection has left one; a wrong checksum removes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    there = file_size(part) if os.path.exists(part) else 0
+    start = file_size(part) if os.path.exists(part) else 0
     try:
-        answer = _open(urllib.request.Request(url, headers={"Range": f"bytes={there}-"} if there else {}))
+        answer = _open(urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {}))
     except urllib.error.HTTPError as error:
-        if not there or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        if not start or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
-        part.unlink()  # it is as long as the file or longer, and was not it
+        part.unlink()  # as long as the file or longer, and not the file
         return _download(url, path, archive)
     with answer:
-        goes_on = there > 0 and getattr(answer, "status", None) == http.HTTPStatus.PARTIAL_CONTENT
-        print(f"download {url}{f' (going on at {there:,} bytes)' if goes_on else ''}", file=sys.stderr)
-        room = archive.size - (there if goes_on else 0)
-        with part.open("ab" if goes_on else "wb") as file:
+        is_resumed = start > 0 and getattr(answer, "status", None) == http.HTTPStatus.PARTIAL_CONTENT
+        print(f"download {url}{f' (resuming at {start:,} bytes)' if is_resumed else ''}", file=sys.stderr)
+        room = archive.size - (start if is_resumed else 0)
+        with part.open("ab" if is_resumed else "wb") as file:
             while room >= 0 and (chunk := answer.read(CHUNK)):
                 file.write(chunk[:room])
                 room -= len(chunk)
-    if room < 0 and not goes_on:
+    if room < 0 and not is_resumed:
         part.unlink()
-        raise OSError(f"more than the expected {archive.size:,} bytes came")
-    if room >= 0 and (missing := getattr(answer, "length", None)):  # the connection broke off: what has come is kept
+        raise OSError(f"received more than the expected {archive.size:,} bytes")
+    if room >= 0 and (missing := getattr(answer, "length", None)):  # the connection broke: NAME.part is kept
         raise http.client.IncompleteRead(b"", missing)
     found = file_digest(part, "md5")
     if found != archive.md5:
         part.unlink()
-        if goes_on:  # the part was of something else
+        if is_resumed:  # the part was of a different file
             return _download(url, path, archive)
         raise OSError(_mismatch(archive.md5, found))
     part.replace(path)
@@ -115,7 +117,7 @@ def _download(url: str, path: Path, archive: Archive) -> Path:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect, but never from https to anything less."""
+    """Follows redirects, but never from https to anything less secure."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         scheme = urllib.parse.urlsplit(newurl).scheme

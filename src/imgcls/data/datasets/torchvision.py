@@ -1,6 +1,6 @@
-"""Data sets that torchvision knows, by name; it downloads them, and keeps their checksums.
+"""torchvision's data sets by name; it downloads them and checks their checksums.
 
-https://docs.pytorch.org/vision/stable/datasets.html; torchvision is imported when one of them is read.
+https://docs.pytorch.org/vision/stable/datasets.html; torchvision is imported only when one of them is read.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ FILES = ("_image_files", "_images", "_samples", "samples")  # where torchvision 
 
 @dataclass(frozen=True)
 class Named:
-    """A data set of torchvision: its class there, and the keywords that give each part.
+    """One of torchvision's data sets: its class, and the arguments for each split.
 
-    is_photo: its images may be cropped and mirrored. is_lying: they are stored with rows and columns exchanged.
+    is_photo: images may be cropped and mirrored. is_transposed: they are stored with rows and columns swapped.
     """
 
     kind: str
-    parts: dict[Literal["train", "val", "test"], dict[str, Any]]
+    splits: dict[Literal["train", "val", "test"], dict[str, Any]]
     is_photo: bool = False
     is_transposed: bool = False
 
 
-IDX_PARTS: dict[Any, Any] = {"train": {"train": True}, "test": {"train": False}}
+TRAIN_FLAG: dict[Any, Any] = {"train": {"train": True}, "test": {"train": False}}
 TWO: dict[Any, Any] = {"train": {"split": "train"}, "test": {"split": "test"}}
 THREE: dict[Any, Any] = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
-SMALLER: dict[str, Any] = {"size": "320px"}  # of Imagenette's three sizes: enough for 224 pixels, a fifth of the bytes
+SMALLER: dict[str, Any] = {"size": "320px"}  # of Imagenette: enough for 224 pixels, and a fifth of the bytes
 NAMED = {
-    "kmnist": Named("KMNIST", IDX_PARTS),
+    "kmnist": Named("KMNIST", TRAIN_FLAG),
     "emnist": Named(
-        "EMNIST", {part: {**one, "split": "balanced"} for part, one in IDX_PARTS.items()}, is_transposed=True
+        "EMNIST", {split: {**one, "split": "balanced"} for split, one in TRAIN_FLAG.items()}, is_transposed=True
     ),
     "qmnist": Named("QMNIST", {"train": {"what": "train"}, "test": {"what": "test"}}),
-    "usps": Named("USPS", IDX_PARTS),
+    "usps": Named("USPS", TRAIN_FLAG),
     "svhn": Named("SVHN", TWO),
     "stl10": Named("STL10", TWO, is_photo=True),
     "flowers102": Named("Flowers102", THREE, is_photo=True),
@@ -69,19 +69,17 @@ NAMED = {
 
 
 def _load(name: str, *, root: str | None, download: bool) -> Source:
-    """One of torchvision's data sets, under root as torchvision lays it out."""
+    """One of torchvision's data sets, in torchvision's layout under root."""
     import torchvision
 
     named, folder = NAMED[name], data_root(root)
     kind = getattr(torchvision.datasets, named.kind)
-    parts: dict[str, Any] = {}
     with locked(folder, make=download):
-        for part, keywords in named.parts.items():
-            parts[part] = _read(kind, name, folder, keywords, download)
-    images = {part: _images(one, named, folder) for part, one in parts.items()}
+        splits = {split: _read(kind, name, folder, given, download) for split, given in named.splits.items()}
+    images = {split: _images(one, named, folder) for split, one in splits.items()}
     count = 1 + max(int(one.labels.max()) for one in images.values())
-    names = getattr(parts["train"], "classes", None) or [str(i) for i in range(count)]
-    classes = tuple(str(one[0] if isinstance(one, tuple) else one) for one in names)  # of synonyms the first
+    names = getattr(splits["train"], "classes", None) or [str(i) for i in range(count)]
+    classes = tuple(str(one[0] if isinstance(one, tuple) else one) for one in names)  # the first of several synonyms
     return Source(
         classes if len(set(classes)) == len(classes) >= count else tuple(str(i) for i in range(count)),
         images["train"],
@@ -93,7 +91,7 @@ def _load(name: str, *, root: str | None, download: bool) -> Source:
 
 
 def _read(kind: Callable[..., Any], name: str, folder: Path, keywords: dict[str, Any], download: bool) -> Any:
-    """torchvision's own object; what it prints goes to stderr, what it raises becomes one line."""
+    """torchvision's object; what it prints goes to stderr, what it raises becomes one line."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     said = io.StringIO()
@@ -108,8 +106,8 @@ def _read(kind: Callable[..., Any], name: str, folder: Path, keywords: dict[str,
         hint = "" if download else " and dataset.download is false"
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"dataset={name}: cannot be read in {folder}{hint} ({first}); put it there as torchvision lays it out, "
-            "or try dataset=digits, which needs no download"
+            f"dataset={name}: cannot be read in {folder}{hint} ({first}); put it there in torchvision's layout, "
+            "or use dataset=digits, which needs no download"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -117,7 +115,7 @@ def _read(kind: Callable[..., Any], name: str, folder: Path, keywords: dict[str,
 
 
 def _images(read: Any, named: Named, folder: Path) -> Images:
-    """Its images as arrays or as files, with their labels."""
+    """The images as arrays or files, with their labels."""
     if (pixels := getattr(read, "data", None)) is not None:
         numbers = np.asarray(read.labels if hasattr(read, "labels") else read.targets)
         pixels = np.asarray(pixels)
