@@ -393,7 +393,7 @@ class _Gadget:
 
 
 def hostile_files() -> dict[str, bytes]:
-    """Files that are no checkpoint of ours, or pretend to be one; each sealed ones bears a right checksum."""
+    """Files that are no checkpoint of ours, or pretend to be one; each sealed one has a valid checksum."""
     whole = checkpoint_format.read(Path("whole/checkpoints", checkpoint_format.BEST))
     good = {key: value for key, value in whole.meta.items() if key not in ("sha256", "format")}
 

@@ -19,7 +19,7 @@ NOT_APPLICABLE = {101: "TensorBoard is never launched"}
 ELSEWHERE = {  # row: file:test
     50: "folder:test_a_folder_that_cannot_be_made_is_the_runs_failure run_faults:odd_places",
     51: "folder:test_a_folder_with_something_in_it_is_refused",
-    52: "folder:test_a_folder_in_use_is_refused_and_free_again_afterwards",
+    52: "folder:test_a_folder_in_use_is_refused_until_its_process_ends",
     53: "mnist:test_without_a_network_the_message_says_what_to_do",
     54: "image_folder:test_folders_without_class_folders_are_refused",
     55: "image_folder:test_an_empty_class_folder_is_named",

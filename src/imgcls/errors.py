@@ -13,21 +13,21 @@ class ImgclsError(Exception):
 
 
 class RunError(ImgclsError):
-    """The run itself failed: non-finite loss, disk full, a folder that cannot be written."""
+    """The run failed: non-finite loss, full disk, a folder that cannot be written."""
 
 
 class ConfigError(ImgclsError):
-    """A key, a value or a flag that cannot be used as given."""
+    """A key, value or flag that cannot be used as given."""
 
     exit_code = 2
 
 
 class DeviceError(ConfigError):
-    """The requested device does not exist; under torchrun each rank that lacks one reports it."""
+    """The requested device is not available; under torchrun each rank that lacks one reports it."""
 
 
 class DataError(ImgclsError):
-    """Data that is missing, corrupt or not of the expected kind."""
+    """Data that is missing, damaged or not of the expected kind."""
 
     exit_code = 3
 
@@ -37,7 +37,7 @@ class UnreadableImage(DataError):
 
 
 class PartialFailure(DataError):
-    """Some of the inputs could not be used; ``result`` was computed from the others."""
+    """Some of the inputs could not be used; ``result`` is what was computed for the others."""
 
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
@@ -45,19 +45,19 @@ class PartialFailure(DataError):
 
 
 class CheckpointError(ImgclsError):
-    """A checkpoint that is missing, corrupt or not from imgcls."""
+    """A checkpoint that is missing, damaged or not from imgcls."""
 
     exit_code = 3
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM outside of training: ends the process as Ctrl-C does, but with exit code 143."""
+    """SIGTERM outside training: the process ends as it would by Ctrl-C, but with exit code 143."""
 
     signal_number = 15
 
 
 class Stopped(ImgclsError):
-    """The run was interrupted (SIGINT or SIGTERM) and has saved a checkpoint."""
+    """The run was stopped by a signal and has saved its state."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
@@ -70,14 +70,14 @@ def error_line(text: object, who: str = "") -> str:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether another process of the group has exited (by gloo's messages, or torch's error classes for NCCL)."""
+    """Whether this means that another rank has ended: gloo's messages, torch's classes for NCCL."""
     text = str(error)
     is_gloo = "gloo" in text and any(word in text for word in ("closed by peer", "reset by peer", "Broken pipe"))
     return is_gloo or type(error).__name__ in ("DistNetworkError", "DistBackendError")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch has its own class only for GPUs."""
+    """Whether this is an out-of-memory error: torch has a class for it only on GPUs."""
     is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    is_systems = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return is_named or is_systems or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))
+    is_system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return is_named or is_system or any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

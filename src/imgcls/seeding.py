@@ -1,4 +1,4 @@
-"""Every random draw of the program derives from here: a stream is named by the seed and a key, never stored."""
+"""All randomness comes from here: a stream is identified by the seed and a key, and never stored."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 
 
 def derive(seed: int, *key: str | int) -> int:
-    """A 63-bit number that depends on all of (seed, *key): blake2b, so that neighbouring keys share nothing."""
+    """A 63-bit number that depends on all of (seed, *key): by blake2b, so that similar keys are unrelated."""
     digest = hashlib.blake2b(repr((seed, *key)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
 def rng(seed: int, *key: str | int) -> np.random.Generator:
-    """The generator of the stream (seed, *key), e.g. ``rng(0, "shuffle", epoch)``."""
+    """A generator for the stream (seed, *key), e.g. ``rng(0, "shuffle", epoch)``."""
     return np.random.Generator(np.random.Philox(derive(seed, *key)))
 
 
 def seed_default(seed: int, *key: str | int) -> None:
-    """Set torch's default generators (weights, dropout) to the stream (seed, *key).
+    """Seed torch's default generators (weights, dropout) with the stream (seed, *key).
 
     The generators are set directly: ``torch.manual_seed`` takes 0.2 to 0.5 ms, which is half a step of an MLP.
     """

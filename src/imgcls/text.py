@@ -1,4 +1,4 @@
-"""Words for people: values as they would be typed, near misses, lists cut short, durations."""
+"""Text for messages: values as they would be typed, suggestions, shortened lists, durations."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-LONGEST_WORD = 100  # letters: of a message's longer ones the rest is left out
+LONGEST_WORD = 100  # letters; a message shows no more of a longer one
 
 
 def brief(text: str) -> str:
-    """Text short enough for a message."""
+    """The text, shortened for a message."""
     return text if len(text) <= LONGEST_WORD else f"{text[:LONGEST_WORD]}..."
 
 
@@ -50,13 +50,13 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
-    """ "; did you mean 'x'?", or nothing."""
+    """ "; did you mean 'x'?", or '' if nothing is close."""
     near = closest(word, candidates)
     return f"; did you mean '{near}'?" if near else ""
 
 
 def line(label: str, text: str) -> str:
-    """A line of the header, wrapped at 80 columns."""
+    """A labeled line of the header, wrapped at 80 columns."""
     start, width = f"{label:<9}", 80
     return textwrap.fill(
         text, width, initial_indent=start, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False
@@ -74,12 +74,12 @@ def clock(seconds: float) -> str:
 
 
 def printable(path: str) -> str:
-    """A file's name as text, bytes that are no UTF-8 as escapes."""
+    """A path as text; bytes that are not UTF-8 become escapes."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def one_line(text: str) -> str:
-    """Text for a terminal: bytes that are no UTF-8, line breaks, control characters and the like as escapes."""
+    """Text safe for a terminal: line breaks, control characters and bytes that are not UTF-8 become escapes."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in printable(text))
 
 

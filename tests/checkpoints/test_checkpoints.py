@@ -76,12 +76,12 @@ def test_every_type_and_shape_comes_back(dtype: torch.dtype) -> None:
     assert all(torch.equal(found[name].double(), one.double()) for name, one in tensors.items())
 
 
-def test_a_type_that_the_format_has_not_is_named() -> None:
+def test_a_type_that_the_format_lacks_is_named() -> None:
     with pytest.raises(RunError, match=r"model\.x: it is of type torch\.complex128"):
         encode({"model.x": torch.zeros(1, dtype=torch.complex128)}, META)
 
 
-def test_tied_weights_are_stored_each_by_itself() -> None:
+def test_tied_weights_are_stored_separately() -> None:
     weight = torch.arange(6.0).view(2, 3)
     found = decode(encode({"a": weight, "b": weight, "c": weight[0]}, META), Path("x")).tensors
     assert torch.equal(found["a"], weight)
@@ -127,7 +127,7 @@ def test_no_bit_flip_and_no_truncation_passes() -> None:
     ],
     ids=["html", "pickle", "huge header", "no checksum", "wrong checksum"],
 )
-def test_files_that_are_not_ours_are_refused(data: bytes, tmp_path: Path) -> None:
+def test_files_that_are_not_imgcls_checkpoints_are_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "one.safetensors"
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"one\.safetensors"):
@@ -139,13 +139,13 @@ def test_a_file_of_a_newer_imgcls_says_so() -> None:
         decode(encode({"a": torch.zeros(1)}, META | {"format_version": 2, "imgcls": "9.0"}), Path("x"))
 
 
-def test_missing_folder_and_unreadable_are_one_line(tmp_path: Path) -> None:
+def test_missing_and_unreadable_files_are_a_one_line_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(CheckpointError, match=str(path)):
             read(path)
 
 
-def test_what_is_no_file_or_hopeless_is_refused_without_reading_it(tmp_path: Path) -> None:
+def test_what_cannot_be_a_checkpoint_is_refused_without_reading_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(CheckpointError, match="is not a regular file"):
@@ -170,7 +170,7 @@ def test_a_large_file_is_verified_before_it_is_read(tmp_path: Path, monkeypatch:
         checkpoint_format.read(path)
 
 
-def test_writing_keeps_the_one_before_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_writing_keeps_the_previous_version_and_leaves_nothing_else(tmp_path: Path) -> None:
     path, before = tmp_path / "c" / "last", tmp_path / "c" / "prev"
     write_whole(path, b"one", keep_as=before)
     write_whole(path, b"two", keep_as=before)
@@ -178,7 +178,7 @@ def test_writing_keeps_the_one_before_and_leaves_nothing_else(tmp_path: Path) ->
     assert sorted(file.name for file in path.parent.iterdir()) == ["last", "prev"]
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_one_line_error_and_keeps_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "last"
     write_whole(path, b"one")
 
@@ -325,7 +325,7 @@ DESCRIPTION = {
 }
 
 
-def test_a_sound_description_passes() -> None:
+def test_valid_metadata_passes() -> None:
     checkpoint = decode(encode({"a": torch.zeros(1)}, META | DESCRIPTION), Path("x"))
     assert checkpoint_format.described(checkpoint) is checkpoint
 
@@ -350,7 +350,7 @@ def test_a_sound_description_passes() -> None:
         ("preprocessing", {"channels": 3, "height": 8, "width": 8, "mean": [0.5], "std": [0.1]}),
     ],
 )
-def test_a_description_that_makes_no_sense_is_named(key: str, value: object) -> None:
+def test_invalid_metadata_is_named(key: str, value: object) -> None:
     checkpoint = decode(encode({"a": torch.zeros(1)}, META | DESCRIPTION | {key: value}), Path("x"))
-    with pytest.raises(CheckpointError, match=rf"description is damaged .*\({key}\)"):
+    with pytest.raises(CheckpointError, match=rf"metadata is damaged .*\({key}\)"):
         checkpoint_format.described(checkpoint)

@@ -1,4 +1,4 @@
-"""Checkpoints whose checksum is right and whose content is not, runs that have lost files, streams that are closed."""
+"""Checkpoints with a valid checksum but invalid content, runs that have lost files, closed streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = "optimizer.fc.weight.exp_avg"
 
 
 def sealed(change: Callable[[Tensors, dict[str, Any]], None]) -> None:
-    """Change the run's last checkpoint, and make its checksum right again."""
+    """Change the run's last checkpoint, and make its checksum valid again."""
     found = checkpoint_format.read(LAST)
     tensors, meta = dict(found.tensors), {key: value for key, value in found.meta.items() if key != "sha256"}
     change(tensors, meta)
@@ -92,7 +92,9 @@ def run(lenet_run: Path) -> None:
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_what_is_sealed_and_wrong_is_refused(change: Callable[..., None], run: None, capsys: Capture) -> None:
+def test_invalid_content_with_a_valid_checksum_is_refused(
+    change: Callable[..., None], run: None, capsys: Capture
+) -> None:
     sealed(change)
     before = Path("run/metrics.jsonl").read_bytes(), Path("run/report.json").read_bytes()
     capsys.readouterr()
@@ -106,12 +108,12 @@ def test_what_is_sealed_and_wrong_is_refused(change: Callable[..., None], run: N
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in ("sgd", "muon") else pytest.mark.slow) for name in OPTIMIZERS]
 )
-def test_every_optimizers_own_state_is_taken(name: str) -> None:
+def test_every_optimizers_state_is_accepted(name: str) -> None:
     assert main(["train", *SMALL, f"optimizer={name}", "run_dir=run"]) == 0
     assert main(["train", "resume=run", "epochs=3"]) == 0
 
 
-def test_what_is_stored_of_the_groups_does_not_count(run: None) -> None:
+def test_stored_group_numbers_are_ignored(run: None) -> None:
     def change(tensors: Tensors, meta: dict[str, Any]) -> None:
         for name in [name for name in meta["optimizer_numbers"] if name.endswith((".eps", ".weight_decay"))]:
             meta["optimizer_numbers"][name] = "x"
@@ -120,7 +122,7 @@ def test_what_is_stored_of_the_groups_does_not_count(run: None) -> None:
     assert main(["train", "resume=run", "epochs=3"]) == 0
 
 
-def test_a_finished_run_without_its_last_checkpoint_is_not_begun_anew(run: None, capsys: Capture) -> None:
+def test_a_finished_run_without_its_last_checkpoint_is_not_restarted(run: None, capsys: Capture) -> None:
     LAST.unlink()
     PREV.unlink(missing_ok=True)
     before = BEST.read_bytes()
@@ -131,7 +133,7 @@ def test_a_finished_run_without_its_last_checkpoint_is_not_begun_anew(run: None,
 
 
 @pytest.mark.parametrize("how", ["missing", "damaged"])
-def test_a_lost_best_is_said_before_training(how: str, run: None, capsys: Capture) -> None:
+def test_a_lost_best_is_reported_before_training(how: str, run: None, capsys: Capture) -> None:
     shutil.copy(BEST, "kept")
     BEST.unlink() if how == "missing" else BEST.write_bytes(b"x")
     Path("run/report.json").unlink()
@@ -142,7 +144,7 @@ def test_a_lost_best_is_said_before_training(how: str, run: None, capsys: Captur
     assert json.loads(Path("run/report.json").read_text())["epoch"] == 3
 
 
-def test_many_threads_are_no_damage(run: None) -> None:
+def test_many_threads_are_not_treated_as_damage(run: None) -> None:
     def change(tensors: Tensors, meta: dict[str, Any]) -> None:
         meta["chosen"]["threads"] = 1024
 
@@ -174,7 +176,7 @@ def test_closed_streams(words: str, closed: str) -> None:
     assert "epoch" not in Path(where.parent, ".lock").read_text() if "sweep" in words else True
 
 
-def test_a_log_that_cannot_be_written_stops_nothing(capsys: Capture) -> None:
+def test_a_log_that_cannot_be_written_does_not_stop_the_run(capsys: Capture) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
     assert main(["train", *SMALL, "run_dir=run"]) == 0

@@ -40,7 +40,7 @@ def test_eight_claims_at_once_get_eight_folders() -> None:
     assert all(path.is_dir() for path in paths)
 
 
-def test_a_folder_with_something_in_it_is_refused() -> None:
+def test_a_folder_that_is_not_empty_is_refused() -> None:
     Path("run").mkdir()
     run_folders.check_new("run")
     Path("run/notes.txt").touch()
@@ -50,7 +50,7 @@ def test_a_folder_with_something_in_it_is_refused() -> None:
         run_folders.check_new("run/notes.txt")
 
 
-def test_what_a_kill_leaves_before_there_is_a_run_is_in_nobodys_way(tmp_path: Path) -> None:
+def test_what_a_kill_leaves_before_there_is_a_run_does_not_count(tmp_path: Path) -> None:
     for name in (".lock", "split.npz", ".split.npz.tmp", ".config.yaml.tmp"):
         (tmp_path / name).touch()
     run_folders.claim(str(tmp_path), "x").close()
@@ -60,7 +60,7 @@ def test_what_a_kill_leaves_before_there_is_a_run_is_in_nobodys_way(tmp_path: Pa
 
 
 @pytest.mark.process
-def test_a_folder_in_use_is_refused_and_free_again_afterwards() -> None:
+def test_a_folder_in_use_is_refused_until_its_process_ends() -> None:
     code = (
         "import sys; from imgcls.runs import folder; held = folder.claim('run', 'x'); "
         "open('run/config.yaml', 'w').close(); print(flush=True); sys.stdin.read()"
@@ -77,12 +77,12 @@ def test_a_folder_in_use_is_refused_and_free_again_afterwards() -> None:
     run_folders.RunFolder(Path("run")).close()
 
 
-def test_a_folder_that_cannot_be_made_is_the_runs_failure() -> None:
+def test_a_folder_that_cannot_be_created_is_a_run_error() -> None:
     with pytest.raises(RunError, match="/proc/none"):
         run_folders.claim("/proc/none", "x")
 
 
-def test_latest_is_the_newest_run_those_of_sweeps_included() -> None:
+def test_latest_is_the_newest_run_including_those_of_sweeps() -> None:
     with pytest.raises(CheckpointError, match="no run"):
         run_folders.latest()
     for age, name in ((30, "a-1"), (20, "sweep-1/0"), (10, "sweep-1/1"), (40, "b-1")):

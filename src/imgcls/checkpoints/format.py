@@ -1,9 +1,8 @@
-"""Checkpoints: one self-sufficient safetensors file each, with a checksum over the whole file, and no pickle.
+"""Checkpoints: one self-contained safetensors file each, with a checksum over the whole file, and no pickle.
 
 Tensors: ``model.*``, ``ema.*``, ``optimizer.PARAMETER.SLOT``, ``progress.*``, ``scaler.*``. Metadata: JSON strings
-(format, step, config, classes, preprocessing, ...) and ``sha256``: the SHA-256 of the file with the 64 digits
-themselves set to zeros.
-Two runs of the same configuration write the same bytes: there is no clock time inside.
+(format, step, config, classes, preprocessing, ...) and ``sha256``: the SHA-256 of the file with these 64 digits set
+to zeros. Two runs of the same configuration write the same bytes: there is no time of day in it.
 """
 
 from __future__ import annotations
@@ -44,39 +43,39 @@ TYPES = {
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
-}  # as the format calls them
+}  # their names in the format
 LARGEST_SIDE, MOST_THREADS = 4096, 1024
 LARGEST_HEADER = 100 << 20  # bytes, as in the format's specification
-READ_AT_ONCE = 1 << 28  # bytes: what is larger is verified in parts before it is read
-MOST_CHANNELS, LARGEST_NUMBER = 64, 1e9  # in what a checkpoint says of its images
+READ_AT_ONCE = 1 << 28  # bytes: a larger file is verified in chunks before it is read
+MOST_CHANNELS, LARGEST_NUMBER = 64, 1e9  # in the preprocessing
 LAST, PREV, BEST = "last.safetensors", "prev.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: verified, not yet put into a model."""
+    """A checkpoint as read: verified, not yet loaded into a model."""
 
     path: Path
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors under that prefix, which is taken off."""
+        """The tensors whose names start with the prefix, by the rest of their names."""
         return {name[len(prefix) :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
 
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> list[bytes | memoryview]:
-    """The file's bytes, the same for the same content, in parts: the header and each tensor, nothing copied twice.
+    """The file's bytes, the same for the same content, in parts: the header and each tensor, none copied twice.
 
-    Write the parts before the tensors change. Raises RunError for a tensor of a type that the format has not.
+    Write the parts before the tensors change. Raises RunError for a tensor of a type that the format lacks.
     """
     if sys.byteorder != "little":
-        raise RunError("checkpoints are written on little-endian machines only: the format's numbers are so")
+        raise RunError("checkpoints can only be written on little-endian machines, as the format is little-endian")
     strings = {key: value if key in PLAIN else json.dumps(value, sort_keys=True) for key, value in sorted(meta.items())}
     header: dict[str, Any] = {"__metadata__": {"format": "pt", "sha256": NO_DIGEST, **strings}}
     parts: list[memoryview] = []
     offset = 0
-    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):  # aligned so
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])):  # hence aligned
         if tensor.dtype not in TYPES:
             raise RunError(f"a checkpoint cannot hold {name}: it is of type {tensor.dtype}")
         end = offset + tensor.nbytes
@@ -93,7 +92,7 @@ def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> list[bytes
 
 
 def decode(data: bytes, path: Path) -> Checkpoint:
-    """The checkpoint in these bytes. The checksum is verified before anything is parsed."""
+    """The checkpoint in these bytes; its checksum is verified before anything is parsed. Raises CheckpointError."""
     start, end, sealed = _sealed(data, path)
     digest = hashlib.sha256(data[:start])
     digest.update(NO_DIGEST.encode())
@@ -117,7 +116,7 @@ def decode(data: bytes, path: Path) -> Checkpoint:
 
 
 def described(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint, if what it says of itself makes sense. Raises CheckpointError that names what does not."""
+    """The checkpoint, if its metadata makes sense. Raises CheckpointError that names what does not."""
     meta = checkpoint.meta
     shape, chosen = meta.get("preprocessing"), meta.get("chosen")
     sides: list[Any] = [shape.get(key) for key in ("channels", "height", "width")] if isinstance(shape, dict) else []
@@ -141,7 +140,7 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
     }
     if wrong := [key for key, is_sound in sound.items() if not is_sound]:
         raise CheckpointError(
-            f"{checkpoint.path}: its description is damaged or not an imgcls run's ({', '.join(wrong)})"
+            f"{checkpoint.path}: its metadata is damaged or not from an imgcls run ({', '.join(wrong)})"
         )
     return checkpoint
 
@@ -159,7 +158,7 @@ def _are_numbers(values: Any, count: int) -> bool:
 
 
 def read(path: Path) -> Checkpoint:
-    """The verified checkpoint in that file."""
+    """The verified checkpoint in that file. Raises CheckpointError."""
     try:
         kind = path.stat()
         if stat.S_ISDIR(kind.st_mode):
@@ -168,7 +167,7 @@ def read(path: Path) -> Checkpoint:
             raise CheckpointError(f"{path} is not a regular file")
         with path.open("rb") as file:
             data = file.read(min(kind.st_size, 8 + LARGEST_HEADER if kind.st_size > READ_AT_ONCE else kind.st_size))
-            if len(data) < kind.st_size:  # is it worth the memory?
+            if len(data) < kind.st_size:  # verify it before it takes the memory
                 start, end, digest = _sealed(data, path)
                 sha = hashlib.sha256(data[:start] + NO_DIGEST.encode() + data[end:])
                 while part := file.read(1 << 24):
@@ -182,11 +181,11 @@ def read(path: Path) -> Checkpoint:
 
 
 def _sealed(data: bytes, path: Path) -> tuple[int, int, bytes]:
-    """Where the checksum stands in a file that begins so, and the checksum."""
+    """Start, end and value of the checksum in a file that begins like this."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 16 or not 2 <= size <= min(LARGEST_HEADER, len(data) - 8) or data[8:9] != b"{":
         raise CheckpointError(f"{path}: damaged, or not an imgcls checkpoint")
     found = DIGEST.search(data, 8, 8 + size)
     if found is None:
-        raise CheckpointError(f"{path}: not an imgcls checkpoint (it bears no checksum)")
+        raise CheckpointError(f"{path}: not an imgcls checkpoint (it has no checksum)")
     return *found.span(1), found[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,15 +21,15 @@ NEVER_NEGATIVE = (
     *("row_var", "col_var", "variance"),
 )
 MODEL, AVERAGE = "model.", "ema."  # before the names of the weights, and of their moving average
-GROUP = "group "  # before the number of a parameter group, among the optimizer's numbers: no parameter is called so
+GROUP = "group "  # before the number of a parameter group, among the optimizer's numbers: no parameter has such a name
 
 
 @dataclass
 class State:
-    """All that a run's future depends on, beside its configuration.
+    """All that a run's future depends on, besides its configuration.
 
-    module: the raw one, whatever it is wrapped in to compute. sums: loss, hits and images of the epoch so far, (3,).
-    step: updates done; epochs: epochs finished, their line in metrics.jsonl included. average: the moving average of
+    module: unwrapped, even if it is compiled or distributed. totals: (3,), the epoch's loss, hits and images so far.
+    step: updates done. epochs: epochs finished, including their row in metrics.jsonl. average: the moving average of
     the weights, if the run has one.
     """
 
@@ -43,17 +43,17 @@ class State:
 
     @property
     def eval_module(self) -> nn.Module:
-        """The module that is validated and kept as the best: the average where there is one."""
+        """The module that is validated and saved as the best: the moving average if there is one."""
         return self.module if self.average is None else self.average
 
 
 def model_tensors(module: nn.Module, prefix: str = MODEL) -> dict[str, Tensor]:
-    """The module's parameters and buffers, as they are stored."""
+    """The module's parameters and buffers by their names in a checkpoint."""
     return {f"{prefix}{name}": tensor for name, tensor in module.state_dict().items()}
 
 
 def unstorable(module: nn.Module) -> str | None:
-    """The first parameter or buffer of a type that a checkpoint cannot hold: 'NAME (TYPE)'."""
+    """The first parameter or buffer whose type a checkpoint cannot hold, as 'NAME (TYPE)', or None."""
     wrong = (f"{name} ({one.dtype})" for name, one in module.state_dict().items() if one.dtype not in TYPES)
     return next(wrong, None)
 
@@ -105,7 +105,7 @@ def check_fits(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) -
 
 
 def load_module(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) -> None:
-    """Put the checkpoint's weights into the module, if they fit and are finite."""
+    """Load the checkpoint's weights into the module. Raises CheckpointError if they do not fit or are not finite."""
     check_fits(module, checkpoint, prefix)
     stored = checkpoint.part(prefix)
     for name, tensor in stored.items():
@@ -117,7 +117,7 @@ def load_module(module: nn.Module, checkpoint: Checkpoint, prefix: str = MODEL) 
 
 
 def load_state(state: State, checkpoint: Checkpoint) -> None:
-    """Put a checkpoint into a freshly built state, to go on from it."""
+    """Load a checkpoint into a newly built state, to resume from it. Raises CheckpointError if it does not fit."""
     if "progress.sums" not in checkpoint.tensors:
         raise CheckpointError(f"{checkpoint.path}: holds weights only, no optimizer state; resume from {LAST}")
     load_module(state.module, checkpoint)
@@ -138,49 +138,44 @@ def load_state(state: State, checkpoint: Checkpoint) -> None:
 
 
 def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
+    """Load the optimizer's slots (moments and the like). Raises ValueError if they do not belong to it."""
+    optimizer, numbers = state.optimizer, checkpoint.meta["optimizer_numbers"]
     stored = checkpoint.part("optimizer.")
-    numbers: dict[str, Any] = checkpoint.meta["optimizer_numbers"]
-    names = {id(parameter): name for name, parameter in state.module.named_parameters()}
-    packed = state.optimizer.state_dict()
-    shapes = {name: parameter.shape for name, parameter in state.module.named_parameters()}
+    parameters = dict(state.module.named_parameters())
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    _check_tensors(stored, parameters)
+    slots: dict[str, dict[str, Any]] = defaultdict(dict)  # by the parameter's name
+    for name, value in (*stored.items(), *numbers.items()):
+        owner, _, slot = name.rpartition(".")
+        slots[owner][slot] = value
+    is_known = type(optimizer).__module__.startswith(KNOWN)
+    packed = optimizer.state_dict()
+    order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(order):
+        if own := slots.get(name := names[id(parameter)]):
+            packed["state"][index] = {slot: _in_format_of(parameter, value) for slot, value in own.items()}
+            if is_known:
+                _check_slots(optimizer, parameter, packed["state"][index], name)
+    optimizer.load_state_dict(packed)
+    _restore_types(optimizer, {order[index]: own for index, own in packed["state"].items()})
+    if not is_known:  # known ones keep no counters in their groups
+        _load_group_numbers(optimizer, numbers)
+
+
+def _check_tensors(stored: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Raises ValueError unless each tensor is finite and may be a slot of the parameter that it is named after."""
     for name, tensor in stored.items():
-        owner = name.rpartition(".")[0]
-        if owner not in shapes or not _may_belong(tensor.shape, shapes[owner]):
+        owner = parameters.get(name.rpartition(".")[0])
+        if owner is None or not _may_belong(tensor.shape, owner.shape):
             raise ValueError(f"{name} of shape {tuple(tensor.shape)}")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{name} holds numbers that are not finite")
-    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-    is_known = type(state.optimizer).__module__.startswith(KNOWN)
-    for index, parameter in enumerate(parameters):
-        prefix = f"{names[id(parameter)]}."
-        slots: dict[str, Any] = {
-            name[len(prefix) :]: _in_format_of(parameter, value)
-            for name, value in stored.items()
-            if name.startswith(prefix) and "." not in name[len(prefix) :]
-        }
-        slots |= {
-            name[len(prefix) :]: value
-            for name, value in numbers.items()
-            if name.startswith(prefix) and "." not in name[len(prefix) :]
-        }
-        if slots and is_known:
-            _check_slots(state.optimizer, parameter, slots, names[id(parameter)])
-        if slots:
-            packed["state"][index] = slots
-    state.optimizer.load_state_dict(packed)
-    for index, parameter in enumerate(parameters):  # torch casts what it loads to the parameter's type
-        for slot, value in packed["state"].get(index, {}).items():
-            if isinstance(value, Tensor) and state.optimizer.state[parameter][slot].dtype != value.dtype:
-                state.optimizer.state[parameter][slot] = value.to(state.optimizer.state[parameter][slot].device)
-    for i, group in enumerate([] if is_known else state.optimizer.param_groups):  # known ones count nothing there
-        prefix = f"{GROUP}{i}."
-        group |= {name[len(prefix) :]: value for name, value in numbers.items() if name.startswith(prefix)}
 
 
 def _may_belong(shape: torch.Size, parameter: torch.Size) -> bool:
     """Whether an optimizer may keep a tensor of this shape for such a parameter.
 
-    One number, the parameter's own shape, or that with sides reduced to 1 (Adafactor's rows and columns).
+    One number, the parameter's shape, or that with sides reduced to 1 (Adafactor's rows and columns).
     """
     is_reduced = len(shape) == len(parameter) and all(a in (1, b) for a, b in zip(shape, parameter, strict=True))
     return shape.numel() == 1 or is_reduced
@@ -189,33 +184,50 @@ def _may_belong(shape: torch.Size, parameter: torch.Size) -> bool:
 def _check_slots(optimizer: torch.optim.Optimizer, parameter: Tensor, slots: Mapping[str, Any], name: str) -> None:
     """Raises ValueError unless these are the slots that the optimizer keeps for such a parameter.
 
-    What they are, a step on a small one of as many dimensions shows: kernels trust their sizes and types blindly.
+    A step on a small parameter with as many dimensions shows what they are: kernels trust their sizes and types.
     """
     group = next(one for one in optimizer.param_groups if any(other is parameter for other in one["params"]))
     small = torch.zeros((2,) * parameter.ndim, dtype=parameter.dtype, device=parameter.device, requires_grad=True)
     small.grad = torch.zeros_like(small)
     like = type(optimizer)([{**group, "params": [small]}])  # type: ignore[call-arg]
     fast_step.step(like)
-    wanted = like.state[small]
-    if slots.keys() != wanted.keys():
+    models = like.state[small]
+    if slots.keys() != models.keys():
         raise ValueError(f"{name} with {', '.join(sorted(slots))}")
     for slot, value in slots.items():
-        model = wanted[slot]
-        if not isinstance(model, Tensor) or not isinstance(value, Tensor):
-            fits = type(model) is type(value)
-        elif model.ndim != small.ndim:
-            fits = value.shape == model.shape
-        else:  # the parameter's own shape, or (Adafactor's rows and columns) one with sides of 1
-            sides = tuple(1 if one == 1 else side for one, side in zip(model.shape, parameter.shape, strict=True))
-            fits = tuple(value.shape) == sides
-        if not fits or (isinstance(value, Tensor) and value.dtype != model.dtype):
+        if not _is_like(value, models[slot], parameter):
             raise ValueError(f"{name}.{slot} of shape {tuple(getattr(value, 'shape', ()))}")
         if slot in NEVER_NEGATIVE and bool((torch.as_tensor(value) < 0).any()):
             raise ValueError(f"{name}.{slot} is negative")
 
 
-def _in_format_of(parameter: Tensor, stored: Tensor) -> Tensor:
-    """The stored tensor in the parameter's memory format: fused kernels pair elements by address, not by index."""
-    if stored.shape != parameter.shape:
-        return stored
-    return torch.empty_like(parameter, dtype=stored.dtype, requires_grad=False).copy_(stored)
+def _is_like(value: Any, model: Any, parameter: Tensor) -> bool:
+    """Whether the slot's value has the type and shape of ``model``, the same slot of a parameter with sides of 2."""
+    if not isinstance(model, Tensor) or not isinstance(value, Tensor):
+        return type(model) is type(value)
+    shape = tuple(model.shape)
+    if model.ndim == parameter.ndim:  # the parameter's shape, or (Adafactor's rows and columns) one with sides of 1
+        shape = tuple(1 if one == 1 else side for one, side in zip(shape, parameter.shape, strict=True))
+    return tuple(value.shape) == shape and value.dtype == model.dtype
+
+
+def _in_format_of(parameter: Tensor, value: Any) -> Any:
+    """A tensor in the parameter's memory format: fused kernels pair elements by address, not by index."""
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _restore_types(optimizer: torch.optim.Optimizer, slots: Mapping[Tensor, Mapping[str, Any]]) -> None:
+    """Undo load_state_dict's cast of every slot to the type of its parameter."""
+    for parameter, own in slots.items():
+        loaded = optimizer.state[parameter]
+        for slot, value in own.items():
+            if isinstance(value, Tensor) and loaded[slot].dtype != value.dtype:
+                loaded[slot] = value.to(loaded[slot].device)
+
+
+def _load_group_numbers(optimizer: torch.optim.Optimizer, numbers: Mapping[str, Any]) -> None:
+    for i, group in enumerate(optimizer.param_groups):
+        prefix = f"{GROUP}{i}."
+        group |= {name[len(prefix) :]: value for name, value in numbers.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""split.npz: which images a run's splits hold, and whether they are still the same."""
+"""split.npz: the images of a run's splits, and whether they are still the same."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ def write_split(folder: Path, parts: Mapping[str, Images | None]) -> None:
 
 
 def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
-    """Raises DataError if these parts of the data set are no longer those of the run, as its split.npz has them.
+    """Raises DataError if these splits differ from those in the run's split.npz in names or Images.fingerprint.
 
-    By the names of the images, and what Images.fingerprint tells of them.
-
-    What a data set without a test set of its own has gained since would move trained images into the test part.
+    New images in a data set without a test set, for example, would move trained images into the test split.
     """
     if not (run / "split.npz").is_file():
         return
@@ -45,30 +43,29 @@ def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
     for name, part in parts.items():
         before = stored.get(name, np.array([]))
         now = np.array([]) if part is None else part.ids
+        prints, found = stored.get(f"{name}.fingerprint"), None if part is None else part.fingerprint()
         if not np.array_equal(before, now):
-            new, gone = len(np.setdiff1d(now, before)), len(np.setdiff1d(before, now))
-            raise DataError(
-                f"the data set has changed since {run} was trained: of the {name} images {new:,} are new and "
-                f"{gone:,} are gone; train anew, or evaluate it as another data set by dataset=..."
-            )
-        tells = stored.get(f"{name}.fingerprint")
-        if part is not None and tells is not None and not np.array_equal(tells, found := part.fingerprint()):
-            count = int((tells != found).sum()) if len(tells) == len(found) == len(part) else "some"
-            raise DataError(
-                f"the data set has changed since {run} was trained: of the {name} images {count} are not what they "
-                "were; train anew, or evaluate it as another data set by dataset=..."
-            )
+            changes = f"{len(np.setdiff1d(now, before)):,} were added and {len(np.setdiff1d(before, now)):,} removed"
+        elif prints is not None and found is not None and not np.array_equal(prints, found):
+            count = int((prints != found).sum()) if len(prints) == len(found) == len(now) else "some"
+            changes = f"{count} are different"
+        else:
+            continue
+        raise DataError(
+            f"the data set has changed since {run} was trained: of the {name} images, {changes}; "
+            "start a new run, or evaluate it as a different data set with dataset=..."
+        )
 
 
 def count_trained(run: Path, images: Images) -> int:
-    """How many of these files the run was trained on: of the same names within the data folder, and the same sizes."""
+    """How many of these files the run was trained on, by their names within the data folder and their sizes."""
     stored = _split(run / "split.npz") if images.paths is not None and (run / "split.npz").is_file() else {}
     known = {*zip(stored.get("train", ()), stored.get("train.fingerprint", ()), strict=False)}
     return sum(one in known for one in zip(images.ids, images.fingerprint(), strict=True)) if known else 0
 
 
 def _split(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a run's split.npz."""
+    """The arrays in a run's split.npz."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > LARGEST_SPLIT:

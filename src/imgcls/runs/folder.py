@@ -1,4 +1,4 @@
-"""Run folders: readable names, never shared, never overwritten; and how RUN on the command line finds one."""
+"""Run folders: readable names, never shared, never overwritten; and which one RUN on the command line means."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ UNBEGUN = {LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"}  # what a ki
 
 
 def check_new(run_dir: str | None) -> None:
-    """Refuse a folder that cannot become a new run's, before any work is done."""
+    """Raises ConfigError or RunError, before any work is done, for a folder that cannot become a new run's."""
     if run_dir is None:
         return
     if run_dir == "latest":
         raise ConfigError(
-            "run_dir: 'latest' means the newest run everywhere else; write ./latest, or name it otherwise"
+            "run_dir: 'latest' means the newest run everywhere else; write ./latest, or use a different name"
         )
     folder = Path(os.path.expanduser(run_dir))
     if os.path.exists(folder) and not os.path.isdir(folder):
@@ -32,13 +32,11 @@ def check_new(run_dir: str | None) -> None:
     if holder is not None:
         raise RunError(f"run_dir: {folder} is in use by process {holder}")
     if names - UNBEGUN:
-        raise ConfigError(
-            f"run_dir: {folder} is not empty; name a new folder, or go on with its run by resume={run_dir}"
-        )
+        raise ConfigError(f"run_dir: {folder} is not empty; name a new folder, or resume its run with resume={run_dir}")
 
 
 class RunFolder:
-    """A folder that this process holds until ``close`` or its end."""
+    """A folder that this process holds until ``close`` or until it ends."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,15 +64,15 @@ def claim(run_dir: str | None, name: str) -> RunFolder:
 
 
 def latest() -> Path:
-    """The newest run folder under outputs/, those of sweeps included."""
+    """The newest run folder under outputs/, including those of sweeps."""
     configs = [*OUTPUTS.glob("*/config.yaml"), *OUTPUTS.glob("*/*/config.yaml")]
     if not configs:
-        raise CheckpointError(f"there is no run under {OUTPUTS.resolve()} yet; imgcls train makes one")
+        raise CheckpointError(f"there is no run under {OUTPUTS.resolve()} yet; start one with imgcls train")
     return max(configs, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
 
 
 def run_folder(run: str) -> Path:
-    """The folder of a run given as a folder, as one of its checkpoints, or as ``latest``."""
+    """The run's folder; RUN is a folder, one of its checkpoints, or ``latest``."""
     if run == "latest":
         return latest()
     path = Path(os.path.expanduser(run))
@@ -92,7 +90,7 @@ def run_folder(run: str) -> Path:
 
 
 def folder_of(path: Path) -> Path:
-    """The run folder that a checkpoint file lies in, or just the file's folder."""
+    """The run folder of a checkpoint file, or the file's folder if it is not in one."""
     folder = path.resolve().parent
     return folder.parent if folder.name == "checkpoints" else folder
 
@@ -114,14 +112,14 @@ def best_checkpoint(run: str) -> checkpoint_format.Checkpoint:
 
 
 def put_damaged_aside(folder: Path, used: checkpoint_format.Checkpoint) -> None:
-    """Rename the last checkpoint, if the one before it had to be used: the next save must not put it in its place."""
+    """Rename a damaged last checkpoint, so that the next save does not replace the good previous one by it."""
     last = folder / "checkpoints" / checkpoint_format.LAST
     if used.path.name == checkpoint_format.PREV and last.is_file():
         last.replace(last.with_name(f"damaged-{checkpoint_format.LAST}"))
 
 
 def last_checkpoint(folder: Path) -> tuple[checkpoint_format.Checkpoint | None, list[str]]:
-    """The newest undamaged checkpoint to go on from, by the step inside it, and a warning for each damaged one."""
+    """The newest undamaged checkpoint to resume from, by its step, and a warning for each damaged one."""
     found: list[checkpoint_format.Checkpoint] = []
     warnings: list[str] = []
     for name in (checkpoint_format.LAST, checkpoint_format.PREV):
@@ -139,10 +137,10 @@ def last_checkpoint(folder: Path) -> tuple[checkpoint_format.Checkpoint | None, 
             "evaluate and predict still work"
         )
     newest = max(found, key=lambda one: int(one.meta["step"]), default=None)
-    return newest, [f"{warning}; going on from {newest.path.name}" for warning in warnings] if newest else []
+    return newest, [f"{warning}; resuming from {newest.path.name}" for warning in warnings] if newest else []
 
 
 def folder_word(name: str) -> str:
-    """A name as part of a folder's name."""
+    """A name in a form that is safe in a folder's name."""
     plain = "".join(letter if letter.isalnum() or letter in "._" else "-" for letter in name.rpartition(":")[2])
     return plain.strip("-.")[:60] or "images"

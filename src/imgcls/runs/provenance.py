@@ -1,4 +1,4 @@
-"""What a result was computed with: versions, git commit."""
+"""What a result was computed with: versions and git commit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imgcls.version import __version__
 
 
 def versions() -> dict[str, str]:
-    """What computed it."""
+    """The versions of imgcls, Python, torch and numpy."""
     return {
         "imgcls": __version__,
         "python": platform.python_version(),
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit checked out where the command was given, if that is a repository."""
+    """The commit checked out in the working folder, None if it is not in a repository."""
     try:
         answer = subprocess.run(
             ["git", "rev-parse", "HEAD"],
