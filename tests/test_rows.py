@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 LAST = 105
 NOT_APPLICABLE = {101: "TensorBoard is never launched"}
 ELSEWHERE = {  # row: file:test
-    50: "folder:test_a_folder_that_cannot_be_made_is_the_runs_failure run_faults:odd_places",
-    51: "folder:test_a_folder_with_something_in_it_is_refused",
+    50: "folder:test_a_folder_that_cannot_be_created_is_a_run_error run_faults:odd_places",
+    51: "folder:test_a_folder_that_is_not_empty_is_refused",
     52: "folder:test_a_folder_in_use_is_refused_until_its_process_ends",
     53: "mnist:test_without_a_network_the_message_says_what_to_do",
     54: "image_folder:test_folders_without_class_folders_are_refused",
@@ -33,7 +33,7 @@ ELSEWHERE = {  # row: file:test
     62: "checks:test_files_in_two_splits_cause_a_warning",
     63: "image_folder:test_classes_that_look_alike_cause_a_warning",
     64: "image_folder:test_names_that_are_not_utf8_are_escaped_everywhere",
-    65: "download:test_what_a_broken_connection_left_is_gone_on_with",
+    65: "download:test_an_interrupted_download_is_resumed",
     66: "mnist:test_a_wrong_checksum_is_an_error_and_leaves_no_file",
     67: "cifar:test_links_special_files_and_bombs_in_an_archive_are_refused",
     68: "mnist:test_a_damaged_file_is_named_with_what_was_expected_and_found "
@@ -42,10 +42,10 @@ ELSEWHERE = {  # row: file:test
     "image_table:test_rows_that_cannot_be_used_are_named_with_their_line",
     70: "resume:test_a_data_set_that_has_changed_is_refused",
     71: "process_pool:test_a_process_that_dies_is_a_one_line_error",
-    72: "checkpoints:test_missing_folder_and_unreadable_are_one_line",
+    72: "checkpoints:test_missing_and_unreadable_files_are_a_one_line_error",
     73: "checkpoints:test_no_bit_flip_and_no_truncation_passes "
     "resume:test_a_damaged_last_checkpoint_falls_back_to_the_one_before",
-    74: "checkpoints:test_files_that_are_not_ours_are_refused faults:hostile_files",
+    74: "checkpoints:test_files_that_are_not_imgcls_checkpoints_are_refused faults:hostile_files",
     75: "faults:hostile_files",
     76: "checkpoints:test_a_file_of_a_newer_imgcls_says_so",
     77: "cli:test_resume_refuses_what_changes_the_result bad_inputs:test_evaluate_refuses",
@@ -58,7 +58,7 @@ ELSEWHERE = {  # row: file:test
     84: "resume:test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on "
     "rows:test_row_84b_other_classes_are_both_listed",
     85: "gpu:test_a_gpus_checkpoint_evaluates_on_a_cpu",
-    86: "checkpoints:test_a_full_disk_is_one_line_and_keeps_the_file faults:fill_the_disk",
+    86: "checkpoints:test_a_full_disk_is_a_one_line_error_and_keeps_the_file faults:fill_the_disk",
     87: "decoding:test_a_file_that_is_not_an_image_is_named_in_one_line",
     88: "decoding:test_16_bits_are_scaled_not_saturated decoding:test_pixels_without_a_defined_range_are_refused",
     89: "decoding:test_rgba_is_composited_onto_white decoding:test_a_cmyk_jpeg_keeps_its_color "
