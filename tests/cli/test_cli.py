@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import shutil
 import subprocess
@@ -19,8 +21,10 @@ from imgcls import evaluate, predict, train
 from imgcls.cli import dispatch
 from imgcls.cli.app import main
 from imgcls.cli.arguments import parse_line
+from imgcls.cli.commands import COMMANDS
 from imgcls.compose.composer import Composer
 from imgcls.compose.overrides import read_all
+from imgcls.config import schema
 from imgcls.config.components import Choice
 from imgcls.config.migrations import FIRST_KEYS, completed
 from imgcls.config.options import GROUPS, conf_dir, option_node, options
@@ -83,6 +87,30 @@ def test_what_needs_no_torch_and_no_hydra_imports_neither(argv: list[str]) -> No
     )
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("argv", [["train", "epoch=3"], ["train", "--cfg=job"], ["evaluate", "a", "split=x"]])
+def test_what_ends_before_training_imports_no_torch_and_no_numpy(argv: list[str]) -> None:
+    code = (
+        "import sys; from imgcls.cli import main; main(sys.argv[1:]); "
+        "sys.exit(', '.join({'torch', 'numpy', 'PIL'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_file_its_dataclass_and_its_function(name: str) -> None:
+    command = COMMANDS[name]
+    node = option_node("", name)
+    assert hasattr(schema, command.config)
+    assert {one.key for one in command.arguments} <= {*node, *command.accepts}
+    module, _, function = command.run.partition(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    groups = {key for key in command.accepts if key in GROUPS}
+    names = {"plotter"} if command.allows_multirun else {"own_names", *groups}
+    assert next(iter(parameters)) == "config"
+    assert {one for one, each in parameters.items() if each.kind is each.KEYWORD_ONLY} == names | {"is_quiet"}
 
 
 @pytest.mark.parametrize("argv", [["train", "--help"], ["--help", "train"], ["help", "train"], ["train", "help"]])

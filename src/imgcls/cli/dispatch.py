@@ -230,7 +230,6 @@ def _run_training(run: str, line: Line, table: dict[str, Any], *args: Any) -> in
     from imgcls.compose.overrides import make_absolute
     from imgcls.config.parsing import parse
     from imgcls.config.schema import OF_A_SWEEP, TrainConfig
-    from imgcls.parallel.background import BackgroundWorker
 
     make_absolute(table.get("dataset"))
     config = parse(TrainConfig, table)
@@ -238,6 +237,8 @@ def _run_training(run: str, line: Line, table: dict[str, Any], *args: Any) -> in
         raise ConfigError(f"{key}: only for a sweep; add --multirun, or {ALONE[key]}")
     if "cfg" in line.flags:
         return _print_config(table)
+    from imgcls.parallel.background import BackgroundWorker  # imports numpy
+
     # in this process if torch is there already, or in a worker of torchrun, which draws nothing
     is_apart = config.plots and "torch" not in sys.modules and os.environ.get("RANK", "0") == "0"
     with contextlib.closing(BackgroundWorker(apart=is_apart)) as plotter:
