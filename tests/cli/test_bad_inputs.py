@@ -130,7 +130,7 @@ def test_row_1_a_bare_call_prints_the_usage(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("built", [None, "13.0"])
-def test_row_21_cuda_that_is_not_there(built: str | None, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_21_cuda_that_is_not_available(built: str | None, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", built)
     why = "built without CUDA" if built is None else "built with CUDA 13.0 but finds no GPU"
@@ -144,7 +144,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_row_22_a_gpu_beyond_those_that_are_there(capsys: Capture, gpus: pytest.MonkeyPatch) -> None:
+def test_row_22_a_gpu_that_does_not_exist(capsys: Capture, gpus: pytest.MonkeyPatch) -> None:
     gpus.setattr(torch.cuda, "device_count", lambda: 1)
     refused(capsys, ["train", "device=cuda:7"], "device: cuda:7 is not there, only cuda:0 is")
 
@@ -164,12 +164,12 @@ def run(linear_run: Path) -> str:
     return str(linear_run)
 
 
-def test_row_24_an_image_that_is_not_there(run: str, capsys: Capture) -> None:
+def test_row_24_an_image_that_does_not_exist(run: str, capsys: Capture) -> None:
     refused(capsys, ["predict", f"checkpoint={run}", "input=nonexist.png"], "no such file: nonexist.png", code=3)
     refused(capsys, ["predict", "checkpoint=a", "input=nonexist.png"], "no such run or checkpoint: a", code=3)
 
 
-def test_row_33_a_batch_larger_than_the_data_is_cut_and_said(capsys: Capture) -> None:
+def test_row_33_a_batch_larger_than_the_data_is_reduced_and_reported(capsys: Capture) -> None:
     assert (
         main(["train", "model=linear", "dataset.limit=100", "dataset.test_limit=20", "epochs=1", "batch_size=128"]) == 0
     )
@@ -212,7 +212,7 @@ FILES: list[tuple[str, bytes, tuple[str, ...]]] = [
     ("47 norway", b"name: no\n", ("model.name: expected text, got false", "quote it")),
     ("42 in a file", b"name: lenet\nx: {_target_: os.system}\n", ("'_target_' is not allowed (in model.x)",)),
     ("41 in a file", MLP + b"dropout: ???\n", ("missing required value 'model.dropout'",)),
-    ("41 knob left out", MLP, ("missing required value 'model.dropout'",)),
+    ("41 parameter left out", MLP, ("missing required value 'model.dropout'",)),
     ("39 in a file", b"name: ${oc.env:HOME}\n", ("in model.name: environment values are not read",)),
     ("5 in a file", b"name: mlp\nhiden: [3]\ndropout: 0.0\n", ("'model.hiden'; did you mean 'model.hidden'",)),
     ("defaults that are not there", b"defaults: [nope, _self_]\n", ("model/nope",)),
@@ -300,7 +300,7 @@ def test_a_broken_file_of_any_kind_is_named(name: str, word: str, capsys: Captur
 
 
 @pytest.mark.parametrize(("name", "word"), KINDS, ids=[name for name, _ in KINDS])
-def test_what_is_no_file_is_not_waited_for(name: str, word: str, capsys: Capture) -> None:
+def test_a_pipe_or_link_in_place_of_a_file_does_not_block(name: str, word: str, capsys: Capture) -> None:
     file = Path("own", name)
     file.parent.mkdir(parents=True)
     targets = ("/dev/zero", "nowhere", "mine.yaml")
@@ -319,7 +319,7 @@ def test_a_file_that_is_not_chosen_may_be_anything() -> None:
     assert main(["train", "--config-dir=own", "--cfg=job"]) == 0
 
 
-def test_whole_numbers_may_be_keys_within_a_knob() -> None:
+def test_integers_may_be_keys_within_a_parameter() -> None:
     Path("mine.yaml").write_text(
         "name: x:y\nnames: {0: cat, 1: dog}\nday: 2024-01-02\nbase: &b {a: 1}\nmore: {<<: *b}\n"
     )
@@ -353,8 +353,9 @@ def test_a_damaged_configuration_of_a_run_is_named(run: str, tmp_path: Path, cap
 EXPERIMENTS: list[tuple[str, str, str]] = [
     ("key", "epoch: 3", "mine.yaml: unknown key 'epoch'; did you mean 'epochs' (now 20)?"),
     ("strange key", "zzz: {deep: 1}", "mine.yaml: unknown key 'zzz'; imgcls COMMAND --help lists the keys"),
-    ("knob", "optimizer: {lrr: 3}", "mine.yaml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 0.005)?"),
-    ("knob of another option", "optimizer: {momentum: 0.5}",
+    ("parameter", "optimizer: {lrr: 3}",
+     "mine.yaml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 0.005)?"),
+    ("parameter of another option", "optimizer: {momentum: 0.5}",
      "mine.yaml: unknown key 'optimizer.momentum'; optimizer=adamw has optimizer.lr, "),
     ("option", "defaults: [override /model: mpl]", "mine.yaml: model: unknown 'mpl'; did you mean 'mlp'?"),
     ("group", "defaults: [override /modl: mlp]", "mine.yaml: unknown group 'modl'; did you mean 'model'?"),
@@ -471,7 +472,7 @@ def option_keys() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for path in sorted(conf_dir().glob("*/*.yaml")):
         group = path.parent.name
-        if group == "experiment":  # has no keys of its own
+        if group == "experiment":  # has no keys
             continue
         for key in leaves(yaml.safe_load(path.read_text(encoding="utf-8")), f"{group}."):
             found.setdefault(key, f"{group}={path.stem}")
@@ -485,7 +486,7 @@ EVERY = [("model=linear", key) for key in TRAIN_KEYS] + option_keys()
 
 @pytest.mark.slow  # test_malformed tries them against the schema
 @pytest.mark.parametrize(("choice", "key"), EVERY, ids=[f"{choice} {key}" for choice, key in EVERY])
-def test_every_key_refuses_what_it_cannot_be(choice: str, key: str, capsys: Capture) -> None:
+def test_every_key_refuses_a_typo_and_a_wrong_type(choice: str, key: str, capsys: Capture) -> None:
     refused(capsys, ["train", choice, f"{key}x=1"], f"unknown key '{key}x'", f"did you mean '{key}'")
     if key not in PATHS:
         refused(capsys, ["train", choice, f"{key}={{a:{{b:1}}}}"], f"{key}: ")
@@ -495,7 +496,7 @@ GROUPS = sorted(path.name for path in conf_dir().iterdir() if path.is_dir())
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_group_refuses_what_is_no_option(group: str, capsys: Capture) -> None:
+def test_every_group_refuses_an_unknown_option(group: str, capsys: Capture) -> None:
     for value in (
         "nope",
         *([] if group == "experiment" else ["null"]),
@@ -664,7 +665,7 @@ def test_train_refuses(words: list[str], needle: str, capsys: Capture) -> None:
     assert len(refused(capsys, ["train", *words], needle)) < 1100
 
 
-def test_own_code_that_ends_the_program_when_imported(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_code_that_exits_when_imported(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(".")
     Path("quitting.py").write_text("raise SystemExit(0)\n")
     refused(capsys, ["train", "model.name=quitting:Net"], "quitting:Net: cannot import it (SystemExit: 0)")
@@ -743,7 +744,7 @@ def test_predict_refuses(words: list[str], needle: str, capsys: Capture) -> None
 
 
 @pytest.mark.parametrize("word", ["hlep", "Train", "--hlep", "epochs=3", "", "--", "help"])
-def test_a_first_word_that_is_no_command(word: str, capsys: Capture) -> None:
+def test_an_unknown_command(word: str, capsys: Capture) -> None:
     assert main([word, "trian"] if word == "help" else [word]) == 2
     out, err = capsys.readouterr()
     assert out == ""

@@ -199,7 +199,7 @@ def test_help_of_an_experiment_shows_its_values_and_the_keys_of_its_options(caps
         ["train", "--multirun", "--epochs=3", "--json", "--model=mlp"],
     ],
 )
-def test_flags_may_stand_anywhere(argv: list[str]) -> None:
+def test_flags_may_be_anywhere(argv: list[str]) -> None:
     line = parse_line(argv)
     assert (line.command, line.words) == ("train", ["epochs=3", "model=mlp"])
     assert line.flags == {"json": True, "multirun": True}
@@ -265,7 +265,7 @@ def test_evaluate_and_predict_print_theirs_too(capsys: Capture) -> None:
     assert yaml.safe_load(capsys.readouterr().out)["input"] == ["./b=c.png", "d"]
 
 
-# --- paths are taken as they stand -----------------------------------------------------------------------------------
+# --- paths are taken literally ----------------------------------------------------------------------------------------
 
 ODD_NAMES = ["a b", "a=b", "=", "a,b", "a[0]", "{a}", "(a)", "Übung-日本", "it's", 'say "hi"', "${x}", "${oc.env:HOME}"]
 ODD_NAMES += ["a\\b", "#a", "~a", "null ", "???", "-a", "a:b", "%20", "__path_0__"]
@@ -372,7 +372,7 @@ def test_every_experiment_is_a_whole_configuration(name: str, trained: list[Trai
 
 
 @pytest.mark.usefixtures("mine")
-def test_words_win_over_the_experiment_wherever_they_stand() -> None:
+def test_the_command_line_takes_precedence_over_the_experiment_in_any_order() -> None:
     before = composed("experiment=mine", config_dir="own")
     for word, key, value in [
         ("epochs=5", "epochs", 5),
@@ -392,7 +392,9 @@ def test_words_win_over_the_experiment_wherever_they_stand() -> None:
 
 
 @pytest.mark.usefixtures("mine")
-def test_a_typed_group_wins_and_what_the_experiment_says_of_the_other_option_can_be_left_out(capsys: Capture) -> None:
+def test_a_typed_group_takes_precedence_and_the_experiments_keys_for_its_own_option_can_be_left_out(
+    capsys: Capture,
+) -> None:
     assert main(["train", "--config-dir=own", "experiment=mine", "model=linear", "--cfg=job"]) == 2
     err = capsys.readouterr().err
     assert "own/experiment/mine.yaml: unknown key 'model.hidden'; model=linear has model.num_classes, " in err
@@ -403,7 +405,7 @@ def test_a_typed_group_wins_and_what_the_experiment_says_of_the_other_option_can
 
 
 @pytest.mark.usefixtures("mine", "_own")
-def test_a_part_of_ones_own_goes_with_an_experiment(trained: list[TrainConfig], mine: Path) -> None:
+def test_own_code_works_with_an_experiment(trained: list[TrainConfig], mine: Path) -> None:
     mine.write_text(MINE.replace("hidden: [7]", "width: 9"))
     words = ["--config-dir=own", "experiment=mine"]
     assert main(["train", *words, "model.name=cli_parts:Net"]) == 0
@@ -414,7 +416,7 @@ def test_a_part_of_ones_own_goes_with_an_experiment(trained: list[TrainConfig], 
     assert {config.model["name"] for config in trained} == {"cli_parts:Net"}
 
 
-def test_none_is_the_default_and_can_be_said() -> None:
+def test_no_experiment_is_the_default_and_can_be_typed() -> None:
     assert composed() == composed("experiment=null") == composed("~experiment")
     assert composed()["experiment"] is None
 
@@ -434,7 +436,7 @@ def test_an_experiment_may_build_on_another_and_be_chosen_by_a_file(mine: Path) 
     assert (none["experiment"], none["model"]["name"]) == (None, "auto")
 
 
-def test_ones_own_experiment_comes_before_ours(mine: Path) -> None:
+def test_the_users_own_experiment_comes_before_ours(mine: Path) -> None:
     mine.rename(mine.with_name("mnist_99.yaml"))
     assert composed("experiment=mnist_99", config_dir="own")["model"]["name"] == "mlp"
 
@@ -448,7 +450,7 @@ def test_a_printed_experiment_can_be_started_from(capsys: Capture, mine: Path, t
 
 
 @pytest.mark.usefixtures("mine")
-def test_a_run_of_an_experiment_is_recorded_evaluated_used_and_gone_on_with(
+def test_a_run_of_an_experiment_is_recorded_evaluated_used_and_resumed(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["train", "--config-dir=own", "experiment=mine", "run_dir=run", "--json"]) == 0
@@ -513,7 +515,7 @@ def _own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_own")
-def test_a_model_of_ones_own_is_checked_against_its_signature(capsys: Capture, trained: list[TrainConfig]) -> None:
+def test_the_users_own_model_is_checked_against_its_signature(capsys: Capture, trained: list[TrainConfig]) -> None:
     assert main(["train", "model.name=cli_parts:Net", "model.width=6", "model.num_classes=10"]) == 0
     own = option_node("", "train")["model"] | {"name": "cli_parts:Net", "num_classes": 10, "width": 6}
     assert trained[0].model == own
@@ -529,7 +531,7 @@ def test_a_model_of_ones_own_is_checked_against_its_signature(capsys: Capture, t
 
 
 @pytest.mark.usefixtures("_own")
-def test_the_working_folder_is_importable_only_for_ones_own_parts(trained: list[TrainConfig]) -> None:
+def test_the_working_folder_is_importable_only_for_own_code(trained: list[TrainConfig]) -> None:
     assert main(["train", "model=mlp"]) == 0
     assert str(Path.cwd()) not in sys.path
     assert main(["train", "model.name=cli_parts:Net"]) == 0
@@ -543,7 +545,7 @@ def test_own_files_of_every_kind_train_together(capsys: Capture) -> None:
         "model/net": "name: cli_parts:Net\nwidth: 5\n",
         "dataset/three": "name: cli_parts:data\n",
         "optimizer/slow": "name: cli_parts:slow\nlr: 0.2\n",
-        "model/lenet": "name: linear\n",  # one's own file comes before ours
+        "model/lenet": "name: linear\n",  # the user's own file comes before ours
     }.items():
         Path("own", name).parent.mkdir(parents=True, exist_ok=True)
         Path("own", f"{name}.yaml").write_text(text)
@@ -609,7 +611,7 @@ def test_evaluate_changes_the_runs_own_data_set_or_takes_another(monkeypatch: py
 
 @pytest.fixture
 def own_run(run: Path) -> str:
-    """A run that a test may go on with."""
+    """A run that a test may resume."""
     shutil.copytree(run, "mine")
     return "mine"
 
@@ -627,7 +629,7 @@ def test_resume_takes_what_does_not_change_the_result(
     assert (config.loader, config.checkpoint_every, config.model["name"]) == ("stream", "5s", "linear")
 
 
-def test_a_run_made_before_a_key_existed_can_be_gone_on_with(
+def test_a_run_made_before_a_key_existed_can_be_resumed(
     own_run: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[TrainConfig] = []

@@ -37,7 +37,7 @@ CONFIGS = {"train": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictC
 
 
 def misspelt(key: str, count: int, known: set[str], draw: random.Random) -> list[str]:
-    """The key so many times with a letter left out, doubled, or swapped with the next; not one of the known ones."""
+    """Misspellings of the key, none of them known: a letter left out, doubled, or swapped with the next."""
     outer, dot, name = key.rpartition(".")
     made: set[str] = set()
     while len(made) < min(count, len(name)):
@@ -226,9 +226,9 @@ def test_malformed_for_the_other_commands(command: str, capsys: pytest.CaptureFi
 
 
 def changed_files(count: int, value: Any) -> Iterator[FileCase]:
-    """For each key a file that has it, so many times misspelt (0: as it is), with that value.
+    """For each key a file that has it, misspelt count times (0: spelled correctly), with that value.
 
-    The file is an option's, or an experiment and a start of one's own (--config-name) in turn.
+    The file is an option's, or in turn an experiment and a --config-name.
     """
     draw = random.Random(2)
     known = {key for _, key in EVERY}

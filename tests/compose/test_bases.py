@@ -1,4 +1,4 @@
-"""Setting plain values on a kept base gives what composing all of it with Hydra gives: the same table or error."""
+"""Setting plain values on a kept base does what composing all of it with Hydra does: the same table or error."""
 
 from __future__ import annotations
 

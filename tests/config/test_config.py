@@ -64,7 +64,7 @@ def test_each_table_has_an_option_for_each_entry(group: str) -> None:
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
-def test_every_option_can_be_selected_as_it_stands(group: str, name: str) -> None:
+def test_every_option_can_be_selected_unchanged(group: str, name: str) -> None:
     node = option_node(group, name)
     assert node["name"] == name
     if CHOSEN_LATER.get(group) == name:
@@ -80,19 +80,19 @@ def keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 @pytest.mark.parametrize(("group", "name"), ENTRIES)
-def test_every_entrys_knobs_are_the_keys_of_its_file(group: str, name: str) -> None:
+def test_every_entrys_parameters_are_the_keys_of_its_file(group: str, name: str) -> None:
     assert set(keyword_only(TABLES[group][name])) == set(option_node(group, name)) - {"name"}
 
 
 @pytest.mark.parametrize(("group", "name"), ENTRIES)
-def test_defaults_stand_in_conf_and_nowhere_else(group: str, name: str) -> None:
+def test_defaults_are_in_conf_and_nowhere_else(group: str, name: str) -> None:
     function = TABLES[group][name]
     bare = function.func if isinstance(function, partial) else function
     assert all(one.default is one.empty for one in inspect.signature(bare).parameters.values())
 
 
 @pytest.mark.parametrize(("group", "name"), ENTRIES)
-def test_every_knob_has_a_type(group: str, name: str) -> None:
+def test_every_parameter_has_a_type(group: str, name: str) -> None:
     assert all(one.annotation is not one.empty for one in keyword_only(TABLES[group][name]).values())
 
 
@@ -101,7 +101,7 @@ def test_every_file_of_conf_is_good_yaml_and_explains_each_key(path: Path) -> No
     read_yaml(path)
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
-    if path.parent.name == "experiment":  # the keys are explained where their defaults stand; its header says the rest
+    if path.parent.name == "experiment":  # its keys are explained with their defaults, the rest by its header
         assert lines[0] == experiments.PACKAGE
         assert experiments.read(path.stem, None).about
         assert any(line.startswith("# ") and f"imgcls train experiment={path.stem}" in line for line in lines)
@@ -393,14 +393,14 @@ def test_a_key_that_every_version_has_stored_is_not_made_up(key: str) -> None:
 # --- components ------------------------------------------------------------------------------------------------------
 
 
-def part(facts: int, *, width: Count, rate: Fraction) -> tuple[int, int, float]:
-    return facts, width, rate
+def part(context: int, *, width: Count, rate: Fraction) -> tuple[int, int, float]:
+    return context, width, rate
 
 
 PARTS = {"part": part}
 
 
-def test_a_component_is_called_with_its_knobs() -> None:
+def test_a_component_is_called_with_its_parameters() -> None:
     component = select(PARTS, {"name": "part", "width": 4, "rate": 0}, "model")
     assert component == Component("model", "part", part, {"width": 4, "rate": 0.0})
     assert component(7) == (7, 4, 0.0)
@@ -414,7 +414,7 @@ def test_a_component_is_called_with_its_knobs() -> None:
         ({"name": "part", "width": 4}, "missing required value 'model.rate'"),
         ({"name": "part", "width": 4, "rate": 2}, "model.rate: must be at least 0 and below 1, got 2"),
         ({"name": "part", "widht": 4, "rate": 0}, "unknown key 'model.widht'; did you mean 'model.width' (now null)?"),
-        ({"name": "part", "facts": 1}, "unknown key 'model.facts'; model=part has model.width, model.rate"),
+        ({"name": "part", "context": 1}, "unknown key 'model.context'; model=part has model.width, model.rate"),
         ({"name": "part", "num_classe": 1}, "unknown key 'model.num_classe'; did you mean 'model.num_classes'"),
     ],
 )
@@ -424,7 +424,7 @@ def test_a_node_that_does_not_fit_is_refused(node: dict[str, Any], message: str)
     assert str(caught.value).startswith(message)
 
 
-def test_a_value_error_of_a_part_is_the_users_to_mend() -> None:
+def test_a_value_error_of_a_component_becomes_a_configuration_error() -> None:
     def picky(*, width: Count) -> None:
         raise ValueError("width must be even")
 
@@ -439,7 +439,7 @@ class Net:
     def __init__(self, num_classes: int, width: int = 8, *, depth: "int" = 2, odd: "Nowhere" = 0):
         self.it = (num_classes, width, depth, odd)
 
-def free(**knobs): return knobs
+def free(**params): return params
 
 def needs(width): return width
 
@@ -459,7 +459,7 @@ def _own_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_own_module")
-def test_a_users_own_part_gets_its_knobs_and_the_facts_it_asks_for() -> None:
+def test_own_code_gets_its_parameters_and_the_context_it_accepts() -> None:
     component = select({}, {"name": "own_parts:Net", "width": 16}, "model", context=("num_classes", "channels"))
     assert str(Path.cwd()) in sys.path
     assert component(num_classes=10, channels=1).it == (10, 16, 2, 0)
@@ -478,20 +478,20 @@ def test_a_users_own_part_gets_its_knobs_and_the_facts_it_asks_for() -> None:
         ({"name": "own_broken:Net"}, "model.name=own_broken:Net: cannot import it (ZeroDivisionError"),
     ],
 )
-def test_a_users_own_part_that_does_not_fit_is_refused(node: dict[str, Any], message: str) -> None:
+def test_own_code_that_does_not_fit_is_refused(node: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         select({}, node, "model", context=("num_classes",))
     assert str(caught.value).startswith(message)
 
 
 @pytest.mark.usefixtures("_own_module")
-def test_a_users_own_part_that_fails_is_named() -> None:
+def test_own_code_that_fails_is_named() -> None:
     with pytest.raises(ConfigError, match=r"^model.name=own_parts:broken: no luck$"):
         select({}, {"name": "own_parts:broken"}, "model")()
 
 
 @pytest.mark.usefixtures("_own_module")
-def test_a_name_that_a_stranger_wrote_is_not_imported() -> None:
+def test_a_name_from_a_stored_configuration_is_not_imported() -> None:
     with pytest.raises(ConfigError, match=r"if you trust it, add model\.name=own_parts:Net"):
         select({}, {"name": "own_parts:Net"}, "model", trusted=False)
     with pytest.raises(ConfigError, match="only model, dataset, optimizer can name your own code"):

@@ -59,7 +59,7 @@ def _call(run: str, line: Line, *args: Any, **keys: Any) -> int:
     module, _, name = run.partition(":")
     with signals_wait():
         function = getattr(importlib.import_module(module), name)
-    if not gc.isenabled():  # disabled for the imports, whose objects need never be looked at again
+    if not gc.isenabled():  # see app.entry; what was imported is never garbage
         gc.freeze()
         gc.enable()
     is_json = bool(line.flags.get("json"))
@@ -210,7 +210,7 @@ def _train(line: Line, composer: Composer) -> int:
     run = next((composer.paths.restore(one.value) for one in overrides if one.key == "resume" and one.value), "null")
     if run != "null":
         return _resume(run, [one for one in overrides if one.key != "resume"], line, composer)
-    return _run_training("imgcls.train:train", line, composer.table(overrides, "train"))
+    return _run_training(COMMANDS[line.command].run, line, composer.table(overrides, "train"))
 
 
 def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Composer) -> int:

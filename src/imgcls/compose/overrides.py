@@ -162,9 +162,8 @@ def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> l
         values = (override.value or "").split(",") if is_sweep else [override.value or ""]
         pieces = [Override(override.sign, override.key, value) for value in values]
         if override.key == "class_weights" and override.value and override.value[0] == "{" and not is_sweep:
-            override = Override(
-                override.sign, override.key, paths.hold(override.value)
-            )  # class names may be anything, see weights_of
+            held = paths.hold(override.value)  # names of classes may be anything: see weights_of
+            override = Override(override.sign, override.key, held)
         elif any(map(is_path, pieces)):
             held = ",".join(paths.hold(one.value or "") if is_path(one) else str(one.value) for one in pieces)
             override = Override(override.sign, override.key, held)
