@@ -1,7 +1,7 @@
 """What torch.compile gains: seconds per step with and without it, and its cost up front.
 
 Same module, optimizer and batch in one process; eager and compiled steps alternate. The result is the number of updates
-after which compiling pays off, which is what compile=auto uses (PAYS_BACK in src/imgcls/runtime/device.py).
+after which compiling pays off, which is what compile=auto uses (PAYS_OFF in src/imgcls/runtime/device.py).
 
     python benchmarks/compiling.py             # about five minutes
     python benchmarks/compiling.py --quick

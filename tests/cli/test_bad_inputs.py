@@ -146,14 +146,14 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_row_22_a_gpu_that_does_not_exist(capsys: Capture, gpus: pytest.MonkeyPatch) -> None:
     gpus.setattr(torch.cuda, "device_count", lambda: 1)
-    refused(capsys, ["train", "device=cuda:7"], "device: cuda:7 is not there, only cuda:0 is")
+    refused(capsys, ["train", "device=cuda:7"], "device: there is no cuda:7 (this machine has cuda:0)")
 
 
 def test_row_25_more_processes_than_gpus(capsys: Capture, gpus: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "4"}.items():
         gpus.setenv(name, value)
     gpus.setattr(app, "HEAD_START", 0)
-    refused(capsys, ["train"], "local rank 2 has no GPU, only cuda:0, cuda:1 are there", "at most 2 processes")
+    refused(capsys, ["train"], "local rank 2 has no GPU (this machine has cuda:0, cuda:1)", "at most 2 processes")
     assert main(["train", "epochs=0"]) == 2
     # what is wrong in every process, rank 0 has said, and torchrun has ended this one, before it speaks
     assert capsys.readouterr().err.startswith("imgcls: error (rank 2): epochs: must be at least 1")

@@ -40,7 +40,7 @@ def torchrun(*words: str, world: int = 2) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.process
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-def test_two_processes_do_what_one_does() -> None:
+def test_two_processes_compute_the_same_as_one() -> None:
     done = torchrun(*WORDS)
     assert done.returncode == 0, done.stderr
     runs = list(Path("outputs").iterdir())
@@ -83,14 +83,14 @@ def test_validation_of_a_model_with_running_statistics_is_exact() -> None:
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
+def test_a_batch_smaller_than_the_number_of_processes_is_refused() -> None:
     done = torchrun("batch_size=1", "dataset.limit=50")
-    assert "batch_size: 1 is too small to share out over 2 processes" in done.stderr
+    assert "batch_size: 1 is too small to split over 2 processes" in done.stderr
     assert not Path("outputs").exists()
 
 
 @pytest.mark.slow
-def test_a_mistake_is_said_once() -> None:
+def test_an_error_is_reported_once() -> None:
     done = torchrun("epochs=zero")
     assert done.returncode != 0
     assert done.stderr.count("imgcls: error: epochs: expected an integer, got 'zero'") == 1

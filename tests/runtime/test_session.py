@@ -32,13 +32,13 @@ def test_auto_takes_the_gpu_of_the_local_rank(monkeypatch: pytest.MonkeyPatch) -
     ("asked", "gpus", "rank", "world", "message"),
     [
         ("cuda", 0, 0, 1, "cuda is not available"),
-        ("cuda:7", 1, 0, 1, "cuda:7 is not there, only cuda:0 is there"),
-        ("cuda", 2, 2, 4, "local rank 2 has no GPU, only cuda:0, cuda:1 are there; start at most 2 processes"),
+        ("cuda:7", 1, 0, 1, r"there is no cuda:7 \(this machine has cuda:0\)"),
+        ("cuda", 2, 2, 4, r"local rank 2 has no GPU \(this machine has cuda:0, cuda:1\); start at most 2 processes"),
         ("gpu", 1, 0, 1, "unknown 'gpu'"),
         ("cuda:x", 1, 0, 1, "unknown 'cuda:x'"),
     ],
 )
-def test_a_device_that_is_not_there(
+def test_a_device_that_is_not_available(
     asked: str, gpus: int, rank: int, world: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_gpus(monkeypatch, gpus)
@@ -65,7 +65,7 @@ def test_bf16_computes_in_bf16_and_leaves_the_weights_alone() -> None:
     assert Runtime(torch.device("cpu"), "bf16", 1).scaler() is None
 
 
-def test_fp16_brings_a_scaler() -> None:
+def test_fp16_has_a_scaler() -> None:
     assert isinstance(Runtime(torch.device("cpu"), "fp16", 1).scaler(), torch.amp.GradScaler)
 
 
@@ -77,11 +77,11 @@ def test_placed_weights_are_channels_last() -> None:
 def test_threads_and_determinism_are_set() -> None:
     with session("cpu", "auto", 1, deterministic=True) as found:
         assert (found.threads, torch.get_num_threads()) == (1, 1)
-        assert not torch.are_deterministic_algorithms_enabled()  # a CPU needs no such thing, and it costs a second
+        assert not torch.are_deterministic_algorithms_enabled()  # a CPU does not need it, and it costs a second
         assert found.describe().startswith("cpu, 1 thread, fp32")
 
 
-def test_determinism_is_asked_of_torch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_determinism_is_requested_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gpus(monkeypatch, 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -91,42 +91,40 @@ def test_determinism_is_asked_of_torch_on_a_gpu(monkeypatch: pytest.MonkeyPatch)
         assert not torch.backends.cudnn.benchmark
 
 
-def test_compile_auto_weighs_the_updates_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compile_auto_depends_on_the_number_of_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    monkeypatch.setenv("CXX", "sh")  # something that is there
-    monkeypatch.setattr(device, "PAYS_BACK", {("cpu", "fp32", "mlp"): 1000})
-    assert choose_compile("auto", cpu, "fp32", "mlp", 999) == (False, "auto: 999 updates, pays back after 1,000")
+    monkeypatch.setenv("CXX", "sh")  # something that exists
+    monkeypatch.setattr(device, "PAYS_OFF", {("cpu", "fp32", "mlp"): 1000})
+    assert choose_compile("auto", cpu, "fp32", "mlp", 999) == (False, "auto: 999 updates, pays off after 1,000")
     assert choose_compile("auto", cpu, "fp32", "mlp", 1000)[0]
     assert choose_compile("auto", cpu, "fp32", "lenet", 10**9)[0] is False
-    monkeypatch.setattr(device, "PAYS_BACK", {("cpu", "fp32", "mlp"): None})
+    monkeypatch.setattr(device, "PAYS_OFF", {("cpu", "fp32", "mlp"): None})
     assert choose_compile("auto", cpu, "fp32", "mlp", 10**9) == (
         False,
-        "auto: nothing gained with mlp in fp32 on cpu where it was measured",
+        "auto: no gain was measured for mlp in fp32 on cpu",
     )
-    assert (
-        choose_compile("auto", torch.device("cuda", 0), "fp32", "mlp", 10**9)[0] is False
-    )  # nobody has measured it there
+    assert choose_compile("auto", torch.device("cuda", 0), "fp32", "mlp", 10**9)[0] is False  # not measured
     assert choose_compile(False, cpu, "fp32", "mlp", 10**9)[0] is False
     assert choose_compile("auto", cpu, "bf16", "mlp", 10**9) == (
         False,
-        "auto: nothing known to be gained with mlp in bf16 on cpu",
+        "auto: no gain known for mlp in bf16 on cpu",
     )
     assert choose_compile(True, cpu, "fp32", "lenet", 1)[0]
 
 
-def test_without_a_compiler_auto_does_without_and_true_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_auto_is_false_and_true_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(device, "PAYS_BACK", {("cpu", "fp32", "mlp"): 1})
+    monkeypatch.setattr(device, "PAYS_OFF", {("cpu", "fp32", "mlp"): 1})
     assert choose_compile("auto", cpu, "fp32", "mlp", 10) == (
         False,
-        "auto: it needs a C++ compiler, and 'no-such-compiler' is not there",
+        "auto: it needs a C++ compiler, and 'no-such-compiler' was not found",
     )
     with pytest.raises(ConfigError, match=r"compile: it needs a C\+\+ compiler, .*compile=false"):
         choose_compile(True, cpu, "fp32", "mlp", 10)
 
 
-def test_tf32_is_off_inside_and_as_before_afterwards() -> None:
+def test_tf32_is_off_inside_and_restored_afterwards() -> None:
     before = torch.backends.cudnn.allow_tf32
     with runtime.exact_fp32():
         assert not torch.backends.cudnn.allow_tf32
@@ -134,13 +132,13 @@ def test_tf32_is_off_inside_and_as_before_afterwards() -> None:
     assert torch.backends.cudnn.allow_tf32 == before
 
 
-def test_free_memory_is_less_than_all() -> None:
+def test_free_memory_is_credible() -> None:
     assert 1 << 20 < Runtime(torch.device("cpu"), "fp32", 1).free_memory() < 1 << 50
 
 
 @pytest.mark.process
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc only")
-def test_blocks_of_some_megabytes_are_not_fetched_from_the_system_again_and_again() -> None:
+def test_freed_blocks_of_a_few_megabytes_are_reused() -> None:
     """40 blocks of 24 MB, three at a time: 245,760 pages, of which few may be new ones once the heap has its size."""
     program = """
 import resource, torch
@@ -160,7 +158,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
 
 
 @pytest.mark.parametrize("missing", ["SC_AVPHYS_PAGES", "all"])
-def test_where_the_system_does_not_say_what_memory_is_free(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_if_the_system_does_not_tell(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = runtime.os.sysconf
 
     def sysconf(name: str) -> int:

@@ -11,8 +11,8 @@ import torch
 
 from imgcls.errors import ConfigError, DeviceError
 
-# (device, precision, model): updates after which compiling has paid, None: never (benchmarks/compiling.py)
-PAYS_BACK: dict[tuple[str, str, str], int | None] = {
+# (device, precision, model): updates after which compiling has paid off, None: never (benchmarks/compiling.py)
+PAYS_OFF: dict[tuple[str, str, str], int | None] = {
     ("cpu", "fp32", "mlp"): None,
     ("cpu", "fp32", "lenet"): None,
     ("cpu", "fp32", "resnet18"): None,
@@ -22,7 +22,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies in bf16 by itself (Linux on x86; elsewhere nobody has measured it)."""
+    """Whether this CPU multiplies bf16 in hardware (Linux on x86; not measured elsewhere)."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
         flags = next((line for line in file if line.startswith("flags")), "").split()
         return "avx512_bf16" in flags or "amx_bf16" in flags
@@ -44,7 +44,7 @@ def rank_and_world() -> tuple[int, int, int]:
 
 
 def choose_device(asked: str, local_rank: int = 0, world: int = 1) -> torch.device:
-    """The device that ``device=`` means here. Raises DeviceError if it is not there."""
+    """The device that ``device=`` means here. Raises DeviceError if it is not available."""
     kind, _, index = asked.partition(":")
     if asked not in ("auto", "cpu", "mps", "cuda") and not (kind == "cuda" and index.isdecimal()):
         raise ConfigError(f"device: unknown '{asked}' (choices: auto, cpu, cuda, cuda:1, mps)")
@@ -56,24 +56,21 @@ def choose_device(asked: str, local_rank: int = 0, world: int = 1) -> torch.devi
     if kind != "cuda":
         return torch.device(kind)
     if not has_cuda:
-        built = (
-            f"torch is built with CUDA {torch.version.cuda} but finds no GPU"
-            if torch.version.cuda
-            else "this torch is built without CUDA"
-        )
+        version = torch.version.cuda
+        built = f"torch is built with CUDA {version} but finds no GPU" if version else "torch is built without CUDA"
         raise DeviceError(f"device: cuda is not available ({built}); use device=cpu or device=auto")
     count = torch.cuda.device_count()
     number = int(index) if index else local_rank
     if number >= count:
-        there = f"only {', '.join(f'cuda:{i}' for i in range(count))} {'is' if count == 1 else 'are'} there"
+        there = f"this machine has {', '.join(f'cuda:{i}' for i in range(count))}"
         if world > 1 and not index:
-            raise DeviceError(f"device: local rank {local_rank} has no GPU, {there}; start at most {count} processes")
-        raise DeviceError(f"device: cuda:{number} is not there, {there}")
+            raise DeviceError(f"device: local rank {local_rank} has no GPU ({there}); start at most {count} processes")
+        raise DeviceError(f"device: there is no cuda:{number} ({there})")
     return torch.device("cuda", number)
 
 
 def choose_precision(asked: str, device: torch.device) -> Precision:
-    """auto: bf16 on a GPU that has it, fp16 on one that has not, fp32 elsewhere."""
+    """auto: bf16 on GPUs that support it, fp16 on others, fp32 elsewhere. Raises ConfigError for fp16 on a CPU."""
     if asked == "fp16" and device.type == "cpu":
         raise ConfigError("precision: fp16 needs a GPU; on a CPU use precision=bf16 or precision=fp32")
     if asked == "auto":
@@ -86,24 +83,24 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
 def choose_compile(
     asked: bool | Literal["auto"], device: torch.device, precision: Precision, model: str, steps: int
 ) -> tuple[bool, str]:
-    """Whether torch.compile is used, and why: ``auto`` compiles where a run of so many steps is known to gain by it.
+    """Whether torch.compile is used, and why: ``auto`` compiles if a run of this many steps is known to gain from it.
 
-    Raises ConfigError where it is asked for and cannot be had.
+    Raises ConfigError if it is requested but impossible.
     """
     compiler = os.environ.get("CXX") or "g++"
-    lacks = f"it needs a C++ compiler, and '{compiler}' is not there" if shutil.which(compiler) is None else ""
+    lacks = f"it needs a C++ compiler, and '{compiler}' was not found" if shutil.which(compiler) is None else ""
     if asked is True and device.type == "cpu" and lacks:
-        raise ConfigError(f"compile: {lacks}; install one or name it in CXX (a new run can do with compile=false)")
+        raise ConfigError(f"compile: {lacks}; install one, set CXX to its path, or start a new run with compile=false")
     if asked != "auto":
         return asked, "as asked"
     what = f"{model} in {precision} on {device.type}"
-    if (device.type, precision, model) not in PAYS_BACK:
-        return False, f"auto: nothing known to be gained with {what}"
-    worth = PAYS_BACK[device.type, precision, model]
+    if (device.type, precision, model) not in PAYS_OFF:
+        return False, f"auto: no gain known for {what}"
+    worth = PAYS_OFF[device.type, precision, model]
     if worth is None:
-        return False, f"auto: nothing gained with {what} where it was measured"
+        return False, f"auto: no gain was measured for {what}"
     if device.type == "cpu" and lacks:
         return False, f"auto: {lacks}"
     if steps < worth:
-        return False, f"auto: {steps:,} updates, pays back after {worth:,}"
-    return True, f"auto: {steps:,} updates, paid back after {worth:,}"
+        return False, f"auto: {steps:,} updates, pays off after {worth:,}"
+    return True, f"auto: {steps:,} updates, pays off after {worth:,}"

@@ -1,4 +1,4 @@
-"""What the loop must not see: the device, precision, several processes, threads, determinism."""
+"""Device, precision, threads and process group of a run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from imgcls.runtime.device import Precision, choose_device, choose_precision, ra
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-UNKNOWN_RAM = 4 << 30  # bytes taken to be free where the system does not say
+UNKNOWN_RAM = 4 << 30  # bytes assumed to be free if the system does not tell
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-LARGEST_KEPT, MOST_KEPT = 32 << 20, 1 << 30  # bytes: of a block (more is refused by older ones), and in all
+LARGEST_KEPT, MOST_KEPT = 32 << 20, 1 << 30  # bytes: of a block (older versions refuse more), and in total
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a run computes."""
+    """Where and how a run computes. Collective methods (sum, any, max, ...) must be called by all processes."""
 
     device: torch.device
     precision: Precision
@@ -38,7 +38,7 @@ class Runtime:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes and speaks."""
+        """Whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -48,18 +48,18 @@ class Runtime:
         return torch.autocast(self.device.type, DTYPES[self.precision])
 
     def scaler(self) -> torch.amp.GradScaler | None:
-        """fp16's small gradients need scaling; bf16 has fp32's range."""
+        """A scaler for fp16, whose small gradients would vanish; bf16 has fp32's range."""
         return torch.amp.GradScaler(self.device.type) if self.precision == "fp16" else None
 
     def place(self, module: nn.Module) -> nn.Module:
-        """The module on the device, 4-dimensional weights channels last, as the images are."""
+        """The module on the device; 4-dimensional weights are channels last, like the images."""
         return module.to(self.device).to(memory_format=torch.channels_last)
 
     def wrap(self, module: nn.Module, *, is_compiled: bool = False) -> nn.Module:
         """The module to compute with: same parameters, gradients averaged over the processes.
 
-        Compiled for each size of batch by itself: an epoch has two at most, and code for any size is slower and would
-        depend on which of them came first.
+        It is compiled for each batch size separately: an epoch has two at most, and code for any size is slower and
+        would depend on which came first.
         """
         if self.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
@@ -67,31 +67,31 @@ class Runtime:
         return torch.compile(module, dynamic=False) if is_compiled else module  # type: ignore[return-value]
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over the processes, element by element."""
+        """The elementwise sum over the processes."""
         if self.world > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
     def zeros(self, count: int) -> Tensor:
-        """Running sums on the device, in double precision where it has it: (count,)"""
+        """Running sums on the device, (count,), in double precision if it has that."""
         kind = torch.float32 if self.device.type == "mps" else torch.float64
         return torch.zeros(count, dtype=kind, device=self.device)
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process (all must ask)."""
+        """Whether the flag is set in any process."""
         return bool(self.max(int(flag)))
 
     def max(self, number: int) -> int:
-        """The largest of the processes' numbers (all must ask)."""
+        """The largest of the processes' numbers."""
         if self.world == 1:
             return number
-        tensor = torch.tensor(number)  # on the CPU, so that no GPU has to be waited for
+        tensor = torch.tensor(number)  # on the CPU, so as not to wait for a GPU
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
 
     def broadcast_buffers(self, module: nn.Module) -> None:
-        """The main process's buffers (batch norm's running statistics) to all, so that all evaluate the same model."""
+        """Copy the main process's buffers (batch norm's statistics) to all, so that all evaluate the same model."""
         if self.world > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
@@ -109,7 +109,7 @@ class Runtime:
         return content.numpy().tobytes().decode()
 
     def gather_batches(self, mine: list[Tensor], batch_sizes: list[int]) -> NDArray[np.float32]:
-        """The rows of all batches in order, where this rank computed every world-th: list of (B, C) -> (N, C)"""
+        """The rows of all batches in order, if each rank computed every world-th: list of (B, C) -> (N, C)"""
         if self.world == 1:
             return torch.cat(mine).cpu().numpy()
         width = torch.tensor([mine[0].shape[1] if mine else 0])
@@ -123,7 +123,7 @@ class Runtime:
         return torch.cat(whole).numpy()
 
     def free_memory(self) -> int:
-        """Bytes that are free on the device; on a CPU what the machine, or its container, still has."""
+        """Free bytes on the device; on a CPU, of this process's share of the machine or container."""
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0]
         return _free_ram() // self.world
@@ -140,10 +140,10 @@ class Runtime:
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep what the steps free for the next one, where it is glibc: whether it does.
+    """Make glibc keep memory that a step frees for the next one; returns whether it does.
 
-    By itself it hands blocks of some megabytes back to the system and gets them anew, zeroed and page by page, at every
-    step. Larger blocks it still hands back: keeping them costs a ResNet a tenth more memory and gains little.
+    By default it returns blocks of a few megabytes to the system and gets them back, zeroed page by page, at every
+    step. It still returns larger blocks: keeping them costs a ResNet a tenth more memory and gains little.
     """
     with contextlib.suppress(OSError, TypeError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -153,7 +153,7 @@ def keep_freed_memory() -> bool:
 
 def _free_ram() -> int:
     available = UNKNOWN_RAM
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS has not the first name, Windows none
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # macOS lacks the second name, Windows both
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     with contextlib.suppress(OSError, ValueError, AttributeError):
         available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -173,7 +173,7 @@ def _free_ram() -> int:
 def session(
     device: str, precision: str, threads: int | None, *, deterministic: bool = False, distributed: bool = False
 ) -> Iterator[Runtime]:
-    """A Runtime for these keys; under torchrun (if ``distributed``) the process group lives as long as it."""
+    """A Runtime for these keys; under torchrun (if ``distributed``) with a process group for its lifetime."""
     rank, local_rank, world = rank_and_world() if distributed else (0, 0, 1)
     where = choose_device(device, local_rank, world)
     chosen = choose_precision(precision, where)
@@ -198,7 +198,7 @@ def session(
 
 @contextlib.contextmanager
 def exact_fp32() -> Iterator[None]:
-    """No TF32 and no timing of algorithms inside: two processes must report the same of the same model."""
+    """Without TF32 and benchmarked algorithms: two processes must report the same for the same model."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic
     matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = False, False, False, True
