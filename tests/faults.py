@@ -1,4 +1,4 @@
-"""Faults, made on purpose: kills, lost writes, damaged and hostile files, a full disk.
+"""Fault injection: kills, lost writes, damaged and hostile files, a full disk.
 
     python -m tests.faults --full          # the full counts, the mutants too; make faults writes benchmarks/results
 
@@ -61,7 +61,7 @@ MEGABYTE = 1 << 20
 
 
 def net(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Module:
-    """Batch norm and dropout, so that a resumed run has buffers and random numbers to get wrong."""
+    """Batch norm and dropout, so that a resumed run can get buffers and random numbers wrong."""
     height, width = image_size
     return nn.Sequential(
         nn.Conv2d(channels, 8, 3, padding=1),
@@ -110,7 +110,7 @@ def outcome(pid: int, timeout: float = 120.0) -> int | None:
 
 @contextlib.contextmanager
 def laboratory() -> Iterator[Path]:
-    """A folder to work in, in memory where that is possible, with a finished run ``whole`` in it; all is warm."""
+    """A working folder, in memory if possible, with a finished run ``whole`` in it; everything is imported."""
     memory = Path("/dev/shm")
     where = memory if memory.is_dir() and shutil.disk_usage(memory).free > 256 * MEGABYTE else None
     before, threads = Path.cwd(), torch.get_num_threads()
@@ -118,7 +118,7 @@ def laboratory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=where, prefix="imgcls-faults-") as folder:
         os.chdir(folder)
         torch.set_num_threads(1)
-        train.draw_test = train.draw_batch = lambda *args: None  # pictures have no part in it
+        train.draw_test = train.draw_batch = lambda *args: None  # plots do not matter here
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
                 code = main(["train", *WORDS, "run_dir=whole"])
@@ -134,18 +134,18 @@ def laboratory() -> Iterator[Path]:
 # --- kills -----------------------------------------------------------------------------------------------------------
 
 
-def go_on(folder: Path, words: Sequence[str] = ()) -> int:
-    """The command that a user would give: go on with the run, or begin it."""
+def finish(folder: Path, words: Sequence[str] = ()) -> int:
+    """The command that a user would give: resume the run, or start it."""
     if (folder / "config.yaml").is_file():
         return main(["train", f"resume={folder}", WORDS[0]])
     return main(["train", *(words or WORDS), f"run_dir={folder}"])
 
 
 def kill_at_random(kills: int, seed: int = 0) -> Counts:
-    """SIGKILL at random moments, until so many have hit; every run is gone on with to its end and compared."""
+    """SIGKILL at random moments, until ``count`` have hit; every run is resumed to its end and compared."""
     draw = random.Random(seed)
     started = time.monotonic()
-    outcome(forked(lambda: go_on(Path("timed"))))
+    outcome(forked(lambda: finish(Path("timed"))))
     length = time.monotonic() - started
     shutil.rmtree("timed", ignore_errors=True)
     found: Counts = {"kills": 0, "runs": 0, "different": 0, "unloadable": 0, "failed": 0, "which": []}
@@ -155,7 +155,7 @@ def kill_at_random(kills: int, seed: int = 0) -> Counts:
         tries = 0
         while True:
             delay = draw.uniform(0, 0.8 * length) if tries < 20 else 100.0
-            code = outcome(forked(lambda folder=folder: go_on(folder), Path("said")), delay)  # type: ignore[misc]
+            code = outcome(forked(lambda folder=folder: finish(folder), Path("said")), delay)  # type: ignore[misc]
             tries += 1
             if code == 0:
                 break
@@ -172,7 +172,7 @@ def kill_at_random(kills: int, seed: int = 0) -> Counts:
 
 
 def loadable(folder: Path) -> bool:
-    """Whether the last checkpoint, if there is one, is sound: nothing may need the one before after a mere kill."""
+    """Whether the last checkpoint, if any, is valid: a mere kill must never make the previous one necessary."""
     path = folder / "checkpoints" / checkpoint_format.LAST
     if not path.is_file():
         return not (folder / "checkpoints" / checkpoint_format.PREV).is_file() or sound(
@@ -182,7 +182,7 @@ def loadable(folder: Path) -> bool:
 
 
 def sound(path: Path) -> bool:
-    """Whether that checkpoint can be read."""
+    """Whether the checkpoint can be read."""
     try:
         checkpoint_format.described(checkpoint_format.read(path))
     except CheckpointError:
@@ -191,7 +191,7 @@ def sound(path: Path) -> bool:
 
 
 def equal_runs(one: Path, other: Path) -> bool:
-    """Whether weights, optimizer state, metrics, predictions and report are equal to the last bit."""
+    """Whether weights, optimizer state, metrics, predictions and report are bit-identical."""
     from tests.training.test_resume import same_runs
 
     try:
@@ -202,21 +202,21 @@ def equal_runs(one: Path, other: Path) -> bool:
 
 
 def contents(step: int) -> list[bytes | memoryview]:
-    """A small checkpoint of that step."""
+    """A small checkpoint at that step."""
     whole = checkpoint_format.read(Path("whole/checkpoints") / checkpoint_format.LAST)
     meta = {key: value for key, value in whole.meta.items() if key not in ("sha256", "format")}
     return checkpoint_format.encode(whole.tensors, meta | {"step": step})
 
 
 def save(folder: Path, step: int) -> None:
-    """As the keeper saves."""
+    """Save as training does."""
     files.write_whole(folder / checkpoint_format.LAST, *contents(step), keep_as=folder / checkpoint_format.PREV)
 
 
 def kill_within_a_save(present: Sequence[int] = (0, 1, 2)) -> Counts:
-    """A kill before and after every call that a save makes of the operating system, and within its bytes.
+    """A kill before and after every system call of a save, and within its writes.
 
-    present: the numbers of checkpoints that are there before.
+    present: how many checkpoints exist before.
     """
     found = {"kills": 0, "unloadable": 0, "lost": 0, "wrong": 0}
     for before in present:
@@ -257,7 +257,7 @@ def kill_within_a_save(present: Sequence[int] = (0, 1, 2)) -> Counts:
             (folder / f".{checkpoint_format.LAST}.tmp").write_bytes(data[: len(data) * quarter // 4])
             found["kills"] += 1
             _look(folder, before, found)
-            save(folder, before + 1)  # what was left behind is in nobody's way
+            save(folder, before + 1)  # leftovers do not interfere
             found["lost"] += run_folders.last_checkpoint(folder.parent)[0].meta["step"] != before + 1  # type: ignore[union-attr]
     return found
 
@@ -276,16 +276,15 @@ def _look(folder: Path, before: int, found: Counts) -> None:
 
 
 class Disk:
-    """A log of what was written, and every state that a loss of power could leave: what was not synchronised may be
-    gone. File content is lost unless its fsync came; renames are lost, from the last backwards, unless the folder's
-    fsync came."""
+    """A log of what was written, and every state that a power loss could leave: file content is lost unless it was
+    fsynced; renames are lost, from the last backwards, unless the folder was fsynced."""
 
     def __init__(self) -> None:
         self.log: list[tuple[str, str, Any]] = []
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Notes what write_whole does."""
+        """Records what write_whole does."""
         real_fsync, real_replace, real_open = os.fsync, Path.replace, Path.open
 
         def fsync(descriptor: int) -> None:
@@ -312,7 +311,7 @@ class Disk:
             os.fsync, Path.replace, Path.open = real_fsync, real_replace, real_open  # type: ignore[method-assign]
 
     def states(self, start: dict[str, bytes]) -> Iterator[tuple[dict[str, bytes], bool]]:
-        """(files, whether the save had returned) after a loss of power at each moment, in each legal way."""
+        """(files, whether the save had returned) after a power loss at each moment, in each possible way."""
         for moment in range(len(self.log) + 1):
             done = self.log[:moment]
             synced = {name: data for kind, name, data in done if kind == "fsync"}
@@ -330,7 +329,7 @@ class Disk:
 
 
 def lose_power() -> Counts:
-    """Every state that a loss of power within or after a save could leave must hold a checkpoint, and the right one."""
+    """Every state that a power loss during or after a save could leave must hold the right checkpoint."""
     found = {"states": 0, "unloadable": 0, "lost": 0}
     for before in (1, 2):
         shutil.rmtree("power", ignore_errors=True)
@@ -393,7 +392,7 @@ class _Gadget:
 
 
 def hostile_files() -> dict[str, bytes]:
-    """Files that are no checkpoint of ours, or pretend to be one; each sealed one has a valid checksum."""
+    """Files that are not our checkpoints, or pretend to be; each sealed one has a valid checksum."""
     whole = checkpoint_format.read(Path("whole/checkpoints", checkpoint_format.BEST))
     good = {key: value for key, value in whole.meta.items() if key not in ("sha256", "format")}
 
@@ -401,7 +400,7 @@ def hostile_files() -> dict[str, bytes]:
         return b"".join(checkpoint_format.encode(whole.tensors if tensors is None else tensors, good | meta))
 
     def resealed(change: Callable[[dict[str, Any]], None]) -> bytes:
-        """The header changed by hand, the checksum made right again."""
+        """The header changed, with a valid checksum."""
         data = sealed()
         size = int.from_bytes(data[:8], "little")
         header = json.loads(data[8 : 8 + size])
@@ -459,7 +458,7 @@ def hostile_files() -> dict[str, bytes]:
 
 
 def load_hostile() -> Counts:
-    """Each must be refused with exit code 3 (or 2), fast, in little memory, and without running anything."""
+    """Each must be refused with exit code 3 (or 2), quickly, in little memory, without executing anything."""
     found: Counts = {"files": 0, "accepted": 0, "slow": 0, "too_much_memory": 0, "crashed": 0, "wrong": 0, "which": []}
     best = Path("whole/checkpoints", checkpoint_format.BEST)
     found["wrong"] += outcome(forked(lambda: main(["evaluate", str(best), WORDS[0], "output=evaluated"]))) != 0
@@ -493,7 +492,7 @@ def _memory() -> int:
 
 
 def mutate_images(count: int, seed: int = 0) -> Counts:
-    """Images with flipped, cut, repeated and spliced bytes: a picture or one clear error, nothing else."""
+    """Images with flipped, cut, repeated and spliced bytes: an image or one clear error, nothing else."""
     draw = random.Random(seed)
     seeds = []
     pixels = np.random.default_rng(seed).integers(0, 256, (24, 31, 3), np.uint8)
@@ -548,13 +547,13 @@ def mutate_images(count: int, seed: int = 0) -> Counts:
 
 
 def fill_the_disk(sizes: int) -> Counts:
-    """From some save on no file may grow beyond a limit that falls into the checkpoint: exit 1, the path, what stood
-    there is kept, and with room again the run goes on to the same end."""
+    """From some save on, no file may grow beyond a limit that the checkpoint exceeds: exit 1, the path is named, the
+    previous version is kept, and with room again the run resumes to the same end."""
     whole = Path("whole/checkpoints", checkpoint_format.LAST).stat().st_size
     found = {"trials": 0, "wrong": 0, "lost": 0, "different": 0}
     for i in range(sizes):
         shutil.rmtree("full", ignore_errors=True)
-        limit, before = whole * (i + 1) // (sizes + 1), i % 4  # saves that still find room
+        limit, before = whole * (i + 1) // (sizes + 1), i % 4  # saves that still have room
 
         def work(limit: int = limit, before: int = before) -> int:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -577,7 +576,7 @@ def fill_the_disk(sizes: int) -> Counts:
         left = any(Path("full/checkpoints").glob(".*.tmp")) if Path("full/checkpoints").is_dir() else False
         newest, _ = run_folders.last_checkpoint(Path("full"))
         found["lost"] += left or (0 if newest is None else int(newest.meta["step"])) != before
-        found["wrong"] += outcome(forked(lambda: go_on(Path("full")))) != 0
+        found["wrong"] += outcome(forked(lambda: finish(Path("full")))) != 0
         found["different"] += not equal_runs(Path("whole"), Path("full"))
     return found
 
@@ -617,7 +616,7 @@ REAL_WRITE = files.write_whole
 
 
 def mutants() -> dict[str, tuple[Any, str, Any, Callable[[], Counts]]]:
-    """The bugs that the harness is there for: (where, what, by what, the experiment that must notice)."""
+    """Bugs that the harness must notice: (module, name, replacement, the experiment that must notice)."""
     return {
         "written in place": (files, "write_whole", _in_place, lambda: kill_at_random(40)),
         "no fsync": (files, "write_whole", _without_fsync, lose_power),
@@ -628,11 +627,11 @@ def mutants() -> dict[str, tuple[Any, str, Any, Callable[[], Counts]]]:
 
 
 REAL_DERIVE, REAL_LOAD = seeding.derive, checkpoint_state.load_module
-DRAWN = [0]  # numbers, in this process
+DRAWN = [0]  # random numbers drawn in this process
 
 
 def _not_derived(seed: int, *key: str | int) -> int:
-    """As a generator whose state nobody saves: each process begins anew."""
+    """Like a generator whose state is not saved: each process starts over."""
     if key[0] not in ("shuffle", "augment", "dropout"):
         return REAL_DERIVE(seed, *key)
     DRAWN[0] += 1
@@ -647,15 +646,15 @@ def _without_average(
 
 
 def unnoticed() -> Counts:
-    """How many of the mutants pass for sound."""
+    """How many of the mutants go unnoticed."""
     found: Counts = {"mutants": 0, "wrong": 0, "which": []}
     for name, (where, what, by, experiment) in mutants().items():
         real = getattr(where, what)
         setattr(where, what, by)
         Path("whole").rename("sound")
         try:
-            outcome(forked(lambda: go_on(Path("whole"))))  # what the mutant makes of a run that nobody disturbs
-            outcome(forked(lambda: go_on(Path("again"))))
+            outcome(forked(lambda: finish(Path("whole"))))  # the mutant in an undisturbed run
+            outcome(forked(lambda: finish(Path("again"))))
             is_steady = equal_runs(Path("whole"), Path("again"))
             counts = experiment()
         finally:
@@ -674,7 +673,7 @@ def unnoticed() -> Counts:
 
 
 def experiments(*, is_full: bool) -> dict[str, Callable[[], Counts]]:
-    """By name; the full ones take some minutes."""
+    """By name; the full ones take minutes."""
     from tests import run_faults as runs
 
     short: dict[str, Callable[[], Counts]] = {

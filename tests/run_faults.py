@@ -1,6 +1,6 @@
-"""Faults that befall whole runs: signals, numbers that are none, broken images, failing jobs, dying processes.
+"""Faults during whole runs: signals, non-finite numbers, corrupt images, failing jobs, dying processes.
 
-The forks, the words of the run and the folder to work in are those of tests/faults.py, which lists the experiments.
+Forks, the run and the working folder come from tests/faults.py, which lists the experiments.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from imgcls.cli.app import main
 from imgcls.data.fetchers import Streamed
 from imgcls.runs import folder as run_folders
 from imgcls.training import loop, validation
-from tests.faults import WORDS, Counts, equal_runs, forked, go_on, net, outcome, sound
+from tests.faults import WORDS, Counts, equal_runs, finish, forked, net, outcome, sound
 
 ROOT = Path(__file__).parents[1]
 STEPS_AN_EPOCH = 4  # WORDS: about 108 training images in batches of 32
@@ -41,7 +41,7 @@ SLOW = 30.0  # seconds within which a run must end when one of its processes die
 
 
 def calling(where: Any, name: str, call: int, action: Callable[..., None]) -> None:
-    """From now on in this process: right before that call (1 is the first) of where.name, the action."""
+    """From now on in this process, run the action right before that call (1 is the first) of where.name."""
     real, calls = getattr(where, name), [0]
 
     def wrapped(*args: Any, **more: Any) -> Any:
@@ -54,13 +54,13 @@ def calling(where: Any, name: str, call: int, action: Callable[..., None]) -> No
 
 
 def errors_in(said: str) -> list[str]:
-    """The lines that say what is wrong."""
+    """The error lines."""
     return [line for line in said.splitlines() if line.startswith("imgcls: error")]
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------
 
-# name: (what is called there, its name, which call, at which step it is to be saved then; None: not by the signal)
+# stage: (object, name of the function called, which call, the step saved then; None: not because of the signal)
 STAGES: dict[str, tuple[Any, str, int, int | None]] = {
     "reading the data": (train, "build", 1, None),
     "opening the log": (train, "_fit", 1, None),
@@ -78,7 +78,7 @@ STAGES: dict[str, tuple[Any, str, int, int | None]] = {
 
 
 def signalled(*, is_full: bool) -> Counts:
-    """SIGTERM and SIGINT at every stage of a run, once and twice: its exit code, a save, and the same end."""
+    """SIGTERM and SIGINT at every stage of a run, once and twice: exit code, a save, and the same result."""
     found: Counts = {"signals": 0, "wrong": 0, "unloadable": 0, "different": 0, "slow": 0, "which": []}
     trials = [(stage, number, 1) for stage in STAGES for number in (signal.SIGTERM, signal.SIGINT)]
     trials += [(stage, signal.SIGTERM, 2) for stage in ("a step", "validation", "a save")]
@@ -90,14 +90,14 @@ def signalled(*, is_full: bool) -> Counts:
         getattr(where, name)  # here: in the fork, a name that has moved would look like a failing run
         folder, words = Path("signalled"), list(WORDS)
         words += ["loader=stream", "workers=1"] if stage == "waiting for data" else []
-        if step is not None:  # nothing but the signal makes it save within an epoch
+        if step is not None:  # only the signal makes it save within an epoch
             words.remove("checkpoint_every=1")
         Path("when").unlink(missing_ok=True)
 
         def work(where: Any = where, name: str = name, call: int = call, words: Any = words, n: Any = number) -> int:
             def send(*args: Any) -> None:
                 Path("when").write_text(str(time.monotonic()))
-                for _ in range(times):  # noqa: B023 - the fork is made within this turn
+                for _ in range(times):  # noqa: B023 - the fork is made in this iteration
                     os.kill(os.getpid(), n)
 
             calling(where, name, call, send)
@@ -113,7 +113,7 @@ def signalled(*, is_full: bool) -> Counts:
         }
         after = 0
         if not goes_on:
-            after = outcome(forked(lambda folder=folder, words=words: go_on(folder, words), Path("said too")))  # type: ignore[misc, assignment]
+            after = outcome(forked(lambda folder=folder, words=words: finish(folder, words), Path("said too")))  # type: ignore[misc, assignment]
         bad["wrong"] |= after != 0
         bad["different"] = not equal_runs(Path("whole"), folder)
         found["signals"] += times
@@ -125,7 +125,7 @@ def signalled(*, is_full: bool) -> Counts:
 
 
 def signalled_early(*, is_full: bool) -> Counts:
-    """The command itself, stopped while it starts: within the imports, before anything is there to be saved."""
+    """The command, stopped while it starts: during imports, before there is anything to save."""
     found: Counts = {"signals": 0, "wrong": 0, "which": []}
     command = [sys.executable, "-m", "imgcls", "train", *WORDS, "epochs=100000", "run_dir=early"]
     command.remove("epochs=3")
@@ -140,7 +140,7 @@ def signalled_early(*, is_full: bool) -> Counts:
                 said = process.communicate(timeout=60)[1]
             except subprocess.TimeoutExpired:
                 process.kill()
-                said = "it went on"
+                said = "it did not end"
         found["signals"] += 1
         is_right = process.returncode == 128 + number and "Traceback" not in said
         found["wrong"] += not is_right
@@ -156,11 +156,11 @@ def _catches(pid: int, number: signal.Signals) -> bool:
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
-# --- numbers that are none -------------------------------------------------------------------------------------------
+# --- non-finite numbers ----------------------------------------------------------------------------------------------
 
 
 def not_finite() -> Counts:
-    """NaN in the loss, in a gradient, in a weight; a learning rate that bursts: exit 1, and a checkpoint to keep."""
+    """NaN in the loss, in a gradient, in a weight; a huge learning rate: exit 1, and a checkpoint is kept."""
 
     def spoil_loss(state: Any, forward: Any, images: torch.Tensor, *rest: Any) -> None:
         images.fill_(float("nan"))
@@ -246,7 +246,7 @@ def _bytes_of(kind: str, size: tuple[int, int] = (24, 20), **more: Any) -> bytes
 
 
 def broken_images() -> dict[str, bytes | Callable[[Path], None]]:
-    """What a class folder may hold under an image's name: bytes, or what makes it. None of them is an image."""
+    """Contents under an image's name, or functions that create them; none is an image."""
     png, jpeg = _bytes_of("PNG"), _bytes_of("JPEG")
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -297,7 +297,7 @@ def broken_images() -> dict[str, bytes | Callable[[Path], None]]:
 
 
 def train_on_broken(*, is_full: bool) -> Counts:
-    """One broken file among the good: refused before training and named, or left out and counted; never a crash."""
+    """One corrupt file among good ones: refused before training and named, or skipped and counted; never a crash."""
     for label in ("cat", "dog"):
         folder = Path("photos", label)
         folder.mkdir(parents=True)
@@ -320,7 +320,7 @@ def train_on_broken(*, is_full: bool) -> Counts:
             said = Path("said").read_text()
             report = Path("r/report.json")
             if "on_error" in "".join(policy):
-                # a folder is no file: it is looked into, and there is nothing in it
+                # an empty folder is not a file
                 skipped = json.loads(report.read_text())["skipped"] if report.is_file() else None
                 is_right = code == 0 and skipped == (0 if name == "a folder" else 1)
             elif name == "a folder":
@@ -344,7 +344,7 @@ def train_on_broken(*, is_full: bool) -> Counts:
 
 
 class Failing(nn.Module):
-    """A linear model that fails on purpose in its third training step, in the way of its knob."""
+    """A linear model that fails on purpose in its third training step, in the way that its parameter says."""
 
     def __init__(self, image_size: tuple[int, int], num_classes: int, fails: str = "not") -> None:
         super().__init__()
@@ -359,7 +359,7 @@ class Failing(nn.Module):
         return logits
 
     def fail(self) -> None:
-        """What the knob says."""
+        """Fail as requested."""
         if self.fails == "raises":
             raise ValueError("broken on purpose")
         if self.fails == "exits":
@@ -376,8 +376,8 @@ class Failing(nn.Module):
 
 
 def sweep_with_failures(*, is_full: bool) -> Counts:
-    """Jobs that raise, exit, are killed, hang, run out of memory or of numbers, among good ones: the good ones finish,
-    the table tells, the same command resumes the others alone."""
+    """Jobs that raise, exit, are killed, hang, run out of memory or diverge, among good ones: the good ones finish, the
+    table shows the others, and the same command resumes only those."""
     kinds = ["killed", "not", "raises"]
     kinds += ["exits", "memory", "not_finite", "hangs"] if is_full else []
     words = ["model.name=tests.run_faults:Failing", f"model.fails={','.join(kinds)}", f"seed=0{',1' * is_full}"]
@@ -409,7 +409,7 @@ def sweep_with_failures(*, is_full: bool) -> Counts:
 
 
 def with_tests(**more: str) -> dict[str, str]:
-    """The environment of a command that finds the models of these files."""
+    """An environment in which commands find the models in these files."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "OMP_NUM_THREADS": "1", **more}
 
 
@@ -417,7 +417,7 @@ def with_tests(**more: str) -> dict[str, str]:
 
 
 def start_together(count: int = 8) -> Counts:
-    """So many runs started at once in one folder: each gets its own, nothing is lost."""
+    """Runs started at once in one folder: each gets its own run folder, nothing is lost."""
     pids = [forked(lambda: main(["train", *WORDS])) for _ in range(count)]
     codes = [outcome(pid, 300.0) for pid in pids]
     folders = list(Path("outputs").iterdir())
@@ -428,7 +428,7 @@ def start_together(count: int = 8) -> Counts:
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Without root's rights, for which no folder is closed; only in a fork."""
+    """Without root's rights, to which no folder is closed; only in a fork."""
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
@@ -440,7 +440,7 @@ def odd_places() -> Counts:
     found: Counts = {"places": 0, "wrong": 0, "which": []}
     words = ["train", "model=linear", "dataset.limit=100", "dataset.test_limit=20", "epochs=1", "threads=1"]
     Path("closed").mkdir(mode=0o555)
-    Path.cwd().chmod(0o755)  # for nobody
+    Path.cwd().chmod(0o755)  # for the user nobody
 
     def look(name: str, run_dir: str, expected: int, must_say: str = "", *, is_nobody: bool = False) -> None:
         def work() -> int:
@@ -468,7 +468,7 @@ def odd_places() -> Counts:
 
 
 def same_everywhere() -> Counts:
-    """The same words with other hash seeds, time zones, languages and terminals: the same bytes."""
+    """The same command with different hash seeds, time zones, languages and terminals: the same bytes."""
     found: Counts = {"runs": 0, "different": 0, "wrong": 0}
     totals = set()
     here = Path.cwd()
@@ -502,7 +502,7 @@ def same_everywhere() -> Counts:
 
 
 def dying(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Module:
-    """The model of faults.py; in process 1 it does at its seventh training step what the variable says."""
+    """The model of faults.py; in process 1 it fails at its seventh training step as the variable says."""
     module = net(channels, image_size, num_classes)
     fault, calls = os.environ.get("IMGCLS_TEST_FAULT"), [0]
 
@@ -521,7 +521,7 @@ def dying(channels: int, image_size: tuple[int, int], num_classes: int) -> nn.Mo
 
 
 def torchrun(*words: str, **more: str) -> tuple[int, str, float]:
-    """Two processes: exit code, what they said, seconds."""
+    """Two processes: exit code, stderr, seconds."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -532,13 +532,13 @@ def torchrun(*words: str, **more: str) -> tuple[int, str, float]:
         try:
             said = process.communicate(timeout=200)[1]
         except subprocess.TimeoutExpired:
-            process.terminate()  # it takes its processes with it
+            process.terminate()  # it ends its processes too
             said = "it went on"
     return process.returncode, said, time.monotonic() - began
 
 
 def processes(*, is_full: bool) -> Counts:
-    """One of two processes is killed, raises, exits, gets a signal: all end soon, and go on to the same end."""
+    """One of two processes is killed, raises, exits, gets a signal: all end soon, and resume to the same result."""
     name = "model.name=tests.run_faults:dying"
     words = [name, *WORDS[1:]]
     found: Counts = {"runs": 0, "wrong": 0, "slow": 0, "different": 0, "unloadable": 0, "which": []}
