@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two workers with two threads each wait for one another
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from imgcls.cli.app import main
 from imgcls.compose.composer import Composer
@@ -75,8 +76,14 @@ def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     if is_worker or config.option.basetemp or not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < ROOM:
         return
+    for left in MEMORY.glob("imgcls-tests-*"):  # by a session that was killed, if nothing locks it
+        with contextlib.suppress(Timeout, OSError), FileLock(left / ".lock", timeout=0):
+            shutil.rmtree(left, ignore_errors=True)
     folder = tempfile.mkdtemp(dir=MEMORY, prefix="imgcls-tests-")
+    lock = FileLock(f"{folder}/.lock")
+    lock.acquire()
     config.option.basetemp = f"{folder}/all"
+    config.add_cleanup(lock.release)
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
