@@ -98,7 +98,7 @@ def new_numbered_folder(parent: Path, name: str) -> Path:
 
 
 # --- locks -----------------------------------------------------------------------------------------------------------
-# Where there are none (Windows, some file systems) work goes on without them.
+# Where there are none (Windows, some file systems) work continues without them.
 
 
 @contextlib.contextmanager

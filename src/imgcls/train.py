@@ -194,7 +194,7 @@ def _fit(run: Run, folder: Path, log: RunLog, best: Best | None) -> None:
 
 
 def _test(run: Run, outputs: Outputs, *, was_tested: bool) -> Report | None:
-    """The only look at the test images: predictions.npz, the table, the pictures, and report.json last of all."""
+    """The only use of the test images: predictions.npz, the plots, the table, and report.json last."""
     folder, log, data = outputs.folder, outputs.log, run.data
     best = checkpoint_format.read(folder / "checkpoints" / checkpoint_format.BEST)
     exact = replace(run.runtime, precision="fp32")

@@ -71,7 +71,7 @@ def _place(raw: bytes, position: int) -> str:
 class _Loader(yaml.SafeLoader):
     """Checks every node as it is composed; nothing is built before all of them have passed.
 
-    Refused: explicit tags, keys that are no text or appear twice, aliases that refer to themselves or expand to too
+    Refused: explicit tags, keys that are not text or appear twice, aliases that refer to themselves or expand to too
     much, and numbers that do not read as they look.
     """
 

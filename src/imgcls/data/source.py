@@ -123,7 +123,7 @@ class Source:
 
     - classes: the class names; label i is classes[i].
     - train, val, test: the images of each split. A split that is None is cut from train (see splits.py).
-    - augment: the option that ``augment=default`` stands for.
+    - augment: the option that ``augment=default`` means.
     - mirror: whether a mirrored image still belongs to its class.
     - notes: lines to print at the top of a run, such as the files that were ignored.
     - warnings: problems that the user should see.

@@ -142,7 +142,7 @@ class RunLog:
 
 
 class _Terminal(logging.Handler):
-    """Results to stdout, everything else to stderr; nothing is lost if nobody reads the progress."""
+    """Results to stdout, everything else to stderr; the run survives if stderr is closed."""
 
     def __init__(self, log: RunLog, is_quiet: bool) -> None:
         super().__init__()

@@ -74,5 +74,5 @@ def default_image_size(name: str) -> int:
 
 
 def automatic(image_size: tuple[int, int]) -> str:
-    """The name of the model that ``model=auto`` stands for."""
+    """The name of the model that ``model=auto`` chooses."""
     return "lenet" if is_small(image_size) else "resnet18"

@@ -19,7 +19,7 @@ from imgcls.training.checkpointer import Checkpointer, check_finite
 from imgcls.training.loop import Callback
 from imgcls.training.validation import Best, Validator, is_exhausted, quality
 
-INTERVAL = 50  # steps between two looks at the loss, which on a GPU means waiting for it
+INTERVAL = 50  # steps between two reads of the loss, each of which waits for a GPU
 SAVE, STOP = 1, 2  # what signals ask for, the stronger the higher; STOP plus the signal's number
 
 

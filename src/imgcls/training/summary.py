@@ -30,7 +30,7 @@ def _data(run: Run) -> list[str]:
 
 
 def _resized(run: Run) -> str:
-    """Why the images have a size that nobody asked for."""
+    """Why the images are resized although no size was given."""
     shape, origin = run.data.preprocessing, run.data.geometry.resized_from
     size = f"{shape.width}x{shape.height}"
     if origin == "pretrained":

@@ -121,7 +121,7 @@ class SafeUnpickler:
     def named(self, module: Any, name: Any) -> Any:
         """Our replacement for the class or function of that name."""
         if type(module) is not str or type(name) is not str:
-            raise ValueError("a name that is no text")
+            raise ValueError("a name that is not text")
         if (full := f"{module}.{name}") not in GLOBALS:
             raise ValueError(f"{ascii(full[:80])[1:-1]} is not allowed in a data file")
         return GLOBALS[full]
@@ -177,7 +177,7 @@ class SafeUnpickler:
         """Add these, alternating keys and values, to the dictionary on top."""
         keys = items[::2]
         if any(type(key) not in (str, bytes) for key in keys):  # hashing tuples of tuples can take years
-            raise ValueError("a key that is no text")
+            raise ValueError("a key that is not text")
         self.of(dict, keep=True).update(zip(keys, items[1::2], strict=True))
 
 
