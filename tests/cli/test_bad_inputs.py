@@ -551,6 +551,9 @@ ODD: list[tuple[list[str], str]] = [
     ([" "], "empty argument"),
     # flags
     (["--json=1"], "--json takes no value"),
+    (["-m=m"], "-m takes no value"),  # to argparse, -m -m
+    (["-h=m"], "-h takes no value"),
+    (["--config-name=--"], "--config-name needs a value"),
     (["--cfg"], "--cfg needs a value"),
     (["--cfg", "all"], "--cfg: unknown 'all'"),
     (["-mx"], "unknown option -mx; "),
@@ -567,6 +570,7 @@ ODD: list[tuple[list[str], str]] = [
     *[([flag], f"option {flag} is not supported") for flag in
       ("--config-path", "--info", "--run", "--package", "--resolve", "--hydra-help", "--shell-completion")],
     # Hydra's grammar
+    (["optimizer.lr={null: 1}"], "optimizer.lr: cannot be set to {null: 1}"),
     (["hydra.run.dir=x"], "unknown key 'hydra.run.dir'; run folders are set by run_dir="),
     (["hydra/launcher=joblib"], "unexpected character '/' in key"),
     (["~epochs"], "epochs is needed"),

@@ -86,18 +86,26 @@ def parse_line(arguments: Sequence[str]) -> Line:
 
 def _flags(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """(the flags that were given, the other words)"""
+    _check_values(arguments)
     try:
         found, words = _parser().parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        spelled = str(error.argument_name)
-        takes_value = any(value and names.replace(" ", "/") == spelled for names, value, _ in FLAGS)
-        raise ConfigError(f"{spelled} {'needs a value' if takes_value else 'takes no value'}") from error
+        raise ConfigError(f"{error.argument_name} needs a value") from error
     flags = vars(found)
     if empty := next((name for name, value in flags.items() if value == ""), None):
         raise ConfigError(f"--{empty.replace('_', '-')} needs a value")
     if flags.get("cfg", "job") != "job":
         raise ConfigError(f"--cfg: unknown '{flags['cfg']}' (choices: job)")
     return flags, words
+
+
+def _check_values(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for what argparse would misread: -m=h, to it -m -h, and --cfg=--, a value that it drops."""
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        for names, takes_value, _ in FLAGS:
+            if equals and name in names.split() and (not takes_value or value in ("", "--")):
+                raise ConfigError(f"{name} {'needs a value' if takes_value else 'takes no value'}")
 
 
 def _unknown_flag(word: str) -> ConfigError:

@@ -71,7 +71,9 @@ def _merges(before: Any, value: Any) -> bool:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return "${" not in value and value != "???"
-    return all(map(_is_plain, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()))
+    if isinstance(value, dict):
+        return None not in value and all(map(_is_plain, value.values()))  # OmegaConf refuses the key null
+    return not isinstance(value, list) or all(map(_is_plain, value))
 
 
 def plain_value(key: str, text: str) -> Any:
