@@ -560,7 +560,7 @@ ODD: list[tuple[list[str], str]] = [
     (["-cx"], "unknown option -cx; "),
     (["-5"], "unknown option -5; keys are set by key=value"),
     (["-config-dir"], "unknown option -config-dir; did you mean '--config-dir'?"),
-    (["-m=1"], "-m/--multirun takes no value"),
+    (["-m=1"], "-m takes no value"),
     (["-cp=x"], "option -cp is not supported"),
     (["-x y"], "unknown option -x y; "),
     (["--config-dir="], "--config-dir needs a value"),

@@ -232,7 +232,7 @@ def test_classes_that_look_alike_cause_a_warning(pair: tuple[str, str]) -> None:
 
 def test_folders_without_class_folders_are_refused() -> None:
     Path("photos").mkdir()
-    assert refusal("photos") == "no class folders in photos"
+    assert refusal("photos") == "no class folders in photos; put the images into one folder for each class"
     Image.new("RGB", (4, 4)).save("photos/a.png")
     assert refusal("photos").endswith("put the images into one folder for each class")
     shapes("split/train", 1)

@@ -52,8 +52,7 @@ def imagefolder(
     folders, others = _split_folders(base, scan)
     names = scan.subfolders(folders["train"])
     if not names:
-        hint = "; put the images into one folder for each class" if has_images(folders["train"]) else ""
-        raise DataError(f"no class folders in {folders['train']}{hint}")
+        raise DataError(f"no class folders in {folders['train']}; put the images into one folder for each class")
     warnings = _alike(names)
     parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
     return source_of(
