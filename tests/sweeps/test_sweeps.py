@@ -13,9 +13,11 @@ import pytest
 
 from imgcls.cli.app import main
 from imgcls.compose.composer import Composer
+from imgcls.config.options import as_yaml
 from imgcls.errors import ConfigError, RunError
 from imgcls.sweeps import jobs as sweep_jobs
 from imgcls.sweeps import local as sweep
+from imgcls.sweeps import plan as sweep_plan
 from imgcls.sweeps import results as sweep_results
 from tests.conftest import SMALL
 
@@ -223,6 +225,15 @@ def test_the_same_words_with_a_different_meaning_are_a_different_sweep(jobs: lis
     assert main([*words, "--config-dir=one"]) == 1
     assert main([*words, "--config-dir=two"]) == 2
     assert "already holds a different sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "is_same"), [(["plots=true"], True), (["tensorboard=false"], False)])
+def test_a_sweep_started_before_a_key_existed_can_be_resumed(words: list[str], is_same: bool) -> None:
+    composer = Composer()
+    plans, _, _ = sweep_plan.plan(composer, words, lambda config: None)
+    table = composer.table(composer.expand(words)[0], "train")
+    before = {key: value for key, value in table.items() if key not in ("plots", "tensorboard")}
+    assert (plans[0].digest == sweep_jobs.digest(as_yaml(before))) is is_same
 
 
 @pytest.mark.process

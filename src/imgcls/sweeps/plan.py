@@ -9,11 +9,13 @@ from imgcls.config.options import as_yaml, own_code
 from imgcls.config.parsing import convert, flatten, parse
 from imgcls.config.schema import OF_A_SWEEP, OF_THE_COMMAND, TrainConfig
 from imgcls.errors import ConfigError
+from imgcls.sweeps.jobs import Plan, digest
 
 if TYPE_CHECKING:
     from imgcls.compose.composer import Composer
     from imgcls.compose.overrides import Override
-from imgcls.sweeps.jobs import Plan, digest
+
+NEWER_KEYS = ("plots", "tensorboard")  # true by default, and not in the digests of earlier versions' sweeps
 
 
 def plan(
@@ -33,7 +35,8 @@ def plan(
             table = composer.table(job, "train")
             check(parse(TrainConfig, table))
             own = [f"{key}={name}" for key, name in own_code(flatten(table)).items()]
-            plans.append(Plan(composer.words(job), own, digest(as_yaml(table))))
+            known = {key: value for key, value in table.items() if key not in NEWER_KEYS or value is not True}
+            plans.append(Plan(composer.words(job), own, digest(as_yaml(known))))
         except ConfigError as error:
             which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""
             raise type(error)(f"{error}{which}") from error
