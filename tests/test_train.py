@@ -216,7 +216,7 @@ def test_the_header_names_every_choice_that_changes_the_result(
     said = capsys.readouterr()
     for words in (
         "run      outputs/lenet-digits-1",
-        "digits: 36 train, 4 val, 60 test; 10 classes, 8x8 grey",
+        "digits: 36 train, 4 val, 60 test; 10 classes, 8x8 gray",
         "test: a stratified 20% of all",
         "val: a stratified 10% of train",
         "augment  none",

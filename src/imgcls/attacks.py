@@ -28,7 +28,7 @@ class Attack:
     """Projected gradient ascent on the loss, from a random start: Madry et al. 2018, https://arxiv.org/abs/1706.06083
 
     norm: linf (each value changes by at most eps) or l2 (the image moves by a Euclidean distance of at most eps). eps,
-    step_size: for pixels from 0 to 1; None is what is usual for the images. is_random: start at a random point of the
+    step_size: for pixels from 0 to 1; None chooses by the images. is_random: start at a random point of the
     ball. One step is FGSM, Goodfellow et al. 2015, https://arxiv.org/abs/1412.6572.
     """
 

@@ -48,7 +48,7 @@ def evaluate(
 ) -> Report:
     """Run the command.
 
-    dataset: another data set than the run's own, or keys changed in the run's own one; attack: the same for the attack
+    dataset: a different data set from the run's, or keys changed in the run's own; attack: the same for the attack
     that the robust accuracy is measured under. own_names: names of the user's own code that were typed for this
     command.
     """
@@ -121,7 +121,7 @@ def _select(
 def _print_header(
     log: RunLog, config: EvaluateConfig, spec: DataSpec, checkpoint: Checkpoint, selection: Selection
 ) -> None:
-    """What is evaluated on what, and what is odd about it."""
+    """What is evaluated on which images, with warnings."""
     source, images = selection.source, selection.images
     for note in source.notes:
         log.info(note)
@@ -153,7 +153,7 @@ def _split(source: Source, spec: DataSpec, name: str, classes: tuple[str, ...]) 
     """The images of the split, labeled with the model's classes, and a phrase on how the split was made."""
     if set(source.classes) - set(classes):
         both = f"it has {listing(source.classes, 10)}; the model has {listing(classes, 10)}"
-        raise DataError(f"{spec.name} has other classes than the model: {both}")
+        raise DataError(f"the classes of {spec.name} are not the model's: {both}")
     if name == "all":
         images, how = all_images(source), "; every image it has"
     else:

@@ -98,14 +98,14 @@ def new_numbered_folder(parent: Path, name: str) -> Path:
 
 
 # --- locks -----------------------------------------------------------------------------------------------------------
-# Where there are none (Windows, some file systems) work continues without them.
+# If there are none (Windows, some file systems), work continues without them.
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, make: bool = True) -> Iterator[bool]:
     """One process at a time uses the folder: runs started together download and unpack once.
 
-    Yields whether that is so: it is not without locks, or if the folder is missing and not to be made.
+    Yields whether the lock is held: it is not without locks, or if the folder is missing and ``make`` is false.
     """
     is_locked: bool | None = None
     with contextlib.ExitStack() as stack:

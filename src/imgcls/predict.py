@@ -26,7 +26,7 @@ FORMATS = (".csv", ".json", ".jsonl")
 
 @dataclass
 class Classified:
-    """What became of the files: a row for each image, a message for each unreadable file.
+    """The result: a row for each image, a message for each unreadable file.
 
     several: how many files have more frames or pages than the first, which was used.
     """
@@ -73,7 +73,7 @@ def _classify(classifier: Classifier, paths: Sequence[str], threads: int, topk: 
 
 
 def _print(found: Classified, config: PredictConfig, classes: tuple[str, ...], log: RunLog) -> None:
-    """The rows to the output file or the terminal, and what else there is to say about them."""
+    """The rows to the output file or the terminal, with notes about them."""
     rows = found.rows
     if found.several:
         files = "1 file" if found.several == 1 else f"{found.several:,} files"

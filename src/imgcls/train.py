@@ -44,7 +44,7 @@ __all__ = ["check", "resume", "train"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a run's results go: its folder, its log, and the process that draws its pictures."""
+    """Where a run's results go: its folder, its log, and the process that draws its plots."""
 
     folder: Path
     log: RunLog
@@ -52,7 +52,7 @@ class Outputs:
 
 
 def train(config: TrainConfig, *, is_quiet: bool = False, plotter: BackgroundWorker | None = None) -> Report | None:
-    """A new run; returns its report (in the main process). plotter: draws its pictures."""
+    """A new run; returns its report (in the main process). plotter: draws its plots."""
     spec = check(config)
     with (
         reading_explained(spec),
@@ -85,7 +85,7 @@ def resume(
         point = resume_point(folder, config)
         precision = point.chosen.get("precision", config.precision)
         if precision == "fp16" and choose_device(config.device).type == "cpu":
-            raise ConfigError(f"device: {folder} is trained in fp16, which needs a GPU to resume")
+            raise ConfigError(f"device: {folder} was trained in fp16; resume it on a GPU")
         threads = config.threads or point.chosen.get("threads")
         with (
             reading_explained(spec),
@@ -100,7 +100,7 @@ def resume(
             restore_run(run, point)
             if runtime.is_main:
                 _write_config(folder, config)
-                (folder / "report.json").unlink(missing_ok=True)  # it is of the shorter run
+                (folder / "report.json").unlink(missing_ok=True)  # the shorter run's
             state = run.state
             log.open(folder, keep_epochs=state.epochs)
             where = f"resuming at step {state.step:,} (epoch {state.epochs + 1} of {config.epochs})"
@@ -131,7 +131,7 @@ def _new_folder(run: Run) -> Iterator[Path]:
                 failure = RunError(f"cannot write into the run folder: {error.strerror}: {error.filename}")
         folder = run.runtime.broadcast_text("" if held is None or failure else str(held.path))
         if not folder:
-            raise failure or RunError("the main process could not make the run folder")
+            raise failure or RunError("the main process could not create the run folder")
         yield Path(folder)
     finally:
         if held is not None:

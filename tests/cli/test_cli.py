@@ -159,7 +159,7 @@ def test_help_of_the_others_lists_every_key(command: str, capsys: Capture) -> No
     out = capsys.readouterr().out
     for key in yaml.safe_load((conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")):
         assert f"\n  {key} " in out
-    assert "checkpoint              (needed)" in out
+    assert "checkpoint              (required)" in out
 
 
 def test_help_lists_the_users_own_options(capsys: Capture) -> None:

@@ -109,7 +109,7 @@ def test_sizes_that_do_not_divide_are_refused(name: str, side: int, words: str) 
     [
         ("vgg11", {"stochastic_depth": 0.1}, "vgg11 has no stochastic depth; leave model.stochastic_depth null"),
         ("regnet_x_400mf", {"dropout": 0.1}, "regnet_x_400mf has no dropout; leave model.dropout null"),
-        ("inception_v3", {"stem": "small"}, "inception_v3 has no small stem; leave model.stem auto"),
+        ("inception_v3", {"stem": "small"}, "inception_v3 has no small stem; leave model.stem at auto"),
     ],
 )
 def test_parameters_that_a_model_does_not_have_are_refused(name: str, params: dict[str, Any], words: str) -> None:

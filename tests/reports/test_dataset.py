@@ -64,7 +64,7 @@ def test_the_text_says_it_in_80_columns(photos: str, capsys: Capture) -> None:
         "12x9 to 20x30, median 12x9 (2 sizes); 2 gray, 17 RGB",
         "corrupt 1 image cannot be read",
         "broken.png",
-        "copies 2 images in train: copies of another one there",
+        "copies 2 images in train: duplicates of another one there",
         "leak 1 image in two splits",
         "conflict 1 image in two classes",
     ):

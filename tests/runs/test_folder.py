@@ -44,6 +44,9 @@ def test_a_folder_that_is_not_empty_is_refused() -> None:
     Path("run").mkdir()
     run_folders.check_new("run")
     Path("run/notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"name a new folder$"):
+        run_folders.claim("run", "x")
+    Path("run/config.yaml").touch()
     with pytest.raises(ConfigError, match="resume=run"):
         run_folders.claim("run", "x")
     with pytest.raises(ConfigError, match="is a file"):
@@ -100,7 +103,7 @@ def test_a_run_is_found_by_its_folder_and_by_its_checkpoints() -> None:
         path.touch()
     assert run_folders.run_folder("run") == Path("run")
     assert run_folders.run_folder("run/checkpoints/last.safetensors") == Path("run").resolve()
-    with pytest.raises(CheckpointError, match="holds weights only, no optimizer state; resume="):
+    with pytest.raises(CheckpointError, match="has weights only, no optimizer state; use resume="):
         run_folders.run_folder("run/checkpoints/best.safetensors")
     for wrong in ("none", "run/checkpoints"):
         with pytest.raises(CheckpointError, match=wrong):

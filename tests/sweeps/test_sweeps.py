@@ -120,10 +120,10 @@ def test_a_sweep_has_a_limit() -> None:
         ),
         (["model=lenet,inception_v3"], ["inception_v3 needs images of at least 75x75 pixels, got 8x8", "(job 1: "]),
         (["model=convnet", "model.widths=[8],[8,8,8,8,8]"], ["convnet with 5 convolutions needs larger", "(job 1: "]),
-        (["augment=standard", "augment.padding=2,9"], ["padding 9 would make images of 8 pixels black", "(job 1: "]),
+        (["augment=standard", "augment.padding=2,9"], ["padding 9 is too large for images of 8 pixels", "(job 1: "]),
         (["model=lenet,mlp", "model.freeze=[features]"], ["no layer is called 'features'", "(job 1: "]),
         (["model=mlp", "class_weights={3:2},{x:2}"], ["class_weights: unknown class 'x'", "(job 1: "]),
-        (["model=mlp,lenet", "model.num_classes=7"], ["7 does not fit, dataset digits has 10 classes", "(job 0: "]),
+        (["model=mlp,lenet", "model.num_classes=7"], ["got 7, but digits has 10 classes", "(job 0: "]),
         (["compile=auto,maybe"], ["compile: unknown 'maybe' (choices: auto, true, false)", "(job 1: compile=maybe)"]),
     ],
 )

@@ -26,7 +26,7 @@ GROUP = "group "  # before the number of a parameter group, among the optimizer'
 
 @dataclass
 class State:
-    """All that a run's future depends on, besides its configuration.
+    """Everything that the rest of a run depends on, besides its configuration.
 
     module: unwrapped, even if it is compiled or distributed. totals: (3,), the epoch's loss, hits and images so far.
     step: updates done. epochs: epochs finished, including their row in metrics.jsonl. average: the moving average of

@@ -85,7 +85,7 @@ def _fill_streams() -> None:
 
 
 def _unforeseen(error: Exception, is_debug: bool) -> int:
-    """An error that no class of ours describes; returns the exit code."""
+    """An unexpected error; returns the exit code."""
     if (interrupt := _interrupt_behind(error)) is not None:
         return _interrupted(interrupt)
     if is_lost_peer(error):

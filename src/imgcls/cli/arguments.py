@@ -63,7 +63,7 @@ def parse_line(arguments: Sequence[str]) -> Line:
     """Take the arguments apart. Raises ConfigError for an unknown command or flag."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     if name := next((name for name in (word.partition("=")[0] for word in arguments[:end]) if name in UNSUPPORTED), ""):
-        raise ConfigError(f"option {name} is not supported; imgcls COMMAND --help lists the flags")
+        raise ConfigError(f"flag {name} is not supported; imgcls COMMAND --help lists the flags")
     flags, words = _flags(arguments[:end])
     line = Line(literal=list(arguments[end + 1 :]), flags=flags)
     for word in words:
@@ -112,7 +112,8 @@ def _unknown_flag(word: str) -> ConfigError:
     from imgcls.text import did_you_mean
 
     near = did_you_mean(word, [name for names, _, _ in FLAGS for name in names.split()])
-    return ConfigError(f"unknown option {word}{near or f'; keys are set by key=value, files are given as ./{word}'}")
+    hint = f"; keys are set by key=value, without dashes; a file is given as ./{word}"
+    return ConfigError(f"unknown flag {word}{near or hint}")
 
 
 def _command(word: str) -> str:

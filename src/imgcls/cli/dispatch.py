@@ -141,7 +141,8 @@ def _words_by_key(line: Line, command: Command) -> dict[str, str]:
             if key.partition(".")[0] in GROUPS:
                 why = ", which takes it from the checkpoint" if "checkpoint" in own else ""
                 raise ConfigError(f"{key}: not a key of {line.command}{why}")
-            raise unknown_key(key, own | {other: {} for other in command.accepts})
+            hint = f"imgcls {line.command} --help lists the keys"
+            raise unknown_key(key, own | {other: {} for other in command.accepts}, hint)
         else:
             positional.append(word)
     line.words = positional + line.literal
@@ -226,7 +227,7 @@ def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Compo
 
 
 def _run_training(run: str, line: Line, table: dict[str, Any], *args: Any) -> int:
-    """Call a function of train with the table as its configuration; a process for its pictures starts first."""
+    """Call a function of train with the table as its configuration; the process that draws its plots starts first."""
     from imgcls.compose.overrides import make_absolute
     from imgcls.config.parsing import parse
     from imgcls.config.schema import OF_A_SWEEP, TrainConfig

@@ -82,7 +82,7 @@ def _keys(group: str, name: str, values: Mapping[str, Any] | None = None) -> lis
     for key, (default, comment) in documented(group, name).items():
         full = f"{group}.{key}" if group else key
         value = (values or {}).get(full, default)
-        shown = "(needed)" if value == "???" else show(value).strip("'")
+        shown = "(required)" if value == "???" else show(value).strip("'")
         lines += _wrapped(f"  {full:<23} {shown:<10} ", comment.split(), separator=" ")
     return lines
 

@@ -42,14 +42,14 @@ class Composer:
     def __init__(self, config_dir: str | None = None, config_name: str | None = None) -> None:
         self.folder = None if config_dir is None else Path(os.path.expanduser(config_dir))
         if self.folder is not None and not os.path.isdir(self.folder):
-            raise ConfigError(f"directory not found: {config_dir}")
+            raise ConfigError(f"--config-dir: no such folder: {config_dir}")
         self.name = config_name and config_name.removesuffix(".yaml")
         self.paths = Paths()
         self._options: dict[str, list[str]] = {}
         self._experiments: dict[str, Experiment] = {}
         folders = [folder for folder in (conf_dir(), self.folder) if folder]
         if self.name is not None and not any(self.name in names_in(one, "*.yaml") for one in folders):
-            raise ConfigError(f"config '{config_name}' not found in {' or '.join(map(str, folders))}")
+            raise ConfigError(f"--config-name: no file {self.name}.yaml in {' or '.join(map(str, folders))}")
 
     def options(self, group: str) -> list[str]:
         """The options of a group, the user's own included."""
@@ -59,7 +59,7 @@ class Composer:
         return self._options[group]
 
     def experiment(self, name: str) -> Experiment:
-        """The experiment of that name, the user's own before ours. Raises ConfigError if its file is broken."""
+        """The experiment of that name, the user's own before ours. Raises ConfigError if its file is invalid."""
         if name not in self._experiments:
             self._experiments[name] = experiments.read(name, self.folder)
         return self._experiments[name]
@@ -145,7 +145,7 @@ class Composer:
                 raise ConfigError(f"{group} is given twice: by {group}= and {group}.name=")
             if one.key == "dataset" and (one.value or "") in self.paths.values:
                 if "dataset.root" in keys:
-                    raise ConfigError("dataset.root is given twice: by dataset=PATH too")
+                    raise ConfigError("dataset.root is given twice: dataset=PATH sets it too")
                 kind = "imagelist" if is_table(self.paths.values[one.value or ""]) else "imagefolder"
                 result += [Override("", "dataset", kind), Override("", "dataset.root", one.value)]
             elif group in GROUPS and rest == "name" and ":" not in (one.value or ""):
@@ -180,7 +180,11 @@ class Composer:
         """The same, refusing several values."""
         parsed = self._parsed(one)
         if parsed.is_sweep_override():
-            hint = "" if one.key in GROUPS else f", or write a list as {one.key}=[1,2]"
+            hint = (
+                ""
+                if one.key in GROUPS
+                else f", or write a list as {one.key}=[{self.paths.restore_text(one.value or '')}]"
+            )
             raise ConfigError(f"several values for {one.key}; add --multirun to try them all{hint}")
         return parsed
 
@@ -192,9 +196,7 @@ class Composer:
         if not parsed.is_sweep_override():
             return [one]
         if parsed.is_interval_sweep():
-            raise ConfigError(
-                f"{one.key}: interval() needs a sweeper that draws from it; list the values, or use range() or choice()"
-            )
+            raise ConfigError(f"{one.key}: interval() is not supported; list the values, or use range() or choice()")
         if isinstance(parsed.value(), Glob):
             values = parsed.value().filter(self.options(one.key) if one.key in GROUPS else [])
         else:
@@ -242,5 +244,5 @@ def _remove(table: dict[Any, Any], key: str) -> None:
         raise unknown_key(key, known)
     outer, _, inner = key.rpartition(".")
     if not outer:
-        raise ConfigError(f"'~{key}': {key} is needed; it can be set to another value, not removed")
+        raise ConfigError(f"'~{key}': {key} is required; set it to another value instead")
     del known[outer][inner]

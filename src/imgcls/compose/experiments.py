@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcls.config.components import unknown_param
-from imgcls.config.options import GROUPS, common_keys, conf_dir, option_node, options
+from imgcls.config.options import GROUPS, common_keys, conf_dir, listed, option_node, options
 from imgcls.config.parsing import unknown_key
 from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import ConfigError
@@ -36,7 +36,7 @@ class Experiment:
 
 
 def read(name: str, folder: Path | None) -> Experiment:
-    """The experiment of that name: in the user's --config-dir, else ours. Raises ConfigError if the file is broken."""
+    """The experiment of that name: in the user's --config-dir, else ours. Raises ConfigError if it is invalid."""
     paths = [root / "experiment" / f"{name}.yaml" for root in (folder, conf_dir()) if root is not None]
     path = next((path for path in paths if path.is_file()), paths[-1])
     values = read_yaml(path)
@@ -80,9 +80,9 @@ def check_choices(one: Experiment, options_of: Callable[[str], list[str]]) -> No
             if key != f"override /{group}":
                 raise ConfigError(f"{one.path}: '{key}: {_typed(option)}'; {_in_defaults(group, option)}")
             if option not in options_of(group):
-                listed = ", ".join(options_of(group))
                 hint = did_you_mean(str(option), options_of(group))
-                raise ConfigError(f"{one.path}: {group}: unknown '{_typed(option)}'{hint} (choices: {listed})")
+                choices = f"(choices: {listed(options_of(group))})"
+                raise ConfigError(f"{one.path}: {group}: unknown '{_typed(option)}'{hint} {choices}")
 
 
 def check_keys(one: Experiment, composed: Mapping[str, Any], known: set[str]) -> None:
@@ -107,7 +107,7 @@ def check_keys(one: Experiment, composed: Mapping[str, Any], known: set[str]) ->
 
 
 def _in_defaults(group: str, option: Any) -> str:
-    return f"an option is chosen in the defaults list: - override /{group}: {_typed(option)}"
+    return f"choose it in the defaults list: - override /{group}: {_typed(option)}"
 
 
 def _typed(value: Any) -> str:

@@ -52,7 +52,7 @@ def compose_words(words: Sequence[str], start: str, folder: Path | None, paths: 
                 del composed["hydra"]
             return Composed(composed, experiment, files)
     except RecursionError as error:
-        raise ConfigError(f"{start}: a file of --config-dir is in its own defaults list") from error
+        raise ConfigError(f"{start}: a file in --config-dir is in its own defaults list") from error
     except (HydraException, OmegaConfBaseException, ValueError, UserWarning) as error:
         reason = paths.restore_text(str(error) or str(error.__cause__))
         raise composing_error(error, reason, words) from error

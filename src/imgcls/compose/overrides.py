@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from imgcls.config.options import GROUPS, options
-from imgcls.config.parsing import DEEPEST, FORBIDDEN, forbidden
+from imgcls.config.options import GROUPS, option_node, options
+from imgcls.config.parsing import DEEPEST, FORBIDDEN, flatten, forbidden
 from imgcls.errors import ConfigError
+from imgcls.text import show
 
 TABLES = (".csv", ".tsv", ".txt")
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
@@ -131,9 +132,11 @@ def read(word: str) -> Override:
 
 
 def _as_key_and_value(word: str) -> str:
-    """A hint at the missing key before a bare value: lenet -> model=lenet."""
+    """A hint at the missing half of key=value: lenet -> model=lenet, epochs -> epochs=20."""
     if word in GROUPS:
         return f"; for example {word}={options(word)[0]}"
+    if word in (known := flatten(option_node("", "train"))):
+        return f"; for example {word}={show(known[word])}"
     group = next((group for group in GROUPS if word in options(group)), None)
     if group is not None:
         return f"; did you mean {group}={word}?"

@@ -20,7 +20,7 @@ from imgcls.text import did_you_mean
 
 @dataclass(frozen=True)
 class Choice:
-    """A group on the command line of evaluate, predict, ...: another option than the run's, or changes of its keys."""
+    """A group on the command line of evaluate, predict, ...: an option instead of the run's, or changes to its keys."""
 
     node: Node | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Component:
         except (TypeError, SystemExit) as error:  # the user's own code may be any callable: sys:exit
             if ":" not in self.name:
                 raise
-            reason = "it ends the program" if isinstance(error, SystemExit) else error
+            reason = "it exits the program" if isinstance(error, SystemExit) else error
             raise ConfigError(f"{self.group}.name={self.name}: {reason}") from error
 
 

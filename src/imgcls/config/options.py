@@ -21,7 +21,7 @@ KEY_LINE = re.compile(r"( *)([A-Za-z_]\w*):(?:.*?\s#\s+(.*))?.*")  # indent, key
 
 
 class Documented(NamedTuple):
-    """What conf/ says of a key."""
+    """What conf/ says about a key."""
 
     default: Any
     comment: str

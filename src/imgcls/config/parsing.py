@@ -50,7 +50,7 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def convert(value: Any, kind: Any, key: str) -> Any:
-    """The value as the annotated kind; other kinds than those of a configuration pass unchanged.
+    """The value as the annotated kind; kinds that a configuration cannot have pass unchanged.
 
     Raises ConfigError, which names the key.
     """

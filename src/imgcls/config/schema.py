@@ -120,7 +120,7 @@ def every_of(value: Any) -> tuple[int | None, float | None]:
 
 
 def weights_of(value: Any) -> Literal["auto"] | dict[str, float] | None:
-    """class_weights as "auto", None or {class: weight above 0}; text such as "{cat: 2}" is read. Raises ConfigError."""
+    """class_weights as "auto", None or {class: weight above 0}; text ("{cat: 2}") is parsed. Raises ConfigError."""
     if value is None or value == "auto":
         return value  # type: ignore[no-any-return]
     if isinstance(value, str) and value[:1] + value[-1:] == "{}" and not WEIGHT.sub("", value[1:-1]).strip():

@@ -111,7 +111,7 @@ class _Loader(yaml.SafeLoader):
         if self.count > MOST_NODES:
             _refuse(event, f"too many nodes once aliases are expanded (limit {MOST_NODES:,})")
         if self.depth + levels > DEEPEST:
-            _refuse(event, f"nested too deep (limit {DEEPEST})")
+            _refuse(event, f"nested too deeply (limit {DEEPEST})")
 
     def _levels(self, node: yaml.Node) -> int:
         if isinstance(node, yaml.ScalarNode):

@@ -27,7 +27,7 @@ from imgcls.errors import ConfigError
 from imgcls.parallel.process_pool import helpers, spread
 from imgcls.runtime.session import Runtime
 
-LARGEST_NATIVE = 512  # pixels: images of one size keep it up to here; larger ones come from a camera and are resized
+LARGEST_NATIVE = 512  # pixels: images of one size keep it up to here; larger ones are photos, and resized
 AUTO_WORKERS = 8
 AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_PER_EPOCH = 128, 16, 8  # so that a hundred photos make more than one update
 FIRST_HEADERS = 16  # files whose headers are read before other processes are asked to help
@@ -54,14 +54,14 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class InputPreset:
-    """The images that pretrained weights expect: pixels a side; mean and deviation of three colors, in [0, 1]."""
+    """What pretrained weights expect of images: pixels per side; mean and standard deviation of RGB, in [0, 1]."""
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation for images of 1 or 3 channels; for gray ones the mean over the colors."""
+        """Mean and standard deviation for images of 1 or 3 channels; for gray ones averaged over the colors."""
         if channels != 1:
             return self.mean, self.std
         return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
@@ -70,7 +70,7 @@ class InputPreset:
 class Geometry(NamedTuple):
     """Size and channels of the model's input.
 
-    resized_from: why it is not the images' own size although no size was given: their common ``WxH``, "several sizes",
+    resized_from: why it is not the images' own size if no size was given: their common ``WxH``, "several sizes",
     or "pretrained" for the size that the weights expect; empty otherwise.
     """
 
@@ -96,7 +96,7 @@ class SplitData:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the data set has."""
+        """The number of classes."""
         return len(self.source.classes)
 
 
@@ -150,7 +150,7 @@ def load_source(spec: DataSpec) -> Source:
 def read_splits(spec: DataSpec, default_size: int, preset: InputPreset | None = None) -> SplitData:
     """The data set in its splits, and the geometry of the model's input; nothing is decoded.
 
-    default_size: pixels a side for files of unequal size. preset: for pretrained weights.
+    default_size: pixels per side for files of unequal size. preset: for pretrained weights.
     """
     source = load_source(spec)
     splits = split(source, spec.options)
@@ -259,7 +259,7 @@ def fitting_batch(asked: int | str, count: int) -> int:
 
 
 def _preprocessing(data: SplitData, preset: InputPreset | None) -> Preprocessing:
-    """With the mean and deviation of the weights, else of at most 2,000 evenly spaced training images.
+    """With the mean and standard deviation of the weights, else of at most 2,000 evenly spaced training images.
 
     The files that were decoded for it are kept with the training images until a fetcher takes them over.
     """

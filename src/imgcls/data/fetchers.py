@@ -104,7 +104,7 @@ class Streamed:
 
 
 def _decoder(images: Images, preprocessing: Preprocessing) -> Callable[[int], NDArray[np.uint8]]:
-    """The function from an image's place among the images to its pixels (height, width, channels)."""
+    """The function from an image's index to its pixels (height, width, channels)."""
     if images.paths is not None:
         paths = images.paths
         return lambda row: preprocessing.load(paths[row])
@@ -163,7 +163,7 @@ def memory_bytes(count: int, preprocessing: Preprocessing) -> int:
 
 
 def fits(needed: int, free: int) -> bool:
-    """Whether images of ``needed`` bytes may be resident when ``free`` bytes of memory are."""
+    """Whether images of ``needed`` bytes may be kept in memory if ``free`` bytes are free."""
     return needed <= RESIDENT_SHARE * free
 
 

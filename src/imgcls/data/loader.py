@@ -31,7 +31,7 @@ class BatchPlan:
     world: int = 1
 
     def __len__(self) -> int:
-        """Updates an epoch."""
+        """Updates per epoch."""
         return -(-self.count // self.batch_size)
 
     def epoch(self, epoch: int) -> list[Indices]:
@@ -51,7 +51,7 @@ class BatchPlan:
 
 def balanced(labels: Indices, *, seed: int, epoch: int) -> Indices:
     """As many rows as there are labels, each class equally often (within one): small classes are repeated, large ones
-    sampled anew each epoch."""
+    resampled each epoch."""
     rng = seeding.rng(seed, "balance", epoch)
     classes = rng.permutation(np.unique(labels))
     quotas = [len(part) for part in np.array_split(np.empty(len(labels)), len(classes))]
@@ -96,7 +96,7 @@ class Loader:
         self.plan = plan
 
     def __len__(self) -> int:
-        """Updates an epoch."""
+        """Updates per epoch."""
         return len(self.plan)
 
     @property

@@ -69,8 +69,8 @@ def _normalizer(preprocessing: Preprocessing, device: torch.device) -> Normalize
 class Normalize:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32 with mean 0 and standard deviation 1, channels last in memory.
 
-    Mean and deviation are laid out along a whole image (H * W * C): broadcasting over a last dimension of 3 is five
-    times slower, over a row of a small image (28x28) 1.5 times (benchmarks/LOG.md).
+    Both are laid out along a whole image (H * W * C): broadcasting over a last dimension of 3 is five times slower,
+    over a row of a small image (28x28) 1.5 times (benchmarks/LOG.md).
     """
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
@@ -95,13 +95,13 @@ class Normalize:
 def statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of (N, H, W, C) uint8, in units of [0, 1].
 
-    From exact integer counts, so that the order of the images does not matter; a constant channel gets deviation 1.
+    From exact integer counts, so that the order of the images does not matter; a constant channel gets 1.
     """
     means, stds = [], []
     levels = np.arange(256) / 255
     for channel in range(pixels.shape[-1]):
         counts = np.zeros(256, dtype=np.int64)
-        for start in range(0, len(pixels), 64):  # in chunks: bincount takes 8 bytes a pixel
+        for start in range(0, len(pixels), 64):  # in chunks: bincount takes 8 bytes per pixel
             counts += np.bincount(pixels[start : start + 64, ..., channel].ravel(), minlength=256)
         mean = float((counts * levels).sum() / counts.sum())
         variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())

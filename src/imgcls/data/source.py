@@ -122,7 +122,7 @@ class Source:
     **Arguments:**
 
     - classes: the class names; label i is classes[i].
-    - train, val, test: the images of each split. A split that is None is cut from train (see splits.py).
+    - train, val, test: the images of each split. A split that is None is taken from train (see splits.py).
     - augment: the option that ``augment=default`` means.
     - mirror: whether a mirrored image still belongs to its class.
     - notes: lines to print at the top of a run, such as the files that were ignored.
@@ -178,7 +178,7 @@ class Source:
 
 
 def all_images(source: Source) -> Images:
-    """The images of all splits, in one."""
+    """The images of all splits together."""
     parts = list(source.parts.values())
     if len(parts) == 1:
         return parts[0]

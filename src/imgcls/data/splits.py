@@ -35,10 +35,10 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a split comes from that the data set does not bring, or uses only in part.
+    """How a split was made that the data set does not have, or of which only a sample is used.
 
-    split: its name. origin: the split that the images are taken from, or "all". count, total: the images taken, and
-    those there were. fraction: what was asked for; None for a limit (``dataset.limit``, ``dataset.test_limit``).
+    split: its name. origin: the split that the images are taken from, or "all". count, total: images taken,
+    and images to take them from. fraction: as requested; None for a limit (``dataset.limit``, ``dataset.test_limit``).
     """
 
     split: str
@@ -60,7 +60,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits as used, and how those came about that the data set does not bring as they are."""
+    """The three splits as used, and how those were made that the data set does not have."""
 
     train: Images
     val: Images | None
@@ -114,7 +114,7 @@ def _cut(images: Images, fraction: float, seed: int, key: str) -> tuple[Images, 
 
 
 def split(source: Source, options: SplitOptions) -> Splits:
-    """The data set's train, val and test; what it does not bring is cut, by split_seed and not by the run's seed.
+    """The data set's train, val and test; those that it lacks are drawn with split_seed, not with the run's seed.
 
     Raises DataError if train or test would be empty.
     """

@@ -1,1 +1,1 @@
-"""Trained models at work."""
+"""Trained models: restored, evaluated, and used to classify."""

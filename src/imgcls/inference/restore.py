@@ -95,7 +95,7 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
 def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
     """Inside, a model with more parameters than the checkpoint holds is refused before they are initialized."""
     room = SPARE + sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
-    refusal = CheckpointError(f"{checkpoint.path}: its tensors do not fit its model, which is larger than they are")
+    refusal = CheckpointError(f"{checkpoint.path}: its tensors do not fit its model, which is larger")
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal room

@@ -94,7 +94,7 @@ class RunLog:
         self._logger.info("%s", text)
 
     def warning(self, text: str) -> None:
-        """Something that deserves a look: stderr and train.log."""
+        """A warning: stderr and train.log."""
         self._logger.warning("%s%s", WARNING_PREFIX, text)
 
     def output(self, text: str) -> None:

@@ -90,7 +90,7 @@ class TensorBoardLog:
             self._safely(write)
 
     def picture(self, tag: str, step: int, pixels: NDArray[Any]) -> None:
-        """(H, W, 3) uint8"""
+        """An image, (H, W, 3) uint8, at a step."""
         if self.writer is not None:
             self._safely(lambda: self.writer.add_image(tag, pixels, step, dataformats="HWC"))
 

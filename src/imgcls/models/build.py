@@ -69,7 +69,7 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
 
 
 def default_image_size(name: str) -> int:
-    """Pixels a side that files of unequal size are scaled to for this model (``auto``: as for a ResNet)."""
+    """Pixels per side that files of unequal size are scaled to for this model (``auto``: as for a ResNet)."""
     return FLAT_SIZE if name in FLAT_MODELS else PHOTO_SIZE
 
 

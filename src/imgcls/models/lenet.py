@@ -27,7 +27,7 @@ def lenet(
 ) -> nn.Module:
     """Two 5x5 convolutions of 6 and 16 channels, three linear layers: (B, C, H, W) -> (B, num_classes).
 
-    The published network takes 32x32. Smaller images are padded by 2 pixels a side before the first convolution, as
+    The published network takes 32x32. Smaller images are padded by 2 pixels per side before the first convolution, as
     MNIST's 28x28 are, and below 20 pixels before the second one, too; below 16 pixels there is no first pooling. Larger
     images make the first linear layer larger. Raises ValueError below 4 pixels.
     """

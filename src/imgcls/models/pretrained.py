@@ -27,7 +27,7 @@ BETWEEN_ONES = ("googlenet", "inception_v3")  # their weights expect pixels from
 class Pretrained:
     """Weights that are available for a model, and the images that they were trained on.
 
-    size: pixels a side. mean, std: of the three channels, for pixels from 0 to 1.
+    size: pixels per side. mean, std: of the three channels, for pixels from 0 to 1.
     """
 
     model: str

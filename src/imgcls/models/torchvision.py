@@ -229,7 +229,7 @@ def check(name: str, *, stem: Stem, dropout: float | None, stochastic_depth: flo
     """Raises ValueError for a parameter that the model does not have; needs no torchvision."""
     family = family_of(name)
     if stem == "small" and family.small is None and family.build is _net:
-        raise ValueError(f"{name} has no small stem; leave model.stem auto")
+        raise ValueError(f"{name} has no small stem; leave model.stem at auto")
     for key, value, keyword in (
         ("dropout", dropout, family.dropout),
         ("stochastic_depth", stochastic_depth, family.stochastic_depth),

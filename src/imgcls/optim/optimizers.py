@@ -3,7 +3,7 @@
 groups: parameter groups as param_groups.py makes them. To add an optimizer: write the function, add a line to the
 table, and conf/optimizer/NAME.yaml with its parameters.
 
-Missing from torch.optim's: LBFGS (evaluates the model several times a step), SparseAdam (for sparse gradients), Rprop
+Missing from torch.optim's: LBFGS (evaluates the model several times per step), SparseAdam (for sparse gradients), Rprop
 (for full batches) and ASGD (its averaged weights would have to be tested; ema does that).
 """
 
@@ -46,7 +46,7 @@ def adamw(
 def adagrad(
     groups: Groups, *, lr: LearningRate, lr_decay: NonNegative, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
-    """Duchi, Hazan & Singer 2011, https://jmlr.org/papers/v12/duchi11a.html"""
+    """Adagrad: Duchi, Hazan & Singer 2011, https://jmlr.org/papers/v12/duchi11a.html"""
     on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
     fused = True if on_cpu else None  # not on every device with every supported torch
     return torch.optim.Adagrad(groups, lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay, fused=fused)
@@ -55,28 +55,28 @@ def adagrad(
 def rmsprop(
     groups: Groups, *, lr: LearningRate, alpha: Fraction, momentum: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
-    """Tieleman & Hinton 2012, lecture 6.5 of Neural Networks for Machine Learning."""
+    """RMSprop: Tieleman & Hinton 2012, lecture 6.5 of Neural Networks for Machine Learning."""
     return torch.optim.RMSprop(groups, lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
 
 
 def adadelta(
     groups: Groups, *, lr: LearningRate, rho: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
-    """Zeiler 2012, https://arxiv.org/abs/1212.5701"""
+    """Adadelta: Zeiler 2012, https://arxiv.org/abs/1212.5701"""
     return torch.optim.Adadelta(groups, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
 
 
 def adamax(
     groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
-    """Kingma & Ba 2015, section 7.1: https://arxiv.org/abs/1412.6980"""
+    """Adamax: Kingma & Ba 2015, section 7.1, https://arxiv.org/abs/1412.6980"""
     return torch.optim.Adamax(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
 
 
 def nadam(
     groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
-    """Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; decoupled weight decay."""
+    """NAdam: Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; decoupled weight decay."""
     betas = (beta1, beta2)
     return torch.optim.NAdam(
         groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True
@@ -86,7 +86,7 @@ def nadam(
 def radam(
     groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
-    """Liu et al. 2020, https://arxiv.org/abs/1908.03265; decoupled weight decay."""
+    """RAdam: Liu et al. 2020, https://arxiv.org/abs/1908.03265; decoupled weight decay."""
     betas = (beta1, beta2)
     return torch.optim.RAdam(
         groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decoupled_weight_decay=True
@@ -101,7 +101,7 @@ def adafactor(
     clip: Positive,
     weight_decay: NonNegative,
 ) -> torch.optim.Optimizer:
-    """Shazeer & Stern 2018, https://arxiv.org/abs/1804.04235; decoupled weight decay."""
+    """Adafactor: Shazeer & Stern 2018, https://arxiv.org/abs/1804.04235; decoupled weight decay."""
     return torch.optim.Adafactor(groups, lr=lr, beta2_decay=beta2_decay, d=clip, weight_decay=weight_decay)
 
 

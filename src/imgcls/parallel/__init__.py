@@ -1,1 +1,1 @@
-"""Processes next to the main one; no torch."""
+"""Helper processes; no torch."""

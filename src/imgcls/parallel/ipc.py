@@ -24,7 +24,7 @@ ERRORS: dict[str, type[Exception]] = {
 
 
 def leave_signals_to_parent() -> None:
-    """In a new child process: Ctrl-C reaches the whole group, and the main process decides what becomes of it."""
+    """In a new child process: Ctrl-C reaches the whole group, and the main process decides what to do."""
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

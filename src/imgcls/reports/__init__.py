@@ -1,1 +1,1 @@
-"""Results as files, tables and pictures."""
+"""Results as files, tables and plots."""

@@ -14,7 +14,7 @@ from imgcls.loggers.run_log import RunLog
 from imgcls.text import line, one_line
 
 NAMED = 10  # files in the text; the JSON report has all
-MOST_ROWS = 12  # classes in the text; of more only the largest and the smallest are shown
+MOST_ROWS = 12  # classes in the text; of more, only the largest and the smallest are shown
 
 
 def inspect_dataset(
@@ -38,7 +38,7 @@ def describe(report: Report) -> list[str]:
     parts = ", ".join(f"{count:,} {part}" for part, count in report["images"].items())
     lines = [line("data", f"{report['dataset']}: {parts}; {len(report['classes'])} classes")]
     colors = [f"{report[kind]:,} {word}" for kind, word in (("grey", "gray"), ("colour", "RGB")) if report[kind]]
-    lines.append(line("images", f"{_sizes(report['sizes'])}; {', '.join(colors) or 'none is readable'}"))
+    lines.append(line("images", f"{_sizes(report['sizes'])}; {', '.join(colors) or 'none readable'}"))
     lines += _balance(report)
     if report["broken"]:
         lines.append(line("corrupt", f"{_images(len(report['broken']))} cannot be read"))
@@ -46,7 +46,7 @@ def describe(report: Report) -> list[str]:
         lines.append(line("", "leave them out with dataset.on_error=skip"))
     for part, count in report["duplicates"].items():
         if count:
-            lines.append(line("copies", f"{_images(count)} in {part}: copies of another one there, byte for byte"))
+            lines.append(line("copies", f"{_images(count)} in {part}: duplicates of another one there, byte for byte"))
     for label, where in (("leak", "in two splits: test results are inflated"), ("conflict", "in two classes")):
         found = report[f"{label}s"]
         if found:
@@ -73,7 +73,7 @@ def _sizes(sizes: Sequence[Mapping[str, int]]) -> str:
 
 
 def _balance(report: Report) -> list[str]:
-    """A row for each class, largest first; of many only the ends."""
+    """A row for each class, largest first; of many, only the largest and smallest."""
     parts = list(report["images"])
     rows = sorted(report["classes"], key=lambda row: (-row["train"], row["class"]))
     shown = rows if len(rows) <= MOST_ROWS else [*rows[: MOST_ROWS // 2], None, *rows[-MOST_ROWS // 2 :]]

@@ -19,7 +19,7 @@ def check_new(run_dir: str | None) -> None:
         return
     if run_dir == "latest":
         raise ConfigError(
-            "run_dir: 'latest' means the newest run everywhere else; write ./latest, or use a different name"
+            "run_dir: 'latest' is reserved for the newest run; choose a different name, or write ./latest"
         )
     folder = Path(os.path.expanduser(run_dir))
     if os.path.exists(folder) and not os.path.isdir(folder):
@@ -32,7 +32,8 @@ def check_new(run_dir: str | None) -> None:
     if holder is not None:
         raise RunError(f"run_dir: {folder} is in use by process {holder}")
     if names - UNBEGUN:
-        raise ConfigError(f"run_dir: {folder} is not empty; name a new folder, or resume its run with resume={run_dir}")
+        hint = f", or resume its run with resume={run_dir}" if "config.yaml" in names else ""
+        raise ConfigError(f"run_dir: {folder} is not empty; name a new folder{hint}")
 
 
 class RunFolder:
@@ -79,11 +80,11 @@ def run_folder(run: str) -> Path:
     if os.path.isfile(path):
         if path.name == checkpoint_format.BEST:
             raise CheckpointError(
-                f"{path} holds weights only, no optimizer state; resume={path.resolve().parent.parent}"
+                f"{path} has weights only, no optimizer state; use resume={path.resolve().parent.parent}"
             )
         path = path.resolve().parent.parent
     if not os.path.exists(path):
-        raise CheckpointError(f"no such run: {run}")
+        raise CheckpointError(f"no such run: {run}; give a run folder or latest")
     if not (path / "config.yaml").is_file():
         raise CheckpointError(f"{run} is not a run folder (it has no config.yaml)")
     return path
@@ -99,7 +100,7 @@ def best_checkpoint(run: str) -> checkpoint_format.Checkpoint:
     """The checkpoint that RUN means: the file itself, or the run's best one."""
     path = latest() if run == "latest" else Path(os.path.expanduser(run))
     if not os.path.exists(path):
-        raise CheckpointError(f"no such run or checkpoint: {run}")
+        raise CheckpointError(f"no such run or checkpoint: {run}; give a run folder, a checkpoint file or latest")
     if path.is_dir():
         folder = path / "checkpoints"
         path = next(
@@ -107,7 +108,7 @@ def best_checkpoint(run: str) -> checkpoint_format.Checkpoint:
             path,
         )
         if path.is_dir():
-            raise CheckpointError(f"{path}: no checkpoint in it (checkpoints/{checkpoint_format.BEST})")
+            raise CheckpointError(f"{path}: not a run folder (there is no checkpoints/{checkpoint_format.BEST} in it)")
     return checkpoint_format.described(checkpoint_format.read(path))
 
 

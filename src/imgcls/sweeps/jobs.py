@@ -1,4 +1,4 @@
-"""The jobs of a sweep: what each is to do, and how it went."""
+"""The jobs of a sweep: what each one does, and how it went."""
 
 from __future__ import annotations
 

@@ -35,7 +35,11 @@ def check_augment(function: Callable[..., Any], **params: Any) -> None:
         for extreme in (0.0, JUST_BELOW_1):
             _augmented(part, augment, images, torch.full_like(draws, extreme))
         again = _augmented(part, augment, images, draws)
-        require(torch.equal(whole, again), part, "the same images and draws give other results; use no other numbers")
+        require(
+            torch.equal(whole, again),
+            part,
+            "the same images and draws give different results; use no other random numbers",
+        )
         order = torch.tensor([5, 0, 8, 3, 1, 7, 2, 6, 4])
         parts = [_augmented(part, augment, images[rows], draws[rows]) for rows in order.split_with_sizes([1, 5, 3])]
         is_alone = torch.equal(torch.cat(parts), whole[order])

@@ -80,7 +80,7 @@ def _overlap(one: Images, other: Images) -> bool:
 
 
 def _check_equal(part: Component, source: Source, again: Source) -> None:
-    """Nothing differs between two calls."""
+    """Two calls return the same data."""
     is_same = (source.classes, [*source.parts]) == (again.classes, [*again.parts])
     for one, other in zip(source.parts.values(), again.parts.values(), strict=False):
         is_same = is_same and np.array_equal(one.labels, other.labels) and np.array_equal(one.ids, other.ids)

@@ -30,7 +30,9 @@ def check_loss(function: Callable[..., Any], **params: Any) -> None:
     values = _losses(part, loss, logits, labels)
     shares = F.one_hot(labels, 5).float()
     from_shares = _losses(part, loss, logits, shares)
-    require(torch.allclose(values, from_shares, atol=1e-4), part, "one-hot shares give another loss than their labels")
+    require(
+        torch.allclose(values, from_shares, atol=1e-4), part, "one-hot shares give a different loss from their labels"
+    )
     _losses(part, loss, logits, 0.7 * shares + 0.3 * shares.flip(0))
     few = _losses(part, loss, logits[:4], labels[:4])
     require(torch.allclose(values[:4], few, atol=1e-5), part, "an image's loss depends on the others in its batch")

@@ -102,7 +102,7 @@ def _check_evaluation(part: Component, module: nn.Module, shape: Shape) -> None:
         again = _logits(part, module, images, shape)
         alone = _logits(part, module, images[:1], shape)
     is_same = torch.equal(logits, again)
-    require(is_same, part, "the same images give other logits in a second evaluation; use no random numbers there")
+    require(is_same, part, "a second evaluation of the same images gives different logits; use no random numbers there")
     is_alone = torch.allclose(logits[:1], alone, rtol=1e-3, atol=1e-3 * float(logits.abs().max()))
     require(is_alone, part, "in evaluation an image's logits depend on the others in its batch")
     for name, value in module.state_dict().items():
@@ -118,7 +118,11 @@ def _check_weights(part: Component, shape: Shape) -> None:
     own, again = module.state_dict(), build_model(part, *shape).state_dict()
     for name, value in own.items():
         is_same = name in again and torch.equal(value, again[name])
-        require(is_same, part, f"'{name}' differs between two models of one seed; draw weights with torch's generator")
+        require(
+            is_same,
+            part,
+            f"'{name}' differs between two models with the same seed; draw weights with torch's generator",
+        )
     if wrong := unstorable(module):
         raise AssertionError(f"{part.name}: a checkpoint cannot hold its {wrong}")
     seeding.seed_default(1, "weights")
@@ -127,4 +131,6 @@ def _check_weights(part: Component, shape: Shape) -> None:
     images = _images(shape, 2)
     with torch.no_grad():
         is_restored = torch.equal(module.eval()(images), other.eval()(images))
-    require(is_restored, part, "loading its state_dict into a new model gives other logits; keep all state in tensors")
+    require(
+        is_restored, part, "loading its state_dict into a new model gives different logits; keep all state in tensors"
+    )

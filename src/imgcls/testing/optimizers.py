@@ -83,7 +83,7 @@ def _check_groups(part: Component, state: State) -> None:
 
 
 def _check_resume(part: Component, state: State) -> None:
-    """Three steps after a stop are those without it, to the last bit."""
+    """Three steps after an interruption are the same as without it, bit for bit."""
     try:
         tensors, numbers = state_tensors(state)
         stored = {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""The pictures of a run, and the settings that TensorBoard shows next to its results."""
+"""The plots of a run, and the settings that TensorBoard shows next to its results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imgcls.reports import plots
 from imgcls.reports.report import Report
 from imgcls.training.builder import Run
 
-MISTAKES = 24  # pictures of the most confident mistakes
+MISTAKES = 24  # images of the most confident mistakes
 TILES = 32  # images of the training batch
 
 
@@ -42,7 +42,7 @@ def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
 
 
 def draw_test(run: Run, folder: Path, report: Report, plotter: BackgroundWorker) -> NDArray[np.uint8]:
-    """The pictures of the test; returns the confusion matrix's, (H, W, 3)."""
+    """The plots of the test; returns the confusion matrix as an image, (H, W, 3)."""
     target, classes = folder / "plots", run.data.source.classes
     worst = plots.worst_mistakes(folder / "predictions.npz", MISTAKES)
     pixels = [_pixels(run, row) for row, _, _, _ in worst]
@@ -70,7 +70,7 @@ def log_result(run: Run, log: RunLog, report: Report, matrix: NDArray[np.uint8] 
 
 
 def _pixels(run: Run, row: int) -> NDArray[np.uint8]:
-    """A test image as the model sees it, before normalisation."""
+    """A test image as the model sees it, before normalization."""
     one = run.data.splits.test.take(np.array([row]))
     pixels: NDArray[np.uint8] = decode_all(one, run.data.preprocessing, threads=1)[0]
     return pixels

@@ -34,10 +34,10 @@ from imgcls.training.spec import RunSpec, class_weights, resolve_auto
 
 @dataclass(frozen=True)
 class Run:
-    """All of a run: what stays the same (configuration, data, recipe) and what changes (state).
+    """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
-    model, augment: what auto and default became. frozen: which layers are not trained, in words. compiled: whether, and
-    why.
+    model, augment: what auto and default became. frozen: a description of the layers that are not trained. compiled:
+    whether the model is, and why.
     """
 
     config: TrainConfig

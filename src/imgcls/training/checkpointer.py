@@ -26,7 +26,7 @@ WEIGHTS = (checkpoint_state.MODEL, checkpoint_state.AVERAGE)
 class Checkpointer:
     """Saves the last and the best state of a run; the main process writes.
 
-    folder: the run's. meta: what every checkpoint says besides its tensors. every_steps, every_seconds: how often to
+    folder: the run's. meta: what every checkpoint has besides its tensors. every_steps, every_seconds: how often to
     save within an epoch, None for never.
     """
 

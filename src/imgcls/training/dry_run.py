@@ -1,4 +1,4 @@
-"""Dry run: can each job of a sweep be built? Asked before the first one starts."""
+"""Dry run: can each job of a sweep be built? Checked before the first one starts."""
 
 from __future__ import annotations
 

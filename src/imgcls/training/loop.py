@@ -45,7 +45,7 @@ class Recipe:
 
 
 class Callback:
-    """What happens around the loop: logging, validating, saving, stopping. The loop calls it and knows no more."""
+    """What happens around the loop: logging, validating, saving, stopping. The loop knows nothing else of them."""
 
     def after_step(self, state: State, loss_sum: Tensor, count: int, images: int, lr: float) -> None:
         """After each update.

@@ -136,7 +136,7 @@ def restore_run(run: Run, point: ResumePoint) -> None:
 
 
 def _check_same_config(config: TrainConfig, checkpoint: Checkpoint, folder: Path) -> None:
-    """Raises ConfigError if config.yaml is not what the run was trained with, but for what can change."""
+    """Raises ConfigError if config.yaml differs from what the run was trained with in a key that cannot change."""
     before, now = (parsing.flatten(completed(table)) for table in (checkpoint.meta["config"], vars(config)))
     for key in [key for key in {**now, **before} if key not in (*RESUMABLE, *OF_THE_COMMAND)]:
         one, other = now.get(key), before.get(key)
@@ -168,7 +168,7 @@ def _stored_best(meta: dict[str, Any]) -> Best | None:
             raise ValueError(f"{stored}")
         return best
     except (TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"the checkpoint's best epoch is not what imgcls writes ({error})") from error
+        raise CheckpointError(f"the checkpoint's best epoch is invalid ({error})") from error
 
 
 def _lost_best(folder: Path) -> str:

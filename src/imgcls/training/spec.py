@@ -78,7 +78,7 @@ class RunSpec:
 
     @property
     def default_size(self) -> int:
-        """Pixels a side for files of unequal size."""
+        """Pixels per side for files of unequal size."""
         return default_image_size(self.model.name if self.model else "auto")
 
     @property
@@ -108,7 +108,7 @@ def _weights(name: str, options: ModelOptions) -> Pretrained | None:
 
 
 def check(config: TrainConfig) -> RunSpec:
-    """The chosen components. Raises ConfigError for all that can be refused before data is read or disk is touched."""
+    """The chosen components. Raises ConfigError for anything that can be refused before data is read."""
     _, local_rank, world = rank_and_world()
     choose_precision(config.precision, choose_device(config.device, local_rank, world))
     spec = RunSpec.from_config(config)
@@ -138,8 +138,8 @@ def resolve_auto(spec: RunSpec, data: SplitData) -> tuple[Component, Augment]:
     Raises ConfigError for what does not fit the images.
     """
     if spec.options.num_classes not in (None, data.num_classes):
-        given = f"model.num_classes: {spec.options.num_classes} does not fit"
-        raise ConfigError(f"{given}, dataset {data.name} has {data.num_classes} classes; leave it null")
+        given = f"model.num_classes: got {spec.options.num_classes}"
+        raise ConfigError(f"{given}, but {data.name} has {data.num_classes} classes; leave it null")
     model = spec.model or select(MODELS, resolved_node({"name": "auto"}, "model", automatic(data.image_size)), "model")
     default = resolved_node({"name": "default"}, "augment", data.source.augment)
     augment = spec.augment or select(AUGMENTS, default, "augment")

@@ -19,7 +19,7 @@ def summary(run: Run) -> list[str]:
 def _data(run: Run) -> list[str]:
     """Data set, splits, image size, augmentation, and the batch if it had to be cut."""
     data, shape = run.data, run.data.preprocessing
-    kind = {1: "grey", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
+    kind = {1: "gray", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
     what = f"{data.name}: {describe_parts(data.splits.parts)}"
     lines = [line("data", f"{what}; {data.num_classes} classes, {shape.width}x{shape.height} {kind}")]
     lines += [line("", text) for text in (*data.splits.how, _resized(run)) if text]
@@ -41,7 +41,7 @@ def _resized(run: Run) -> str:
 def _batch(run: Run) -> list[str]:
     size, asked = run.data.batch_size, run.config.batch_size
     if asked == "auto":
-        small = f"{size} for so few images (auto; {AUTO_BATCH} for a thousand or more)"
+        small = f"{size}, as there are few images (auto; {AUTO_BATCH} for a thousand or more)"
         return [line("batch", small)] if size < AUTO_BATCH else []
     return [line("batch", f"reduced from {asked} to {size}, the number of training images")] if size < asked else []
 

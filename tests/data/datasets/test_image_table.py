@@ -213,7 +213,10 @@ def test_a_path_listed_twice_is_used_once() -> None:
         ("path,label\nred0.png,\n", "line 2: no label"),
         ("path,label\n,red\n", "line 2: no path"),
         ("path,label\nred0.png\n", "line 2: no label"),
-        ("a,b\n1,2\n", "which column is the path? It has a, b; name one with dataset.path=, or call it path"),
+        (
+            "a,b\n1,2\n",
+            "which column is the path? It has a, b; name one with dataset.path=COLUMN, or rename it to path",
+        ),
         ("path,b,c\nred0.png,2,3\n", "which column is the label? It has path, b, c"),
         ("path,label\nred0.png,red\ngone.png,red\n", "line 3: no such file: pictures/gone.png; paths are relative to"),
         ("path,label\ngone.png,red\ngone2.png,red\n", "line 2: no such file: pictures/gone.png (2 of 2 are missing)"),

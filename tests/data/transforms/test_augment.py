@@ -144,7 +144,7 @@ def test_digits_are_never_mirrored_unless_asked_for() -> None:
 
 
 def test_padding_that_would_leave_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"padding 8 would make images of 8 pixels black; lower augment\.padding"):
+    with pytest.raises(ConfigError, match=r"padding 8 is too large for images of 8 pixels; lower augment\.padding"):
         standard((8, 16), True, padding=8)
 
 

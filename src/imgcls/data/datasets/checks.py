@@ -73,7 +73,7 @@ def same_content(digests: Mapping[str, Sequence[str]]) -> list[list[Place]]:
 
 
 def leaks(parts: dict[str, Images]) -> list[str]:
-    """A warning for each two splits that share files, byte for byte. Only files of equal size are read."""
+    """A warning for each pair of splits that share files, byte for byte. Only files of equal size are read."""
     if len(parts) < 2:
         return []
     sizes = {name: _by_size(part.paths or ()) for name, part in parts.items()}

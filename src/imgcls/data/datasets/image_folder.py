@@ -39,7 +39,7 @@ def imagefolder(
     **Arguments:**
 
     - root: the folder; flat, or with train/, val/ and test/ in it (other common names are known, too).
-    - follow_links: false refuses symlinks that point out of root.
+    - follow_links: false refuses symlinks that point outside root.
     - verify: decode every file once, and report all that are corrupt.
     - on_error: "skip" leaves corrupt files out, "error" refuses them.
 
@@ -139,7 +139,7 @@ def _check_not_empty(train: Images, classes: tuple[str, ...], places: Sequence[s
 def _unwrapped(folder: Path, scan: Scan) -> Path:
     """The folder that holds the classes or the splits, inside any wrapper folders that hold nothing else.
 
-    Archives are often unpacked like that: photos/photos/cat. A single folder without subfolders is a single class.
+    Archives are often unpacked like that: photos/photos/cat. A single folder without subfolders is a class.
     """
     names = scan.subfolders(folder)
     if len(names) != 1 or names[0].lower() in SPLIT_NAMES["train"] or has_images(folder):
@@ -148,7 +148,7 @@ def _unwrapped(folder: Path, scan: Scan) -> Path:
     found = _unwrapped(inner, scan)
     if found == inner and (len(scan.subfolders(inner)) < 2 or has_images(inner)):
         return folder
-    if found == inner:  # else it is noted already
+    if found == inner:  # else it is already noted
         scan.unwrapped.append(found)
     return found
 

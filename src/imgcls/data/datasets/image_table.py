@@ -36,7 +36,7 @@ YES, NO = (
     ("1", "1.0", "true", "yes", "t", "y"),
     ("0", "0.0", "false", "no", "f", "n"),
 )  # in a column is_train, is_valid or is_test
-NONE = "none"  # dataset.split=none: ignore any split column, cut the splits
+NONE = "none"  # dataset.split=none: ignore any split column
 LARGEST = 1 << 30  # bytes of a table
 SHOWN = 8  # columns named in a message
 
@@ -63,7 +63,7 @@ def imagelist(
 ) -> Source:
     """The images listed in the table at root; its first line is a header, or already an image.
 
-    Without a split column the splits are cut, as for a flat folder. Duplicate rows are ignored.
+    Without a split column the table is split like a flat folder. Duplicate rows are ignored.
 
     **Arguments:**
 
@@ -228,7 +228,7 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
     flags = [name for name in header if name.lower() in FLAGS]
     if len(flags) > 1 and given["split"] is None:
         raise DataError(
-            f"{table}: which column is the split? It has {', '.join(flags)}; name one with dataset.split=, "
+            f"{table}: which column is the split? It has {', '.join(flags)}; name one with dataset.split=COLUMN, "
             "or ignore them with dataset.split=none"
         )
     others = [i for i, name in enumerate(header) if name and i not in found.values()]
@@ -238,8 +238,8 @@ def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -
     for key in ("path", "label"):
         if found[key] is None:
             raise DataError(
-                f"{table}: which column is the {key}? It has {_shown(header)}; name one with dataset.{key}=, "
-                f"or call it {COLUMNS[key][0]}"
+                f"{table}: which column is the {key}? It has {_shown(header)}; name one with dataset.{key}=COLUMN, "
+                f"or rename it to {COLUMNS[key][0]}"
             )
     return found
 

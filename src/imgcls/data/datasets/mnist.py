@@ -60,7 +60,7 @@ RATIO = 100  # by which a larger one may grow; photographs grow by 2, zeros by 1
 
 
 class Truncated(DataError):
-    """A .gz that ends too early or is none, as an aborted download leaves it."""
+    """A .gz that ends too early or is not one, as an aborted download leaves it."""
 
 
 def mnist(*, root: str | None, download: bool) -> Source:
@@ -126,7 +126,7 @@ def _read(files: dict[str, Path]) -> tuple[dict[str, NDArray[Any]], dict[str, Tr
 
 
 def _is_own_download(archives: dict[str, Archive], raw: Path, files: dict[str, Path], truncated: set[str]) -> bool:
-    """Whether the truncated files come from a download, and may be replaced, or are the user's.
+    """Whether the truncated files come from a download and may be replaced, rather than being the user's.
 
     They must have the archives' names and be no larger; the other files must be the archives.
     """
@@ -139,7 +139,7 @@ def _is_own_download(archives: dict[str, Archive], raw: Path, files: dict[str, P
 
 
 def _check_labels(arrays: dict[str, NDArray[Any]], files: dict[str, Path]) -> int:
-    """The number of classes. Raises DataError if labels do not fit the images, or test labels those of train."""
+    """The number of classes. Raises DataError if labels do not fit the images, or test labels the training labels."""
     for kind in ("train", "test"):
         images, labels = arrays[f"{kind} images"], arrays[f"{kind} labels"]
         if len(images) != len(labels):
@@ -154,8 +154,8 @@ def _check_labels(arrays: dict[str, NDArray[Any]], files: dict[str, Path]) -> in
 def read_idx(path: Path, dimensions: int) -> NDArray[Any]:
     """An IDX file of unsigned bytes, plain or .gz: http://yann.lecun.com/exdb/mnist/
 
-    Raises Truncated for a .gz that is cut off or none, DataError for all else, both before the file takes more memory
-    than it can fill.
+    Raises Truncated for a .gz that is cut off or is not one, DataError for anything else, both before the file takes
+    more memory than it can fill.
     """
     size, is_packed = file_size(path), path.suffix == ".gz"
     try:

@@ -41,7 +41,7 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-SPARE = 64 << 20  # bytes that may be taken in addition to twice the file's size; CIFAR-100 needs 30 MB
+SPARE = 64 << 20  # bytes that may be used in addition to twice the file's size; CIFAR-100 needs 30 MB
 STEP = 128  # bytes, more than any opcode takes apart from its text
 LONG = 1 << 16  # bytes: a longer text can only be pixels
 GLOBALS: dict[str, Callable[..., Any]] = {
@@ -70,7 +70,7 @@ class SafeUnpickler:
         self.memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """What the pickle holds. Raises ValueError, LookupError, TypeError or AttributeError if it is damaged."""
+        """The content of the pickle. Raises ValueError, LookupError, TypeError or AttributeError if it is damaged."""
         read, stack = self.file.read, self.stack
         while (code := read(1)) != b".":
             self.take(STEP)

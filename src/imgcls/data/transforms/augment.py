@@ -25,7 +25,7 @@ WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
 def crop(images: Tensor, draws: Tensor, *, padding: int) -> Tensor:
-    """Shift image i by up to ``padding`` pixels, black coming in: (B, H, W, C), (B, 2) in [0, 1) -> (B, H, W, C)."""
+    """Shift image i by up to ``padding`` pixels, filling with black: (B, H, W, C), (B, 2) in [0, 1) -> (B, H, W, C)."""
     batch, height, width, channels = images.shape
     tall, wide = height + 2 * padding, width + 2 * padding
     padded = F.pad(images, (0, 0, padding, padding, padding, padding)).reshape(-1)
@@ -97,7 +97,7 @@ def _paste(images: Tensor, own: float, place: list[float]) -> tuple[Tensor, floa
 class Augment:
     """A batched augmentation.
 
-    draws: random numbers a sample. stages: the names of its steps, in order. function: (B, H, W, C) uint8 images and
+    draws: random numbers per sample. stages: the names of its steps, in order. function: (B, H, W, C) uint8 images and
     (B, draws) numbers -> images. growth: peak memory, as a multiple of the images' own. mixup, cutmix: see Mix; 0 is
     off.
     """
@@ -126,7 +126,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of an augmentation: its name (empty if it does nothing), the numbers a sample it takes, the function."""
+    """A step of an augmentation: its name (empty if it does nothing), the numbers it takes per sample, the function."""
 
     name: str
     draws: int
@@ -159,7 +159,7 @@ def augmented(
 ) -> Augment:
     """Random crop after padding with black and random mirroring (He et al. 2016, section 4.2), and more if asked for.
 
-    image_size: (height, width). can_mirror: whether a mirrored image is still of its class. padding: pixels a side;
+    image_size: (height, width). can_mirror: whether a mirrored image is still of its class. padding: pixels per side;
     null is an eighth of the image, 4 pixels of 32. flip: probability; null is 0.5, or 0 if can_mirror is false.
     conf/augment/standard.yaml explains the others. Raises ValueError for a padding as large as the image.
     """
@@ -223,9 +223,9 @@ def _policy(name: str, operations: int, magnitude: float) -> list[Stage]:
 
 
 def _padding(asked: int | None, side: int) -> int:
-    """Pixels a side around images of that side."""
+    """Pixels of padding per side, for images of that side."""
     if asked is not None and asked >= side:
-        raise ValueError(f"padding {asked} would make images of {side} pixels black; lower augment.padding")
+        raise ValueError(f"padding {asked} is too large for images of {side} pixels; lower augment.padding")
     return max(1, side // 8) if asked is None else asked
 
 

@@ -33,7 +33,7 @@ def where(chosen: Tensor, images: Tensor, strengths: Tensor, change: Change) -> 
 
 
 def affine(images: Tensor, matrices: Tensor) -> Tensor:
-    """Each pixel from the nearest one at the place that the image's matrix says, black outside; matrices: (B, 2, 3).
+    """Each pixel from the nearest one at the position that its image's matrix yields, else black; matrices: (B, 2, 3).
 
     A matrix maps (x, y, 1) of the result to (x, y) of the source, in pixels from the image's center.
     """

@@ -28,7 +28,7 @@ from imgcls.data.transforms.ops import (
 
 @dataclass(frozen=True)
 class Op:
-    """An operation: its greatest strength in RandAugment and in TrivialAugment, and whether its sign is drawn."""
+    """An operation: its greatest strength in RandAugment and in TrivialAugment, and whether its sign is random."""
 
     change: Change
     narrow: float
