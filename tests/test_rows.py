@@ -125,7 +125,7 @@ def test_row_84b_other_classes_are_both_listed(capsys: Capture) -> None:
     capsys.readouterr()
     assert main(["evaluate", "run", "dataset=./photos"]) == 3
     said = line(capsys)
-    assert "are not the model's: it has" in said
+    assert "are not the model's: the data set has" in said
     assert "cat, dog" in said
     assert "0, 1, 2" in said
 

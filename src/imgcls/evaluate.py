@@ -152,7 +152,7 @@ def _root(node: object) -> str | None:
 def _split(source: Source, spec: DataSpec, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:
     """The images of the split, labeled with the model's classes, and a phrase on how the split was made."""
     if set(source.classes) - set(classes):
-        both = f"it has {listing(source.classes, 10)}; the model has {listing(classes, 10)}"
+        both = f"the data set has {listing(source.classes, 10)}; the model has {listing(classes, 10)}"
         raise DataError(f"the classes of {spec.name} are not the model's: {both}")
     if name == "all":
         images, how = all_images(source), "; every image it has"

@@ -43,7 +43,7 @@ def describe(report: Report) -> list[str]:
     if report["broken"]:
         lines.append(line("corrupt", f"{_images(len(report['broken']))} cannot be read"))
         lines += [line("", one_line(f"{one['image']}: {one['reason']}")) for one in report["broken"][:NAMED]]
-        lines.append(line("", "leave them out with dataset.on_error=skip"))
+        lines.append(line("", "leave corrupt images out with dataset.on_error=skip"))
     for part, count in report["duplicates"].items():
         if count:
             lines.append(line("copies", f"{_images(count)} in {part}: duplicates of another one there, byte for byte"))

@@ -74,7 +74,7 @@ def _options(run: Run) -> list[str]:
         "EMA {:g}": config.ema,
         "gradient clipping {:g}": config.clip_grad,
         "layer-wise lr decay {:g}": config.layer_decay,
-        "early stopping after {} epochs": config.patience,
+        "early stopping, patience {}": config.patience,
         "best by {}": None if config.monitor == "val_accuracy" else config.monitor,
     }
     return [text.format(value) for text, value in options.items() if value is not None]
