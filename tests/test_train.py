@@ -293,7 +293,7 @@ def test_a_buffer_that_is_not_finite_is_named_with_the_way_out(capsys: pytest.Ca
 
 
 @pytest.mark.slow
-def test_a_colour_run_on_real_images(real_data: str) -> None:
+def test_a_color_run_on_real_images(real_data: str) -> None:
     words = ["dataset=cifar10", "dataset.limit=3000", "dataset.test_limit=300", "epochs=4", "threads=1", "run_dir=run"]
     assert main(["train", *words, f"dataset.root={real_data}"]) == 0
     report = json.loads(Path("run/report.json").read_text())

@@ -26,11 +26,11 @@ from imgcls.models.build import default_image_size
 from imgcls.runtime.session import Runtime
 from tests.conftest import QUIET, imagefolder
 
-COLOURS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (210, 40, 30)}
+COLORS = {"blue": (30, 40, 200), "green": (30, 180, 60), "red": (210, 40, 30)}
 
 
 def shapes(root: str, count: int = 4, classes: Sequence[str] = ("blue", "red"), suffix: str = ".png") -> Path:
-    """A folder for each class with discs of its colour, each a little different, of odd and unequal sizes."""
+    """A folder for each class with disks of its color, each a little different, of odd and unequal sizes."""
     rng = np.random.default_rng(0)
     for label, name in enumerate(classes):
         folder = Path(root, name)
@@ -39,7 +39,7 @@ def shapes(root: str, count: int = 4, classes: Sequence[str] = ("blue", "red"), 
             height, width = 31 + i % 3, 41 + i % 2
             rows, columns = np.mgrid[:height, :width]
             image = np.full((height, width, 3), 255, np.uint8)
-            color = COLOURS.get(name, (label * 40 % 256, 99, 99))
+            color = COLORS.get(name, (label * 40 % 256, 99, 99))
             image[(rows - 15) ** 2 + (columns - 20) ** 2 < rng.integers(60, 200)] = color
             Image.fromarray(image).save(folder / f"{i:03}{suffix}")
     return Path(root)
@@ -353,7 +353,7 @@ FAST = ("model=lenet", "epochs=3", "batch_size=16", "threads=1", *QUIET, "run_di
 
 @pytest.mark.parametrize("loader", ["resident", "stream"])
 def test_colored_shapes_are_learned_end_to_end(loader: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shapes("photos", 30, list(COLOURS))
+    shapes("photos", 30, list(COLORS))
     assert main(["train", "dataset=./photos", *FAST, f"loader={loader}", "workers=0"]) == 0
     report = json.loads(Path("run/report.json").read_text())
     assert (report["dataset"], report["n"], report["accuracy"] > 0.9) == ("photos", 18, True)

@@ -15,15 +15,15 @@ from imgcls.data.source import Source
 from imgcls.errors import DataError
 
 Capture = pytest.CaptureFixture[str]
-COLOURS = {"red": (200, 30, 30), "blue": (20, 20, 220)}
+COLORS = {"red": (200, 30, 30), "blue": (20, 20, 220)}
 
 
 def pictures(folder: str = "pictures", count: int = 12) -> list[tuple[str, str]]:
-    """So many files of each colour, and what colour they are."""
+    """This many files of each color, and the color of each."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     found = []
     rng = np.random.default_rng(0)
-    for name, color in COLOURS.items():
+    for name, color in COLORS.items():
         for i in range(count):
             pixels = np.clip(np.array(color) + rng.integers(-20, 20, (9, 8, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(f"{folder}/{name}{i}.png")

@@ -1,4 +1,4 @@
-"""The changes of geometry and colour give torchvision's pixels, each image by its own strength."""
+"""The changes of geometry and color give torchvision's pixels, each image by its own strength."""
 
 from __future__ import annotations
 
