@@ -72,30 +72,32 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """The keys of ``imgcls evaluate``."""
+class ModelConfig:
+    """The keys of every command that opens a trained model."""
 
     checkpoint: str
-    split: Literal["train", "val", "test", "all"]
-    tta: TTA
-    output: str | None
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     threads: Annotated[int, Range(low=1, high=1024)] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class EvaluateConfig(ModelConfig):
+    """The keys of ``imgcls evaluate``."""
+
+    split: Literal["train", "val", "test", "all"]
+    tta: TTA
+    output: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig(ModelConfig):
     """The keys of ``imgcls predict``."""
 
-    checkpoint: str
     input: list[str]
     output: str | None
     topk: Annotated[int, Range(low=1, high=1000)]
     tta: TTA
-    device: str
-    precision: Literal["auto", "fp32", "bf16", "fp16"]
-    threads: Annotated[int, Range(low=1, high=1024)] | None
 
 
 @dataclass(frozen=True, kw_only=True)

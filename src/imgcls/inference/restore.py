@@ -15,7 +15,7 @@ from imgcls.checkpoints import state as checkpoint_state
 from imgcls.checkpoints.format import Checkpoint
 from imgcls.config.components import select
 from imgcls.config.migrations import completed_node
-from imgcls.config.schema import EvaluateConfig, PredictConfig
+from imgcls.config.schema import ModelConfig
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
 from imgcls.models import MODELS
@@ -43,9 +43,7 @@ class RestoredModel:
 
 
 @contextlib.contextmanager
-def open_model(
-    config: EvaluateConfig | PredictConfig, own_names: frozenset[str]
-) -> Iterator[tuple[RestoredModel, Runtime]]:
+def open_model(config: ModelConfig, own_names: frozenset[str]) -> Iterator[tuple[RestoredModel, Runtime]]:
     """The model of the checkpoint that the configuration names, on its device.
 
     precision=auto is fp32 here, so that two commands report the same; threads: as many as the run had, unless given.
