@@ -24,8 +24,8 @@ from imgcls.optim import OPTIMIZERS
 from imgcls.testing import check_augment, check_dataset, check_loss, check_model, check_optimizer
 from tests.models.test_torchvision_models import LIGHT
 
-FAST_MODELS = ("linear", "mlp", "lenet", "convnet", "resnet18", "squeezenet1_1", "shufflenet_v2_x0_5")
-SLOW_MODELS = [name for name in ("resnet34", "resnet50", *LIGHT) if name not in FAST_MODELS]
+FAST_MODELS = ("linear", "mlp", "lenet", "convnet", "squeezenet1_1", "shufflenet_v2_x0_5")
+SLOW_MODELS = [name for name in ("resnet18", "resnet34", "resnet50", *LIGHT) if name not in FAST_MODELS]
 
 
 def params(group: str, name: str, **changed: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from imgcls.config.options import conf_dir
 from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import ConfigError
 from imgcls.runs import folder as run_folders
+from tests.conftest import QUIET
 
 Capture = pytest.CaptureFixture[str]
 
@@ -171,7 +172,18 @@ def test_row_24_an_image_that_does_not_exist(run: str, capsys: Capture) -> None:
 
 def test_row_33_a_batch_larger_than_the_data_is_reduced_and_reported(capsys: Capture) -> None:
     assert (
-        main(["train", "model=linear", "dataset.limit=100", "dataset.test_limit=20", "epochs=1", "batch_size=128"]) == 0
+        main(
+            [
+                "train",
+                "model=linear",
+                "dataset.limit=100",
+                "dataset.test_limit=20",
+                "epochs=1",
+                "batch_size=128",
+                *QUIET,
+            ]
+        )
+        == 0
     )
     assert "reduced from 128 to 90, the number of training images" in capsys.readouterr().err
 

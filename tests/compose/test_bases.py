@@ -159,7 +159,16 @@ def test_a_file_that_takes_the_place_of_ours_is_seen(calls: list[list[str]]) -> 
     assert len(calls) == 3
 
 
-def test_both_ways_agree_on_a_config_dir(different: Any) -> None:
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [("model=mine",), ("model=mine", "model.dropout=0.1", "epochs=3"), ("model=code",), ("model=variable",)],
+        [("experiment=quick",), ("experiment=quick", "class_weights=auto"), ("experiment=quick", "class_weights.a=4")],
+        [("zone=a",), ("zone=b",), ("zone.a=1",), ("experiment=quick", "model.freeze=false", "epochs=2")],
+    ],
+    ids=["model", "experiment", "group"],
+)
+def test_both_ways_agree_on_a_config_dir(cases: list[tuple[str, ...]], different: Any) -> None:
     write("model/mine.yaml", "name: mlp\nhidden: ['${epochs}']\nactivation: relu\nbatch_norm: false\ndropout: ???\n")
     write("model/code.yaml", "name: my:Net\nx: {_target_: os.system}\n")
     write("model/variable.yaml", "name: ${oc.env:HOME}\n")
@@ -167,11 +176,9 @@ def test_both_ways_agree_on_a_config_dir(different: Any) -> None:
         "experiment/quick.yaml", "# @package _global_\nepochs: 1\nmodel: {freeze: true}\nclass_weights: {a: 2, b: 3}\n"
     )
     write("zone/a.yaml", "x: 1\n")
-    write("broken.yaml", "seed: 1\nseed: 2\n")
-    cases = [
-        *[("model=mine",), ("model=mine", "model.dropout=0.1", "epochs=3"), ("model=code",), ("model=variable",)],
-        *[("experiment=quick",), ("experiment=quick", "class_weights=auto"), ("experiment=quick", "class_weights.a=4")],
-        *[("zone=a",), ("zone=b",), ("zone.a=1",), ("experiment=quick", "model.freeze=false", "epochs=2")],
-    ]
     assert different(cases, config_dir="own") == []
+
+
+def test_both_ways_agree_on_a_broken_file_of_a_config_dir(different: Any) -> None:
+    write("broken.yaml", "seed: 1\nseed: 2\n")
     assert different([(), ("seed=3",)], config_dir="own", config_name="broken") == []

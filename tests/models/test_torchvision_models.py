@@ -32,6 +32,7 @@ LIGHT = (  # one or two of each family
     "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnext50_32x4d", "shufflenet_v2_x0_5",
     "squeezenet1_0", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32", "wide_resnet50_2",
 )  # fmt: skip
+HEAVY = ("vgg11_bn", "vit_b_32", "wide_resnet50_2")  # more than a second each
 OWN_SIZE = {"inception_v3": 299, "vit_h_14": 224}
 QUICK = ["dataset.limit=200", "dataset.test_limit=20", "epochs=1", "batch_size=50", "threads=1", *QUIET]
 
@@ -49,7 +50,10 @@ def test_the_names_are_torchvisions() -> None:
     ("name", "side"),
     [
         pytest.param(
-            name, side, id=f"{name}-{side}", marks=[] if side == 28 or name == "maxvit_t" else pytest.mark.slow
+            name,
+            side,
+            id=f"{name}-{side}",
+            marks=pytest.mark.slow if name in HEAVY or (side == 32 and name != "maxvit_t") else [],
         )
         for name in LIGHT
         for side in (28, 32)
@@ -184,6 +188,7 @@ def test_pretrained_weights_are_loaded_except_for_the_last_layer(name: str, hub:
     assert torch.equal(gray.state_dict()[first], state[first].sum(1, keepdim=True))
 
 
+@pytest.mark.slow
 def test_position_embeddings_are_interpolated(hub: Path) -> None:
     state = place("vit_b_32", hub)
     found = pretrained("vit_b_32", "IMAGENET1K_V1")

@@ -205,7 +205,7 @@ HOSTILE = {
     "a mark that is missing": b"]e.",
     "a type in a shape": b"}(U\x06labels]U\x04data" + ARRAY + b"\x85R(K\x01]NNNtbu.",
 }
-LONG = ("many lists", "deep arrays", "a deep key")  # in the first second or two
+LONG = ("many lists", "deep arrays", "a deep key", "deep lists", "many notes")  # a second or more
 
 
 @pytest.mark.parametrize(
