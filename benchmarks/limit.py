@@ -75,7 +75,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
 def paired_epoch(run: Any) -> dict[str, float]:
     """Seconds of one epoch of the real loop and of as many updates on a constant batch, interleaved."""
     from imgcls.training.callback import INTERVAL
-    from imgcls.training.loop import Callback, fit
+    from imgcls.training.loop import Callback, fit, update
 
     images, labels = next(run.loader.epoch(0))
     block = max(1, len(run.loader) // BLOCKS)
@@ -97,7 +97,7 @@ def paired_epoch(run: Any) -> dict[str, float]:
             state.epochs += 1
 
     started = time.perf_counter()
-    fit(run.state, run.forward, run.loader, replace(run.recipe, epochs=run.state.epochs + 1), Between())
+    fit(run.state, run.forward, run.loader, replace(run.recipe, epochs=run.state.epochs + 1), Between(), update)
     return {"loop": time.perf_counter() - started - spent, "constant": spent}
 
 
@@ -122,9 +122,11 @@ def constant_updates(run: Any, images: Any, labels: Any, count: int) -> float:
 def parts_epoch(run: Any) -> dict[str, float]:
     """Seconds of each part of an epoch, in a copy of the loop."""
     from imgcls import seeding
+    from imgcls.loggers.run_log import RunLog
     from imgcls.models.build import is_random
     from imgcls.training.loop import set_lr, update
 
+    log = RunLog(is_quiet=True)
     state, recipe, clock = run.state, run.recipe, time.perf_counter
     spent = dict.fromkeys(PARTS, 0.0)
     batches, count, draws = run.loader.epoch(state.epochs), len(run.loader), is_random(state.module)
@@ -137,10 +139,10 @@ def parts_epoch(run: Any) -> dict[str, float]:
             seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
         size = run.loader.global_size(position)
         prepared = clock()
-        total = update(state, run.forward, images, labels, size, recipe)
+        update(state, run.forward, images, labels, size, recipe)
         updated = clock()
         state.step += 1
-        run.log.log(state.step, total, len(labels), 0.0, state.epochs, size)
+        log.step(state.step, state.epochs, size, 0.0, None)
         logged = clock()
         steps = (
             fetched - start,

@@ -19,7 +19,17 @@ WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^
 
 
 RESUMABLE = (
-    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
+    *(
+        "epochs",
+        "device",
+        "workers",
+        "threads",
+        "loader",
+        "cuda_graph",
+        "dataset.root",
+        "dataset.images",
+        "checkpoint_every",
+    ),
 )  # keys that may change when a run is resumed
 OF_A_SWEEP = ("sweep_dir", "job_timeout")  # keys of a sweep, not of its jobs
 TYPED_ONLY = ("resume", *OF_A_SWEEP)  # keys that no file can set
@@ -53,6 +63,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     deterministic: bool
     compile: Literal["auto"] | bool
+    cuda_graph: Literal["auto"] | bool
     threads: Annotated[int, Range(low=1, high=1024)] | None
     loader: Literal["auto", "resident", "stream"]
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=256)]

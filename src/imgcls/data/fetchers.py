@@ -25,9 +25,14 @@ RESIDENT_SHARE = 0.4  # of the free memory of the device: larger data sets are s
 GROUP = 8 << 20  # bytes of resident images prepared at once: right after a step all code and data are cold
 
 
+def on_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; a GPU copies it while the host goes on."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 def rows_on_device(plan: Sequence[Indices], device: torch.device) -> Tensor:
     """The row numbers of the whole plan, copied at once."""
-    return torch.from_numpy(np.concatenate(plan) if plan else np.empty(0, np.int64)).to(device)
+    return on_device(torch.from_numpy(np.concatenate(plan) if plan else np.empty(0, np.int64)), device)
 
 
 class Fetcher(Protocol):
@@ -92,6 +97,7 @@ class Streamed:
                 ring[place % len(ring)] = self.decode(order[place])
             return share.stop
 
+        upload = Uploader(self.device)
         start = filled = 0
         with contextlib.closing(process_pool.spread(fill, len(order), self.workers, size=size, ahead=ahead)) as answers:
             for stop in np.cumsum([len(rows) for rows in plan]).tolist():
@@ -99,8 +105,27 @@ class Streamed:
                     with quiet_decoders():
                         filled = next(answers)
                 images = torch.from_numpy(ring.take(np.arange(start, stop), axis=0, mode="wrap"))
-                yield (images.pin_memory() if self.device.type == "cuda" else images).to(self.device, non_blocking=True)
+                yield upload(images)
                 start = stop
+
+
+class Uploader:
+    """Copies batches to the device; on CUDA on a stream of their own, while the batch before is computed."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The images on the device, ready for the current stream."""
+        if self.stream is None:
+            return images.to(self.device)
+        with torch.cuda.stream(self.stream):
+            copied = on_device(images, self.device)
+        here = torch.cuda.current_stream(self.device)
+        here.wait_stream(self.stream)
+        copied.record_stream(here)
+        return copied
 
 
 def _decoder(images: Images, preprocessing: Preprocessing) -> Callable[[int], NDArray[np.uint8]]:

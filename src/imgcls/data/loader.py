@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imgcls import seeding
-from imgcls.data.fetchers import Fetcher, rows_on_device
+from imgcls.data.fetchers import Fetcher, on_device, rows_on_device
 from imgcls.data.source import Indices
 from imgcls.data.transforms.augment import Augment
 
@@ -123,7 +123,7 @@ class Loader:
     def _serve(self, batches: Sequence[Indices], epoch: int, start: int = 0) -> Iterator[Batch]:
         seed, device = self.plan.seed, self.labels.device
         order, sizes = rows_on_device(batches, device), [len(rows) for rows in batches]
-        table = draw_table(len(self.labels), self.augment.draws, seed=seed, epoch=epoch).to(device)
+        table = on_device(draw_table(len(self.labels), self.augment.draws, seed=seed, epoch=epoch), device)
         draws = table.index_select(0, order)
         if self.classes is not None:  # each place in the plan has its own numbers, whichever image it gets
             rows = balanced(self.classes, seed=seed, epoch=epoch)

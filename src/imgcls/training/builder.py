@@ -28,7 +28,8 @@ from imgcls.optim.param_groups import parameter_groups, scale_rates
 from imgcls.runs.provenance import git_commit, versions
 from imgcls.runtime.device import choose_compile
 from imgcls.runtime.session import Runtime
-from imgcls.training.loop import Recipe
+from imgcls.training.cuda_graph import GraphUpdate, choose_cuda_graph
+from imgcls.training.loop import Recipe, Update, update
 from imgcls.training.spec import RunSpec, class_weights, resolve_auto
 
 
@@ -37,7 +38,7 @@ class Run:
     """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
     model, augment: what auto and default became. frozen: a description of the layers that are not trained. compiled:
-    whether the model is, and why.
+    whether the model is, and why. update: what the loop calls for each batch.
     """
 
     config: TrainConfig
@@ -52,6 +53,7 @@ class Run:
     recipe: Recipe
     frozen: str
     compiled: tuple[bool, str]
+    update: Update
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -92,8 +94,11 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=compiled[0])
+    others = {"compile=true": compiled[0], "an attack": spec.attack is not None}
+    is_graph, _ = choose_cuda_graph(config.cuda_graph, runtime, model.name, spec.optimizer.name, others)
+    step = GraphUpdate(optimizer, runtime.device) if is_graph else update
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, compiled)
+    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, compiled, step)
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,9 @@ class Recipe:
     world: int = 1
 
 
+Update = Callable[[State, nn.Module, Tensor, Tensor, int, Recipe], Tensor]
+
+
 class Callback:
     """What happens around the loop: logging, validating, saving, stopping. The loop knows nothing else of them."""
 
@@ -62,10 +65,17 @@ class Callback:
         return False
 
 
-def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, callback: Callback) -> None:
+def fit(
+    state: State,
+    forward: nn.Module,
+    loader: Loader,
+    recipe: Recipe,
+    callback: Callback,
+    step: Update,
+) -> None:
     """Train until ``recipe.epochs`` are done, from wherever the state is.
 
-    forward: the state's module, wrapped to compute.
+    forward: the state's module, wrapped to compute. step: ``update``, or what does the same in another way.
     """
     forward.train()
     # seeding takes as long as everything else between two updates: only if something draws, as a user's optimizer may
@@ -80,7 +90,7 @@ def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, callba
             if draws:
                 seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
             size = loader.global_size(position)
-            loss_sum = update(state, forward, images, labels, size, recipe)
+            loss_sum = step(state, forward, images, labels, size, recipe)
             state.step += 1
             if state.average is not None and recipe.ema is not None:
                 follow(state.average, state.module, ema_decay(recipe.ema, state.step))
@@ -159,11 +169,9 @@ def ema_decay(decay: float, step: int) -> float:
 @torch.no_grad()
 def follow(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Move the average's parameters and buffers towards the module's; whole numbers are copied."""
-    pairs = zip(
-        chain(average.parameters(), average.buffers()), chain(module.parameters(), module.buffers()), strict=True
-    )
-    for mine, new in pairs:
-        if mine.is_floating_point():
-            mine.lerp_(new, 1 - decay)
-        else:
-            mine.copy_(new)
+    mine, new = (list(chain(one.parameters(), one.buffers())) for one in (average, module))
+    floats = [own.is_floating_point() for own in mine]
+    torch._foreach_lerp_(list(compress(mine, floats)), list(compress(new, floats)), 1 - decay)  # one launch on a GPU
+    for own, other, is_float in zip(mine, new, floats, strict=True):
+        if not is_float:
+            own.copy_(other)
