@@ -19,17 +19,7 @@ WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^
 
 
 RESUMABLE = (
-    *(
-        "epochs",
-        "device",
-        "workers",
-        "threads",
-        "loader",
-        "cuda_graph",
-        "dataset.root",
-        "dataset.images",
-        "checkpoint_every",
-    ),
+    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
 )  # keys that may change when a run is resumed
 OF_A_SWEEP = ("sweep_dir", "job_timeout")  # keys of a sweep, not of its jobs
 TYPED_ONLY = ("resume", *OF_A_SWEEP)  # keys that no file can set
