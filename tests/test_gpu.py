@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from imgcls import train
 from imgcls.checkpoints.format import read
 from imgcls.cli.app import main
+from imgcls.config.components import select
+from imgcls.config.options import option_node
 from imgcls.config.schema import TrainConfig
 from imgcls.data.fetchers import Resident
+from imgcls.optim.optimizers import OPTIMIZERS
+from imgcls.optim.param_groups import parameter_groups
 from imgcls.runtime.session import session
 from imgcls.training.loop import update
 from imgcls.training.spec import RunSpec
@@ -44,9 +49,12 @@ def test_a_stopped_run_ends_like_the_uninterrupted_one(
     same_runs(Path("whole"), Path("parts"))
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_step_makes_no_host_synchronisation(precision: str, config: Config) -> None:
-    made = config("device=cuda", f"precision={precision}", "augment=standard")
+@pytest.mark.parametrize(
+    ("precision", "words"),
+    [("bf16", ()), ("fp16", ()), ("bf16", ("model=airbench", "model.widths=[8,16]", "optimizer=muon"))],
+)
+def test_a_step_makes_no_host_synchronisation(precision: str, words: tuple[str, ...], config: Config) -> None:
+    made = config("device=cuda", f"precision={precision}", "augment=standard", *words)
     with session("cuda", precision, 1) as runtime:
         run = train.build(made, RunSpec.from_config(made), runtime, {})
         assert isinstance(run.loader.fetcher, Resident)
@@ -67,6 +75,56 @@ def test_a_step_makes_no_host_synchronisation(precision: str, config: Config) ->
             step(batches[1])
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_muon_in_a_cuda_graph_follows_the_learning_rate() -> None:
+    rates = [0.1, 0.05, 0.02]
+    ends = []
+    for is_graph in (False, True):
+        torch.manual_seed(0)
+        layers = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 3)
+        module = nn.Sequential(*layers).cuda().to(memory_format=torch.channels_last)
+        made = select(OPTIMIZERS, option_node("optimizer", "muon"), "optimizer")
+        optimizer = made(parameter_groups(module))
+        for parameter in module.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        steps = [torch.tensor(rates[0], device="cuda")] if is_graph else rates[:1]
+        for group in optimizer.param_groups:
+            group["lr"] = steps[0]
+        with torch.cuda.stream(torch.cuda.Stream()):  # makes the optimizer's state
+            optimizer.step()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        if is_graph:
+            with torch.cuda.graph(graph):
+                optimizer.step()
+        for rate in rates[1:]:
+            if is_graph:
+                steps[0].fill_(rate)  # type: ignore[attr-defined]
+                graph.replay()
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        ends.append([parameter.detach().clone() for parameter in module.parameters()])
+    for one, other in zip(*ends, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_muon_on_a_gpu_agrees_with_the_cpu() -> None:
+    ends = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 3))
+        gradients = [torch.randn_like(parameter) for parameter in module.parameters()]
+        module.to(device)
+        optimizer = select(OPTIMIZERS, option_node("optimizer", "muon"), "optimizer")(parameter_groups(module))
+        for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+            parameter.grad = gradient.to(device)
+        optimizer.step()
+        ends.append([parameter.detach().cpu() for parameter in module.parameters()])
+    for one, other in zip(*ends, strict=True):
+        assert torch.allclose(one, other, atol=0.05 * 0.02)  # of the learning rate
 
 
 def test_a_gpus_checkpoint_evaluates_on_a_cpu() -> None:
