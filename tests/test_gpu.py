@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from imgcls import train
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints.format import read
 from imgcls.cli.app import main
+from imgcls.config.components import select
+from imgcls.config.options import option_node
 from imgcls.config.schema import TrainConfig
 from imgcls.data.fetchers import Resident, Streamed
+from imgcls.optim.optimizers import OPTIMIZERS
+from imgcls.optim.param_groups import parameter_groups
 from imgcls.runtime.session import session
 from imgcls.training.cuda_graph import WARM_UP, GraphUpdate
 from imgcls.training.loop import Callback, fit, update
@@ -32,6 +37,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 Config = Callable[..., TrainConfig]
 EXACT = ("device=cuda", "deterministic=true")
+AIRBENCH = ("model=airbench", "model.widths=[8,16]", "optimizer=muon")
 LAST = Path("checkpoints", checkpoint_format.LAST)
 
 
@@ -107,6 +113,7 @@ def test_every_case_is_reproducible_and_resumes(name: str, config: Config, monke
         ("model=mlp", "accumulate=3", "clip_grad=0.5", "ema=0.9", "optimizer=adam"),
         ("model=convnet", "augment=strong", "augment.mixup=0.4", "augment.cutmix=1.0"),
         ("model=resnet18", "augment=standard", "loss=focal", "class_weights={3:2.0,1:0.5}"),
+        AIRBENCH,
         ("model=lenet", "dataset.limit=190", "epochs=4"),
     ],
     ids=" ".join,
@@ -139,7 +146,9 @@ class Epochs(Callback):
 # --- the data path ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [(), ("precision=fp16",), ("cuda_graph=false",), ("augment=strong", "ema=0.9")])
+@pytest.mark.parametrize(
+    "words", [(), ("precision=fp16",), ("cuda_graph=false",), ("augment=strong", "ema=0.9"), AIRBENCH]
+)
 def test_nothing_waits_for_the_device_within_an_epoch(words: tuple[str, ...], config: Config) -> None:
     class Watch(Epochs):
         def after_step(self, state: Any, *step: Any) -> None:
@@ -147,7 +156,7 @@ def test_nothing_waits_for_the_device_within_an_epoch(words: tuple[str, ...], co
                 torch.cuda.synchronize()
                 torch.cuda.set_sync_debug_mode("error")
 
-    made = config("device=cuda", "augment=standard", "epochs=4", "optimizer=sgd", *words)
+    made = config("device=cuda", "augment=standard", "epochs=4", *words)
     with session("cuda", made.precision, 1) as runtime:
         run = train.build(made, RunSpec.from_config(made), runtime, {})
         assert isinstance(run.loader.fetcher, Resident)
@@ -215,6 +224,22 @@ def test_out_of_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "device=cuda:99"]) == 2
     assert "there is no cuda:99 (this machine has cuda:0" in capsys.readouterr().err
+
+
+def test_muon_agrees_with_the_cpu() -> None:
+    ends = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 3))
+        gradients = [torch.randn_like(parameter) for parameter in module.parameters()]
+        module.to(device)
+        optimizer = select(OPTIMIZERS, option_node("optimizer", "muon"), "optimizer")(parameter_groups(module))
+        for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+            parameter.grad = gradient.to(device)
+        optimizer.step()
+        ends.append([parameter.detach().cpu() for parameter in module.parameters()])
+    for one, other in zip(*ends, strict=True):
+        assert torch.allclose(one, other, atol=0.05 * 0.02)  # of the learning rate
 
 
 # --- across devices --------------------------------------------------------------------------------------------------

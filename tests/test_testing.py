@@ -24,7 +24,7 @@ from imgcls.optim import OPTIMIZERS
 from imgcls.testing import check_augment, check_dataset, check_loss, check_model, check_optimizer
 from tests.models.test_torchvision_models import LIGHT
 
-FAST_MODELS = ("linear", "mlp", "lenet", "convnet", "squeezenet1_1", "shufflenet_v2_x0_5")
+FAST_MODELS = ("linear", "mlp", "lenet", "convnet", "airbench", "squeezenet1_1", "shufflenet_v2_x0_5")
 SLOW_MODELS = [name for name in ("resnet18", "resnet34", "resnet50", *LIGHT) if name not in FAST_MODELS]
 
 

@@ -52,7 +52,7 @@ def refused(capsys: Capture, argv: list[str], *needles: str, code: int = 2) -> s
 # fmt: off
 ROWS: list[tuple[str, str, list[str], tuple[str, ...]]] = [
     ("2", "trian", [], ("unknown command 'trian'; did you mean 'train'?",)),
-    ("3", "train", ["model=lenett"], ("model: unknown 'lenett'; did you mean 'lenet'?", "choices: auto, convnet, le")),
+    ("3", "train", ["model=lenett"], ("model: unknown 'lenett'; did you mean 'lenet'?", "choices: airbench, auto, c")),
     ("4", "train", ["modl=lenet"], ("unknown key 'modl'; did you mean 'model'?",)),
     ("5", "train", ["optimizer.lrr=0.1"], ("unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 0.005)?",)),
     ("6 +", "train", ["+optimizer.lrr=0.1"], ("unknown key 'optimizer.lrr'",)),

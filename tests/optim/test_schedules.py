@@ -10,7 +10,7 @@ import pytest
 from imgcls.config.components import select
 from imgcls.config.options import option_node
 from imgcls.errors import ConfigError
-from imgcls.optim.schedules import SCHEDULERS, constant, cosine, onecycle, step
+from imgcls.optim.schedules import SCHEDULERS, constant, cosine, linear, onecycle, step
 
 STEPS, EPOCHS = 10, 8
 TOTAL = STEPS * EPOCHS
@@ -35,11 +35,23 @@ def test_the_warm_up_rises_in_a_line_and_ends_where_the_rest_begins(warmup_epoch
     warmup = round(warmup_epochs * STEPS)
     for schedule in (
         constant(STEPS, EPOCHS, warmup_epochs=warmup_epochs),
+        linear(STEPS, EPOCHS, warmup_epochs=warmup_epochs, final_factor=0.0),
         cosine(STEPS, EPOCHS, warmup_epochs=warmup_epochs, final_factor=0.0),
     ):
         assert [schedule(i) for i in range(warmup + 1)] == pytest.approx(
             [(i + 1) / (warmup + 1) for i in range(warmup + 1)]
         )
+
+
+@pytest.mark.parametrize(("warmup_epochs", "final_factor"), [(0, 0.0), (2, 0.1)])
+def test_linear_falls_in_a_line_to_its_end(warmup_epochs: float, final_factor: float) -> None:
+    schedule = linear(STEPS, EPOCHS, warmup_epochs=warmup_epochs, final_factor=final_factor)
+    start = round(warmup_epochs * STEPS)
+    assert schedule(start) == 1
+    assert schedule((start + TOTAL) // 2) == pytest.approx((1 + final_factor) / 2)
+    assert schedule(TOTAL) == pytest.approx(final_factor)
+    changes = [schedule(i) - schedule(i + 1) for i in range(start, TOTAL)]
+    assert changes == pytest.approx([(1 - final_factor) / (TOTAL - start)] * len(changes))
 
 
 def test_cosine_falls_to_its_end() -> None:

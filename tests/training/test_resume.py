@@ -109,6 +109,7 @@ CASES = {
     "early stopping": ("patience=1", "optimizer.lr=1e-9", "scheduler=constant"),
     "streamed": ("loader=stream", "workers=0"),
     **{name: (f"optimizer={name}",) for name in ("adadelta", "adamax", "nadam", "radam", "adafactor", "muon")},
+    "airbench": ("model=airbench", "model.widths=[4,8]", "optimizer=muon", "scheduler=linear", "ema=0.9"),
     "batch norm and muon": ("optimizer=muon", "model=lenet", "model.batch_norm=true", "model.dropout=0.2"),
     "strong augmentation": ("augment=strong", "augment.mixup=0.4", "augment.cutmix=1.0", "augment.brightness=0.2"),
     "balanced": ("sampler=balanced", "augment=trivialaugment"),

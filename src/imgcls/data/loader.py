@@ -120,6 +120,15 @@ class Loader:
         """The first ``count`` images of epoch 0's first batch, as ``epoch`` yields them."""
         return next(self._serve([self.plan.epoch(0)[0][:count]], 0))
 
+    def sample(self, count: int) -> Tensor:
+        """Up to ``count`` images drawn at random, normalized but not augmented: (B, C, H, W) float32.
+
+        The same for every rank: a function of the seed.
+        """
+        rows = seeding.rng(self.plan.seed, "sample").permutation(self.plan.count)[:count]
+        [images] = self.fetcher.batches([rows])
+        return self.normalize(images)
+
     def _serve(self, batches: Sequence[Indices], epoch: int, start: int = 0) -> Iterator[Batch]:
         seed, device = self.plan.seed, self.labels.device
         order, sizes = rows_on_device(batches, device), [len(rows) for rows in batches]

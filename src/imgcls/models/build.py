@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcls.config.components import Component
 from imgcls.errors import ConfigError
+from imgcls.models.airbench import Airbench, WhitenedAirbench
 from imgcls.models.layers import ACTIVATIONS, is_small
 from imgcls.models.resnet import BasicBlock, Bottleneck, ResNet
 from imgcls.models.torchvision import TORCHVISION_MODELS
@@ -47,13 +48,29 @@ def _try_out(name: str, module: nn.Module, shape: tuple[int, int, int], num_clas
         raise ConfigError(f"model.name={name}: expected logits of shape (2, {num_classes}) for 2 images, got {given}")
 
 
+def takes_images(module: nn.Module) -> bool:
+    """Whether the module sets some of its weights from training images."""
+    return callable(getattr(module, "initialize_from", None))
+
+
+def initialize(name: str, module: nn.Module, images: Tensor) -> None:
+    """Have the module set its weights from (B, C, H, W) normalized training images. Raises ConfigError if it cannot."""
+    assert takes_images(module)
+    try:
+        module.initialize_from(images)  # type: ignore[operator]
+    except (RuntimeError, TypeError, ValueError) as error:
+        shape = tuple(images.shape)
+        raise ConfigError(f"model.name={name}: initialize_from fails on images of shape {shape}: {error}") from error
+
+
 FLAT_SIZE = 32  # pixels: for files of unequal size and models with layers for every pixel
 PHOTO_SIZE = 224  # pixels: for files of unequal size and the other models
-FLAT_MODELS = ("linear", "mlp", "lenet", "convnet")
+FLAT_MODELS = ("linear", "mlp", "lenet", "convnet", "airbench")
 
 DRAW_NOTHING = (
     *(nn.Sequential, nn.Flatten, nn.Identity, nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
-    *(nn.MaxPool2d, nn.AdaptiveAvgPool2d, ResNet, BasicBlock, Bottleneck, *ACTIVATIONS.values()),
+    *(nn.MaxPool2d, nn.AdaptiveAvgPool2d, *ACTIVATIONS.values()),
+    *(ResNet, BasicBlock, Bottleneck, Airbench, WhitenedAirbench),
 )  # layers that need no random numbers to compute
 
 

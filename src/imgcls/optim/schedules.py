@@ -54,6 +54,13 @@ def step(
     return _with_warmup(lambda step: gamma ** bisect_right(edges, step), steps_per_epoch, epochs, warmup_epochs)
 
 
+def linear(steps_per_epoch: int, epochs: int, *, warmup_epochs: NonNegative, final_factor: Probability) -> Schedule:
+    """A line from 1 to final_factor."""
+    length = max(1, steps_per_epoch * epochs - round(warmup_epochs * steps_per_epoch))
+    slope = (1 - final_factor) / length
+    return _with_warmup(lambda step: 1 - slope * min(step, length), steps_per_epoch, epochs, warmup_epochs)
+
+
 def cosine(steps_per_epoch: int, epochs: int, *, warmup_epochs: NonNegative, final_factor: Probability) -> Schedule:
     """Half a cosine from 1 to final_factor: Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983"""
     length = max(1, steps_per_epoch * epochs - round(warmup_epochs * steps_per_epoch))
@@ -84,6 +91,7 @@ def onecycle(
 SCHEDULERS: dict[str, Callable[..., Any]] = {
     "constant": constant,
     "step": step,
+    "linear": linear,
     "cosine": cosine,
     "onecycle": onecycle,
 }

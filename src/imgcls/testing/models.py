@@ -13,11 +13,12 @@ from imgcls import seeding
 from imgcls.checkpoints.state import unstorable
 from imgcls.config.components import Component, own_component
 from imgcls.errors import ConfigError
-from imgcls.models.build import MODEL_CONTEXT, build_model
+from imgcls.models.build import MODEL_CONTEXT, build_model, initialize, takes_images
 from imgcls.testing.require import require
 
 Shape = tuple[int, tuple[int, int], int]  # channels, (height, width), classes
 SHAPES: tuple[Shape, ...] = ((1, (28, 28), 10), (3, (32, 32), 2), (3, (24, 40), 7))
+FIRST = 16  # images for a model that sets its weights from them
 LARGE: Shape = (3, (224, 224), 3)  # for models that take none of the others
 
 
@@ -27,7 +28,8 @@ def check_model(function: Callable[..., Any], **params: Any) -> None:
     It is built for gray and RGB images of several sizes and numbers of classes; a size may be refused by a ValueError
     that mentions the images. The module must map (B, channels, height, width) float images to finite (B, num_classes)
     float logits in training and evaluation, send gradients to every parameter that requires them, compute each image by
-    itself in evaluation, start from the same weights for the same seed, and fit into a checkpoint.
+    itself in evaluation, start from the same weights for the same seed, and fit into a checkpoint. If it has a method
+    ``initialize_from``, that is called with normalized images first.
     """
     part = own_component(function, "model", params, context=MODEL_CONTEXT)
     with torch.random.fork_rng(devices=[]):
@@ -37,7 +39,7 @@ def check_model(function: Callable[..., Any], **params: Any) -> None:
 def _check_model(part: Component) -> None:
     modules = {shape: module for shape in SHAPES if (module := _built(part, shape)) is not None}
     if not modules:
-        modules[LARGE] = build_model(part, *LARGE)
+        modules[LARGE] = _new(part, LARGE)
     for shape, module in modules.items():
         _check_training(part, module, shape)
         with torch.no_grad():
@@ -48,14 +50,27 @@ def _check_model(part: Component) -> None:
 
 
 def _built(part: Component, shape: Shape) -> nn.Module | None:
-    """The module with the weights of seed 0; None if it does not take such images."""
+    """The module as a run with seed 0 starts it; None if it does not take such images."""
     seeding.seed_default(0, "weights")
     try:
-        return build_model(part, *shape)
+        module = build_model(part, *shape)
     except ConfigError as error:
         if isinstance(error.__cause__, ValueError) and "image" in str(error).lower():
             return None
         raise
+    return _initialized(part, module, shape)
+
+
+def _new(part: Component, shape: Shape) -> nn.Module:
+    """As ``_built``, for images that it takes."""
+    seeding.seed_default(0, "weights")
+    return _initialized(part, build_model(part, *shape), shape)
+
+
+def _initialized(part: Component, module: nn.Module, shape: Shape) -> nn.Module:
+    if takes_images(module):
+        initialize(part.name, module, _images(shape, FIRST))
+    return module
 
 
 def _images(shape: Shape, count: int) -> Tensor:
@@ -112,10 +127,8 @@ def _check_evaluation(part: Component, module: nn.Module, shape: Shape) -> None:
 
 def _check_weights(part: Component, shape: Shape) -> None:
     """The same weights for the same seed; other weights can be put in; a checkpoint can hold them."""
-    seeding.seed_default(0, "weights")
-    module = build_model(part, *shape)
-    seeding.seed_default(0, "weights")
-    own, again = module.state_dict(), build_model(part, *shape).state_dict()
+    module = _new(part, shape)
+    own, again = module.state_dict(), _new(part, shape).state_dict()
     for name, value in own.items():
         is_same = name in again and torch.equal(value, again[name])
         require(

@@ -16,12 +16,12 @@ from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints.state import State, check_storable
 from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
-from imgcls.data.datamodule import DataModule, SplitData, set_up
+from imgcls.data.datamodule import STATISTICS_SAMPLE, DataModule, SplitData, set_up
 from imgcls.data.loader import BatchPlan, Loader
 from imgcls.data.transforms.augment import Augment
 from imgcls.errors import ConfigError
 from imgcls.losses import weighted
-from imgcls.models.build import build_model
+from imgcls.models.build import build_model, initialize, takes_images
 from imgcls.models.finetune import freeze
 from imgcls.optim import fast_step
 from imgcls.optim.param_groups import parameter_groups, scale_rates
@@ -31,6 +31,8 @@ from imgcls.runtime.session import Runtime
 from imgcls.training.cuda_graph import GraphUpdate, choose_cuda_graph
 from imgcls.training.loop import Recipe, Update, update
 from imgcls.training.spec import RunSpec, class_weights, resolve_auto
+
+SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a model sets its weights from; least images
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     module = runtime.place(module)
     optimizer = _optimizer(spec.optimizer, module, config.layer_decay)
     loader = _loader(config, data, augment)
+    if takes_images(module) and not stored:
+        seeding.seed_default(config.seed, "images")
+        initialize(model.name, module, loader.sample(_sample_size(data)))
     compiled = _compiled(config, runtime, model, config.epochs * len(loader), stored)
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
@@ -138,6 +143,12 @@ def _loader(config: TrainConfig, data: DataModule, augment: Augment) -> Loader:
         is_balanced=config.sampler == "balanced",
         num_classes=data.num_classes,
     )
+
+
+def _sample_size(data: DataModule) -> int:
+    """How many images a model gets to set its weights from: as many as the statistics are from, fewer large ones."""
+    height, width, channels = data.preprocessing.shape
+    return min(STATISTICS_SAMPLE, max(SMALLEST_SAMPLE, SAMPLE_NUMBERS // (channels * height * width)))
 
 
 def _compiled(
