@@ -145,6 +145,7 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
     names = {id(parameter): name for name, parameter in parameters.items()}
     _check_tensors(stored, parameters)
     slots: dict[str, dict[str, Any]] = defaultdict(dict)  # by the parameter's name
+    places: dict[Tensor, dict[str, torch.device]] = {}
     for name, value in (*stored.items(), *numbers.items()):
         owner, _, slot = name.rpartition(".")
         slots[owner][slot] = value
@@ -155,9 +156,9 @@ def _load_optimizer(state: State, checkpoint: Checkpoint) -> None:
         if own := slots.get(name := names[id(parameter)]):
             packed["state"][index] = {slot: _in_format_of(parameter, value) for slot, value in own.items()}
             if is_known:
-                _check_slots(optimizer, parameter, packed["state"][index], name)
+                places[parameter] = _check_slots(optimizer, parameter, packed["state"][index], name)
     optimizer.load_state_dict(packed)
-    _restore_types(optimizer, {order[index]: own for index, own in packed["state"].items()})
+    _restore_kinds(optimizer, {order[index]: own for index, own in packed["state"].items()}, places)
     if not is_known:  # known ones keep no counters in their groups
         _load_group_numbers(optimizer, numbers)
 
@@ -181,9 +182,12 @@ def _may_belong(shape: torch.Size, parameter: torch.Size) -> bool:
     return shape.numel() == 1 or is_reduced
 
 
-def _check_slots(optimizer: torch.optim.Optimizer, parameter: Tensor, slots: Mapping[str, Any], name: str) -> None:
+def _check_slots(
+    optimizer: torch.optim.Optimizer, parameter: Tensor, slots: Mapping[str, Any], name: str
+) -> dict[str, torch.device]:
     """Raises ValueError unless these are the slots that the optimizer keeps for such a parameter.
 
+    Returns the device on which it keeps each: counters stay on the CPU, unless the optimizer is fused.
     A step on a small parameter with as many dimensions shows what they are: kernels trust their sizes and types.
     """
     group = next(one for one in optimizer.param_groups if any(other is parameter for other in one["params"]))
@@ -199,6 +203,7 @@ def _check_slots(optimizer: torch.optim.Optimizer, parameter: Tensor, slots: Map
             raise ValueError(f"{name}.{slot} of shape {tuple(getattr(value, 'shape', ()))}")
         if slot in NEVER_NEGATIVE and bool((torch.as_tensor(value) < 0).any()):
             raise ValueError(f"{name}.{slot} is negative")
+    return {slot: model.device for slot, model in models.items() if isinstance(model, Tensor)}
 
 
 def _is_like(value: Any, model: Any, parameter: Tensor) -> bool:
@@ -218,13 +223,22 @@ def _in_format_of(parameter: Tensor, value: Any) -> Any:
     return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
-def _restore_types(optimizer: torch.optim.Optimizer, slots: Mapping[Tensor, Mapping[str, Any]]) -> None:
-    """Undo load_state_dict's cast of every slot to the type of its parameter."""
+def _restore_kinds(
+    optimizer: torch.optim.Optimizer,
+    slots: Mapping[Tensor, Mapping[str, Any]],
+    places: Mapping[Tensor, Mapping[str, torch.device]],
+) -> None:
+    """Undo load_state_dict's cast of every slot to the type and, where its place is known, the device of its parameter.
+
+    NAdam's product of its momenta, once on a GPU, would be read from there in every step.
+    """
     for parameter, own in slots.items():
         loaded = optimizer.state[parameter]
         for slot, value in own.items():
-            if isinstance(value, Tensor) and loaded[slot].dtype != value.dtype:
-                loaded[slot] = value.to(loaded[slot].device)
+            if isinstance(value, Tensor):
+                place = places.get(parameter, {}).get(slot, loaded[slot].device)
+                if (loaded[slot].dtype, loaded[slot].device) != (value.dtype, place):
+                    loaded[slot] = value.to(place)
 
 
 def _load_group_numbers(optimizer: torch.optim.Optimizer, numbers: Mapping[str, Any]) -> None:
