@@ -41,6 +41,7 @@ import torch.nn.functional as F
 
 from common import HERE, Arguments, machine, machine_lines, middle, say, table, write
 from imgcls import train
+from imgcls.cli.app import main as main_of_imgcls
 from imgcls.compose.composer import Composer
 from imgcls.compose.overrides import read_all
 from imgcls.config.parsing import parse
@@ -64,10 +65,10 @@ WORKLOADS = {
     "resnet18-512": ("ResNet-18 / CIFAR-10, batch 512", ["model=resnet18", "dataset=cifar10", "batch_size=512"]),
     "resnet18-1024": ("ResNet-18 / CIFAR-10, batch 1024", ["model=resnet18", "dataset=cifar10", "batch_size=1024"]),
 }
-RECIPES = {  # experiment: (data set, seeds, more words)
-    "mnist_99": ("mnist", 5, []),
-    "cifar10_94": ("cifar10", 10, []),
-    "cifar10_resnet": ("cifar10", 2, []),
+RECIPES = {  # experiment: (data set, seeds)
+    "mnist_99": ("mnist", 5),
+    "cifar10_94": ("cifar10", 10),
+    "cifar10_resnet": ("cifar10", 2),
 }
 
 
@@ -351,7 +352,7 @@ def lightning(setting: Setting, model: str) -> dict[str, Any]:
 
 def accuracy(setting: Setting, experiment: str, seeds: int) -> dict[str, Any]:
     """Test accuracy and seconds of training (the sum of the epochs', without validation and saving) of some seeds."""
-    found: dict[str, Any] = {"accuracy": [], "training_s": [], "wall_s": []}
+    found: dict[str, Any] = {"accuracy": [], "accuracy_tta": [], "training_s": [], "wall_s": []}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(seeds + 1):  # the first is not counted: libraries are loaded, algorithms chosen
             where = Path(folder, str(seed))
@@ -360,13 +361,24 @@ def accuracy(setting: Setting, experiment: str, seeds: int) -> dict[str, Any]:
             started = time.perf_counter()
             with open(os.devnull, "w") as quiet, contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
                 report = train.train(configured(setting, *words))
+                wall = time.perf_counter() - started
+                words = [str(where), "tta=shift", f"device={setting.device.type}", f"output={where / 'tta'}"]
+                assert main_of_imgcls(["evaluate", *words]) == 0
+            tta = json.loads((where / "tta" / "report.json").read_text())
             rows = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
             assert report is not None
             if seed or setting.is_rehearsal:
-                found["wall_s"].append(time.perf_counter() - started)
+                found["wall_s"].append(wall)
                 found["accuracy"].append(report["accuracy"])
+                found["accuracy_tta"].append(tta["accuracy"])
                 found["training_s"].append(sum(row["seconds"] for row in rows))
     return found
+
+
+def percent(values: list[float]) -> str:
+    """Mean and standard deviation: '94.02 +- 0.13 %'"""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * statistics.mean(values):.2f} +- {100 * spread:.2f} %"
 
 
 def accuracy_lines(results: dict[str, Any]) -> list[str]:
@@ -374,20 +386,19 @@ def accuracy_lines(results: dict[str, Any]) -> list[str]:
     rows = []
     for name, found in results.items():
         if "failure" in found:
-            rows.append([name, "failed", "-", "-", "-"])
+            rows.append([name, "failed", *["-"] * 4])
             continue
-        values = [100 * value for value in found["accuracy"]]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
         rows.append(
             [
                 name,
-                f"{statistics.mean(values):.2f} +- {spread:.2f} %",
+                percent(found["accuracy"]),
+                percent(found["accuracy_tta"]),
                 middle(found["training_s"]),
                 middle(found["wall_s"], 1),
-                len(values),
+                len(found["accuracy"]),
             ]
         )
-    return [table(["experiment", "test accuracy", "training s", "whole run s", "seeds"], rows)]
+    return [table(["experiment", "test accuracy", "with tta=shift", "training s", "whole run s", "seeds"], rows)]
 
 
 # --- torch.compile ---------------------------------------------------------------------------------------------------
@@ -485,7 +496,7 @@ def parts(setting: Setting) -> Iterator[tuple[str, str, Callable[[], dict[str, A
     names = ["lenet", "mlp"] if setting.is_rehearsal else list(WORKLOADS)
     for name in names:
         yield "speed", name, lambda name=name: measure_speed(setting, name)
-    for experiment, (dataset, seeds, _) in RECIPES.items():
+    for experiment, (dataset, seeds) in RECIPES.items():
         is_known = (HERE.parent / "conf" / "experiment" / f"{experiment}.yaml").is_file()
         if is_known and (dataset in setting.real or setting.is_rehearsal):
             count = 1 if setting.is_rehearsal else seeds

@@ -186,6 +186,9 @@ def _replace(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: True)  # autocast
     patch.setattr("torch.cuda.mem_get_info", lambda device=None: (FREE, FREE))
     patch.setattr("torch.cuda.get_device_name", lambda device=None: "no GPU")
+    for name, stand_in in STREAMS.items():
+        patch.setattr(torch.cuda, name, stand_in)
+    patch.setattr(Tensor, "record_stream", lambda self, stream: None)
     patch.setattr("torch.Generator", _generator(torch.Generator))
     patch.setattr(Tensor, "backward", _backward)
     patch.setattr("torch.autograd.grad", _grad)
@@ -196,6 +199,30 @@ def _replace(patch: pytest.MonkeyPatch) -> None:
     optimizer = sys.modules[torch.optim.Optimizer.__module__]  # torch.optim deletes the attribute of that name
     for module in (optimizer, _foreach_utils):  # foreach kernels are the default on a GPU
         patch.setattr(module, "_foreach_supported_types", [*module._foreach_supported_types, FakeTensor])
+
+
+class _Stream:
+    """A stream on which everything is done at once."""
+
+    def wait_stream(self, other: _Stream) -> None:
+        """There is nothing to wait for."""
+
+
+class _Graph:
+    """A graph that holds nothing: what is recorded is checked while it is."""
+
+    def replay(self) -> None:
+        """There are no values to compute."""
+
+
+STREAMS: dict[str, Callable[..., Any]] = {
+    "Stream": lambda device=None: _Stream(),
+    "current_stream": lambda device=None: _Stream(),
+    "stream": lambda stream: contextlib.nullcontext(),
+    "CUDAGraph": _Graph,
+    "graph": lambda graph, **options: contextlib.nullcontext(),
+    "graph_pool_handle": lambda: (0, 0),
+}
 
 
 def _generator(kind: type[torch.Generator]) -> Callable[..., torch.Generator]:

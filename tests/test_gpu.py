@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from tests.conftest import SMALL
 from tests.models.test_torchvision_models import LIGHT
 from tests.training.test_resume import CASES, interrupted, same_runs, same_tensors
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once in a process, by the first matrix product
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 Config = Callable[..., TrainConfig]
