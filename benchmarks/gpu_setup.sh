@@ -5,7 +5,7 @@
 #     . benchmarks/gpu_setup.sh WHEELS [DATA] && python3 benchmarks/gpu.py
 #
 # WHEELS: a folder with the wheels of hydra-core, omegaconf and antlr4-python3-runtime, made where there is a network:
-#     pip download --no-deps -d WHEELS hydra-core omegaconf && pip wheel --no-deps -w WHEELS antlr4-python3-runtime==4.9.3
+#     pip download --no-deps -d WHEELS hydra-core "omegaconf<2.4" && pip wheel --no-deps -w WHEELS antlr4-python3-runtime==4.9.3
 # torchvision, rich, tensorboard, pillow, PyYAML, scikit-learn, pytest and pytest-xdist must be there already.
 # DATA: a folder with MNIST's four .gz files and parts of CIFAR-10 made by benchmarks/pack_cifar.py; both are optional.
 site=$(mktemp -d)
