@@ -75,7 +75,7 @@ def measure(words: list[str], repeats: int) -> dict[str, Any]:
 def paired_epoch(run: Any) -> dict[str, float]:
     """Seconds of one epoch of the real loop and of as many updates on a constant batch, interleaved."""
     from imgcls.training.callback import INTERVAL
-    from imgcls.training.loop import Callback, fit, update
+    from imgcls.training.loop import Callback, fit
 
     images, labels = next(run.loader.epoch(0))
     block = max(1, len(run.loader) // BLOCKS)
@@ -97,7 +97,7 @@ def paired_epoch(run: Any) -> dict[str, float]:
             state.epochs += 1
 
     started = time.perf_counter()
-    fit(run.state, run.forward, run.loader, replace(run.recipe, epochs=run.state.epochs + 1), Between(), update)
+    fit(run.state, run.forward, run.loader, replace(run.recipe, epochs=run.state.epochs + 1), Between())
     return {"loop": time.perf_counter() - started - spent, "constant": spent}
 
 

@@ -208,20 +208,10 @@ class _Stream:
         """There is nothing to wait for."""
 
 
-class _Graph:
-    """A graph that holds nothing: what is recorded is checked while it is."""
-
-    def replay(self) -> None:
-        """There are no values to compute."""
-
-
 STREAMS: dict[str, Callable[..., Any]] = {
     "Stream": lambda device=None: _Stream(),
     "current_stream": lambda device=None: _Stream(),
     "stream": lambda stream: contextlib.nullcontext(),
-    "CUDAGraph": _Graph,
-    "graph": lambda graph, **options: contextlib.nullcontext(),
-    "graph_pool_handle": lambda: (0, 0),
 }
 
 

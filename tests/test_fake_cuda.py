@@ -45,8 +45,7 @@ from imgcls.runtime.session import Runtime
 from imgcls.training import loop, spec
 from imgcls.training.builder import build
 from imgcls.training.callback import TrainingCallback
-from imgcls.training.cuda_graph import GRAPHED, GraphUpdate
-from imgcls.training.loop import Callback, Recipe, Update, fit, follow, update
+from imgcls.training.loop import Callback, Recipe, fit, follow, update
 from imgcls.training.spec import RunSpec
 from tests.fake_cuda import CUDA, FakeCuda, MixedDevicesError, WaitError, fake_cuda
 
@@ -183,14 +182,13 @@ class Bench:
     cuda: FakeCuda
     state: State
     recipe: Recipe
-    update: Update = update
 
     def step(self, targets: Tensor, images: Tensor | None = None) -> Tensor:
         """An update."""
         if images is None:
             images = torch.zeros(len(targets), 3, 8, 8, device=CUDA).to(memory_format=torch.channels_last)
         loop.set_lr(self.state.optimizer, self.recipe.base_lrs, 0.5)
-        total = self.update(self.state, self.state.module, images, targets, len(targets), self.recipe)
+        total = update(self.state, self.state.module, images, targets, len(targets), self.recipe)
         self.state.step += 1
         if self.state.average is not None:
             follow(self.state.average, self.state.module, 0.9)
@@ -223,7 +221,6 @@ def bench(
     *,
     module: nn.Module | None = None,
     optimizer: dict[str, Any] | None = None,
-    is_graph: bool = False,
     **recipe: Any,
 ) -> Bench:
     runtime = Runtime(CUDA, precision, 1)
@@ -238,17 +235,7 @@ def bench(
         "loss": select(LOSSES, option_node("loss", "cross_entropy"), "loss")(),
         "autocast": runtime.autocast,
     }
-    update_by = GraphUpdate(made, CUDA) if is_graph else update
-    return Bench(cuda, state, Recipe(**{**fixed, **recipe}), update_by)
-
-
-@pytest.mark.parametrize("name", GRAPHED)
-def test_a_recorded_update_does_not_wait(name: str, cuda: FakeCuda) -> None:
-    one = bench(cuda, optimizer=option_node("optimizer", name), is_graph=True, accumulate=2, clip_grad=1.0)
-    one.steps((2, 3, 4, 5))
-    assert isinstance(one.update, GraphUpdate)
-    assert len(one.update.recordings) == 1
-    assert all(isinstance(group["lr"], float) for group in one.state.optimizer.param_groups)
+    return Bench(cuda, state, Recipe(**{**fixed, **recipe}))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -365,7 +352,7 @@ def test_an_epoch_with_a_key(word: str, config: Config, cuda: FakeCuda) -> None:
     made = config("dataset.limit=40", "batch_size=12", "epochs=1", "workers=0", word)
     run = build(made, RunSpec.from_config(made), Runtime(CUDA, "bf16", 1), {})
     callback = Counted(cuda)
-    fit(run.state, run.forward, run.loader, run.recipe, callback, run.update)
+    fit(run.state, run.forward, run.loader, run.recipe, callback)
     assert callback.steps == len(run.loader) > 1
     assert cuda.reads == (1 if word == "sampler=balanced" else 0)  # the labels, when the loader is made
 

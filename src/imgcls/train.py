@@ -185,7 +185,7 @@ def _fit(run: Run, folder: Path, log: RunLog, best: Best | None) -> None:
         if runtime.device.type == "cpu":
             keep_freed_memory()
         try:
-            fit(state, run.forward, run.loader, run.recipe, callback, run.update)
+            fit(state, run.forward, run.loader, run.recipe, callback)
             callback.stop_if_asked(state)  # an interrupted run is not tested
         except RunError:  # a signal to the whole group ends the decoding processes too
             if signals.received and runtime.world == 1:

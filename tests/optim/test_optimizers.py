@@ -20,7 +20,7 @@ from imgcls.config.schema import weights_of
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES, cross_entropy, weighted
 from imgcls.models.resnet import RESNETS
-from imgcls.optim.muon import Muon, orthogonal, orthogonal_batch
+from imgcls.optim.muon import Muon, orthogonal
 from imgcls.optim.optimizers import OPTIMIZERS
 from imgcls.optim.param_groups import parameter_groups
 from imgcls.training.spec import class_weights
@@ -203,30 +203,6 @@ def test_orthogonal(shape: tuple[int, int]) -> None:
     values = torch.linalg.svdvals(orthogonal(matrix * 1e-4))
     assert 0.5 < float(values.min()) <= float(values.max()) < 1.5
     assert orthogonal(torch.zeros(shape)).abs().max() == 0
-
-
-def test_the_batched_form_is_orthogonal_to_the_precision_of_bf16() -> None:
-    for shape in ((2, 20, 50), (3, 50, 20), (1, 8, 8)):
-        matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 1e-4
-        batch = orthogonal_batch(matrices)
-        assert batch.dtype == torch.bfloat16
-        for matrix, found in zip(matrices, batch.float(), strict=True):
-            assert torch.allclose(found, orthogonal(matrix), atol=0.03)
-
-
-def test_muon_takes_a_tensor_as_learning_rate() -> None:
-    """As a CUDA graph needs it: a number would be fixed when the graph is recorded."""
-    modules = [net(), net()]
-    for module, kind in zip(modules, (float, torch.tensor), strict=True):
-        optimizer = build("muon", module, weight_decay=0.1)
-        for rate in (0.1, 0.05):
-            for parameter in module.parameters():
-                parameter.grad = torch.ones_like(parameter) * rate
-            for group in optimizer.param_groups:
-                group["lr"] = kind(rate)
-            optimizer.step()
-    for one, other in zip(*(module.parameters() for module in modules), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_streams_differ_by_every_part_of_their_key() -> None:

@@ -53,7 +53,6 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     deterministic: bool
     compile: Literal["auto"] | bool
-    cuda_graph: Literal["auto"] | bool
     threads: Annotated[int, Range(low=1, high=1024)] | None
     loader: Literal["auto", "resident", "stream"]
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=256)]

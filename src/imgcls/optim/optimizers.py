@@ -129,8 +129,7 @@ def muon(
             parameters = [one for one, own in zip(group["params"], is_matrix, strict=True) if own is kind]
             if parameters:
                 parted.append({**group, **params, "params": parameters, "is_matrix": kind, "lr": rate})
-    on_cuda = all(parameter.device.type == "cuda" for group in parted for parameter in group["params"])
-    return Muon(parted, weight_decay=weight_decay, fused=on_cuda or None, capturable=on_cuda)
+    return Muon(parted, weight_decay=weight_decay)
 
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {

@@ -28,8 +28,7 @@ from imgcls.optim.param_groups import parameter_groups, scale_rates
 from imgcls.runs.provenance import git_commit, versions
 from imgcls.runtime.device import choose_compile
 from imgcls.runtime.session import Runtime
-from imgcls.training.cuda_graph import GraphUpdate, choose_cuda_graph
-from imgcls.training.loop import Recipe, Update, update
+from imgcls.training.loop import Recipe
 from imgcls.training.spec import RunSpec, class_weights, resolve_auto
 
 SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a model sets its weights from; least images
@@ -40,7 +39,7 @@ class Run:
     """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
     model, augment: what auto and default became. frozen: a description of the layers that are not trained. compiled:
-    whether the model is, and why. update: what the loop calls for each batch.
+    whether the model is, and why.
     """
 
     config: TrainConfig
@@ -55,7 +54,6 @@ class Run:
     recipe: Recipe
     frozen: str
     compiled: tuple[bool, str]
-    update: Update
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -99,11 +97,8 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=compiled[0])
-    others = {"compile=true": compiled[0], "an attack": spec.attack is not None}
-    is_graph, _ = choose_cuda_graph(config.cuda_graph, runtime, model.name, spec.optimizer.name, others)
-    step = GraphUpdate(optimizer, runtime.device) if is_graph else update
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, compiled, step)
+    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, compiled)
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:

@@ -44,9 +44,6 @@ class Recipe:
     world: int = 1
 
 
-Update = Callable[[State, nn.Module, Tensor, Tensor, int, Recipe], Tensor]
-
-
 class Callback:
     """What happens around the loop: logging, validating, saving, stopping. The loop knows nothing else of them."""
 
@@ -65,17 +62,10 @@ class Callback:
         return False
 
 
-def fit(
-    state: State,
-    forward: nn.Module,
-    loader: Loader,
-    recipe: Recipe,
-    callback: Callback,
-    step: Update,
-) -> None:
+def fit(state: State, forward: nn.Module, loader: Loader, recipe: Recipe, callback: Callback) -> None:
     """Train until ``recipe.epochs`` are done, from wherever the state is.
 
-    forward: the state's module, wrapped to compute. step: ``update``, or what does the same in another way.
+    forward: the state's module, wrapped to compute.
     """
     forward.train()
     # seeding takes as long as everything else between two updates: only if something draws, as a user's optimizer may
@@ -90,7 +80,7 @@ def fit(
             if draws:
                 seeding.seed_default(recipe.seed, "dropout", state.step, recipe.rank)
             size = loader.global_size(position)
-            loss_sum = step(state, forward, images, labels, size, recipe)
+            loss_sum = update(state, forward, images, labels, size, recipe)
             state.step += 1
             if state.average is not None and recipe.ema is not None:
                 follow(state.average, state.module, ema_decay(recipe.ema, state.step))

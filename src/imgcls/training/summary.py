@@ -9,7 +9,6 @@ from imgcls.loggers.run_log import WARNING_PREFIX
 from imgcls.runtime.device import cpu_has_bf16
 from imgcls.text import line
 from imgcls.training.builder import Run
-from imgcls.training.cuda_graph import GraphUpdate
 
 
 def summary(run: Run) -> list[str]:
@@ -97,8 +96,7 @@ def _device(run: Run) -> list[str]:
         if data.is_resident
         else f"images streamed by {data.workers} workers ({megabytes:,.0f} MB in all)"
     )
-    graph = ", CUDA graph" if isinstance(run.update, GraphUpdate) else ""
-    lines = [line("device", f"{runtime.describe()}{graph}; {where}")]
+    lines = [line("device", f"{runtime.describe()}; {where}")]
     is_cpu = runtime.device.type == "cpu"
     if config.precision == "auto" and is_cpu and run.model.name.startswith("resnet") and cpu_has_bf16():
         lines.append(line("", "precision=bf16 is about twice as fast on this CPU, with different rounding"))
