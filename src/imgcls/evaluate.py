@@ -123,9 +123,9 @@ def _print_header(
 ) -> None:
     """What is evaluated on which images, with warnings."""
     source, images = selection.source, selection.images
-    for note in source.notes:
+    for note in source.all_notes():
         log.info(note)
-    for warning in source.warnings:
+    for warning in source.all_warnings():
         log.warning(warning)
     if selection.trained:
         log.warning(f"{selection.trained:,} of these {len(images):,} images were used in training")

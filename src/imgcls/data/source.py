@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.data.findings import Finding
 from imgcls.errors import DataError
 from imgcls.text import listing
 
@@ -128,6 +129,7 @@ class Source:
     - notes: lines to print at the top of a run, such as the files that were ignored.
     - warnings: problems that the user should see.
     - skipped: how many files were left out because they are corrupt.
+    - findings: the same kind of things as notes and warnings, each with its kind and examples; printed after them.
 
     **Attributes:**
 
@@ -145,6 +147,7 @@ class Source:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped: int = 0
+    findings: tuple[Finding, ...] = ()
     parts: dict[str, Images] = field(init=False)
 
     def only(self, names: Sequence[str]) -> Source:
@@ -164,6 +167,14 @@ class Source:
         if parts["train"] is None or (self.test is not None and parts["test"] is None):
             raise ValueError(f"no images of {', '.join(kept)} in one of its splits")
         return replace(self, classes=tuple(kept), **parts)
+
+    def all_notes(self) -> tuple[str, ...]:
+        """The lines to print at the top of a run."""
+        return (*self.notes, *(f"note     {one.line}" for one in self.findings if one.severity == "note"))
+
+    def all_warnings(self) -> tuple[str, ...]:
+        """The warnings to print there, without the word."""
+        return (*self.warnings, *(one.line for one in self.findings if one.severity == "warning"))
 
     def __post_init__(self) -> None:
         given = {"train": self.train, "val": self.val, "test": self.test}

@@ -26,7 +26,7 @@ def inspect_dataset(
     source = load_source(choice)
     log = RunLog(is_main=True, is_quiet=is_quiet)
     report = {"dataset": choice.name, **inspect_source(source)}
-    for text in (*source.notes, *(f"warning  {warning}" for warning in source.warnings)):
+    for text in (*source.all_notes(), *(f"warning  {warning}" for warning in source.all_warnings())):
         log.info(text)
     for text in describe(report):
         log.output(text)

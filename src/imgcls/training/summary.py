@@ -23,7 +23,7 @@ def _data(run: Run) -> list[str]:
     what = f"{data.name}: {describe_parts(data.splits.parts)}"
     lines = [line("data", f"{what}; {data.num_classes} classes, {shape.width}x{shape.height} {kind}")]
     lines += [line("", text) for text in (*data.splits.how, _resized(run)) if text]
-    lines += [*data.source.notes, *(f"{WARNING_PREFIX}{warning}" for warning in data.source.warnings)]
+    lines += [*data.source.all_notes(), *(f"{WARNING_PREFIX}{warning}" for warning in data.source.all_warnings())]
     is_default = run.config.augment["name"] == "default" and run.augment.draws
     why = f"  (the default for {data.name}; augment=none turns it off)" if is_default else ""
     return [*lines, line("augment", f"{run.augment.words}{why}"), *_batch(run)]
