@@ -57,7 +57,7 @@ ELSEWHERE = {  # row: file:test
     83: "cli:test_resume_refuses_what_changes_the_result",
     84: "resume:test_resuming_a_finished_run_does_nothing_and_more_epochs_go_on "
     "rows:test_row_84b_other_classes_are_both_listed",
-    85: "gpu:test_a_gpus_checkpoint_evaluates_on_a_cpu",
+    85: "gpu:test_a_gpus_checkpoint_evaluates_and_predicts_as_on_a_cpu",
     86: "checkpoints:test_a_full_disk_is_a_one_line_error_and_keeps_the_file faults:fill_the_disk",
     87: "decoding:test_a_file_that_is_not_an_image_is_named_in_one_line",
     88: "decoding:test_16_bits_are_scaled_not_saturated decoding:test_pixels_without_a_defined_range_are_refused",
