@@ -86,7 +86,10 @@ def _group(inputs: int, outputs: int) -> nn.Sequential:
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     """A 3x3 convolution whose first outputs are its inputs."""
     conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    nn.init.dirac_(conv.weight[: min(inputs, outputs)])
+    same = torch.arange(min(inputs, outputs))
+    with torch.no_grad():  # as nn.init.dirac_, which takes a loop in Python
+        conv.weight[same] = 0.0
+        conv.weight[same, same, 1, 1] = 1.0
     return conv
 
 
