@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imgcls.checkpoints.format import Checkpoint
-from imgcls.config.components import NO_CHOICE, Choice
+from imgcls.config.components import NO_CHOICE, Choice, Component
 from imgcls.config.migrations import completed_node
+from imgcls.config.options import Node
 from imgcls.config.parsing import unknown_key
 from imgcls.config.schema import EvaluateConfig
 from imgcls.data.datamodule import DataSpec, auto_workers, data_spec, load_source
@@ -19,7 +20,7 @@ from imgcls.errors import CheckpointError, ConfigError, DataError
 from imgcls.inference.assess import assess, assess_attacked, choose_attack, fetcher_of
 from imgcls.inference.restore import open_model
 from imgcls.loggers.run_log import RunLog
-from imgcls.reports.report import Report, complete, empty_classes, write_predictions, write_report
+from imgcls.reports.report import Report, complete, empty_classes, foreign_file, write_predictions, write_report
 from imgcls.reports.tables import result_lines
 from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
@@ -52,12 +53,14 @@ def evaluate(
     that the robust accuracy is measured under. own_names: names of the user's own code that were typed for this
     command.
     """
-    _check_output(config.output)
+    if config.output is not None:
+        _check_output(Path(os.path.expanduser(config.output)))
     log = RunLog(is_quiet=is_quiet)
     with open_model(config, own_names) as (model, runtime):
         checkpoint = model.checkpoint
         spec = _data_spec(checkpoint.meta, dataset, own_names)
         component = choose_attack(checkpoint.meta, attack)
+        folder = _output_folder(config, checkpoint, spec.name, component)
         selection = _select(config, spec, dataset, checkpoint, model.classes)
         source, images = selection.source, selection.images
         _print_header(log, config, spec, checkpoint, selection)
@@ -68,8 +71,6 @@ def evaluate(
             report |= assess_attacked(model, images, fetcher, runtime, made, component.node, tta=config.tta)
     report = complete(report, checkpoint, model.parameters, config.split, spec.name, source.skipped)
     report |= {} if config.tta == "none" else {"tta": config.tta}
-    default = _default_output(checkpoint.path, spec.name, config.split)
-    folder = Path(os.path.expanduser(config.output)) if config.output else default
     write_predictions(folder, report, logits, images)
     write_report(folder, report)
     if warning := empty_classes(report):
@@ -80,14 +81,37 @@ def evaluate(
     return report
 
 
-def _check_output(output: str | None) -> None:
-    """Raises ConfigError for a folder that the results cannot be written to."""
-    if output is None:
-        return
-    if (Path(os.path.expanduser(output)) / "config.yaml").exists():
-        raise ConfigError(f"output: {output} is a run folder, which evaluate never changes; name another folder")
-    if os.path.isfile(os.path.expanduser(output)):
-        raise ConfigError(f"output: {output} is a file; name a folder")
+def _check_output(folder: Path) -> None:
+    """Raises ConfigError for a folder that the results cannot be written to, or where they would replace others."""
+    if run_folders.holds_records(folder):
+        raise ConfigError(f"output: {folder} is a run folder, which evaluate never changes; name another folder")
+    if os.path.isfile(folder):
+        raise ConfigError(f"output: {folder} is a file; name a folder")
+    if name := foreign_file(folder):
+        kept = f"{folder / name} exists and is not a file that evaluate wrote, so it is kept"
+        raise ConfigError(f"output: {kept}; name another folder (output=FOLDER)")
+
+
+def _output_folder(config: EvaluateConfig, checkpoint: Checkpoint, dataset: str, attack: Component) -> Path:
+    """The named folder, else RUN/evaluations/DATASET-SPLIT, with what is not the default for this model behind it."""
+    if config.output:
+        return Path(os.path.expanduser(config.output))
+    run = run_folders.folder_of(checkpoint.path)
+    run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
+    name = f"{dataset}-{config.split}"
+    name += "" if config.tta == "none" else f"-tta-{config.tta}"
+    name += f"-{run_folders.folder_word(attack.name)}" if attack.node != _own_attack(checkpoint) else ""
+    folder = run / "evaluations" / name
+    _check_output(folder)
+    return folder
+
+
+def _own_attack(checkpoint: Checkpoint) -> Node | None:
+    """The attack that is measured if none is named."""
+    try:
+        return choose_attack(checkpoint.meta).node
+    except CheckpointError:
+        return None
 
 
 def _data_spec(meta: Mapping[str, Any], dataset: Choice, own_names: frozenset[str]) -> DataSpec:
@@ -163,9 +187,3 @@ def _split(source: Source, spec: DataSpec, name: str, classes: tuple[str, ...]) 
             raise ConfigError(f"split: {spec.name} has no {name} split")
         images, how = found, "".join(f"; {text}" for text in splits.how if text.startswith(name))
     return images.relabel([classes.index(each) for each in source.classes]), how
-
-
-def _default_output(path: Path, dataset: str, split_name: str) -> Path:
-    run = run_folders.folder_of(path)
-    run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
-    return run / "evaluations" / f"{dataset}-{split_name}"

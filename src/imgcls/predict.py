@@ -18,7 +18,8 @@ from imgcls.inference.classifier import Classifier
 from imgcls.inference.inputs import decode_files, find_images
 from imgcls.inference.restore import open_model
 from imgcls.loggers.run_log import RunLog
-from imgcls.reports.predictions import Row, render
+from imgcls.reports.predictions import Row, is_own_file, render
+from imgcls.runs.folder import is_record
 from imgcls.text import one_line, printable
 
 FORMATS = (".csv", ".json", ".jsonl")
@@ -43,6 +44,8 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
     """
     if config.output and not config.output.lower().endswith(FORMATS):
         raise ConfigError(f"output: expected a file ending in .csv, .json or .jsonl, got '{config.output}'")
+    if config.output:
+        _check_output(Path(os.path.expanduser(config.output)))
     log, scan = RunLog(is_quiet=is_quiet), Scan()
     with open_model(config, own_names) as (model, runtime):
         paths = find_images(config.input, scan)
@@ -57,6 +60,22 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
     if found.unreadable:
         raise PartialFailure(found.unreadable[-1], found.rows)
     return found.rows
+
+
+def _check_output(path: Path) -> None:
+    """Raises ConfigError for a file that predict did not write, links to one included, and for a run's record."""
+    real = Path(os.path.realpath(path))
+    other = f"name another file, such as output={path.with_name(f'{path.stem}-predictions{path.suffix}')}"
+    if is_record(real):
+        raise ConfigError(f"output: {path} is a name for the run's own record, which only train writes; {other}")
+    if not real.is_file():  # new, or a pipe or a device
+        return
+    try:
+        is_own = is_own_file(real)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    if not is_own:
+        raise ConfigError(f"output: {path} exists and is not a file that predict wrote, so it is kept; {other}")
 
 
 def _classify(classifier: Classifier, paths: Sequence[str], threads: int, topk: int) -> Classified:

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from imgcls.checkpoints import format as checkpoint_format
 from imgcls.cli.app import main
 from imgcls.compose.composer import Composer
 from imgcls.config.options import as_yaml
@@ -324,6 +326,32 @@ def test_long_overrides_do_not_widen_the_table() -> None:
     lines = sweep_results.table([job], [{"accuracy": 0.9, "val_accuracy": None}])
     assert max(map(len, lines)) <= 80
     assert all(any(word in line for line in lines) for word in job.differs.split())
+
+
+@pytest.mark.parametrize(
+    ("report", "shown"),
+    [({"accuracy": 0.7, "epoch": 2}, 0.6), ({"accuracy": 0.7, "epoch": 3}, 0.5), (None, 0.6)],
+    ids=["the kept one is not the largest", "nor the last but one", "not tested yet"],
+)
+def test_the_validation_figure_is_that_of_the_kept_checkpoint(report: dict[str, Any] | None, shown: float) -> None:
+    """As with monitor=val_loss, which keeps another epoch than that of the largest accuracy."""
+    Path("0/checkpoints").mkdir(parents=True)
+    rows = [{"epoch": 1, "val_accuracy": 0.9}, {"epoch": 2, "val_accuracy": 0.6}, {"epoch": 3, "val_accuracy": 0.5}]
+    Path("0/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if report is None:
+        meta = {"format_version": 1, "imgcls": "1", "epochs_done": 2}
+        Path("0/checkpoints/best.safetensors").write_bytes(b"".join(checkpoint_format.encode({}, meta)))
+    else:
+        Path("0/report.json").write_text(json.dumps(report))
+    assert sweep_jobs.Job(sweep_jobs.Plan([], [], ""), "", Path("0")).result()["val_accuracy"] == shown
+
+
+def test_the_table_is_sorted_by_validation_not_by_the_test() -> None:
+    plan = sweep_jobs.Plan(["x"], [], "")
+    jobs = [sweep_jobs.Job(plan, f"job{i}", Path(str(i)), 0) for i in range(4)]
+    figures = [(0.9, 0.5), (0.7, 0.8), (None, 0.9), (0.8, None)]
+    results = [{"accuracy": test, "val_accuracy": val} for test, val in figures]
+    assert [line.split()[0] for line in sweep_results.table(jobs, results)[2:]] == ["1", "0", "3", "2"]
 
 
 # --- with real runs --------------------------------------------------------------------------------------------------

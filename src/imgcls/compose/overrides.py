@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imgcls.config.options import GROUPS, option_node, options
@@ -155,6 +155,19 @@ def is_path(override: Override) -> bool:
     return override.key in PATH_KEYS
 
 
+def values_of(text: str) -> list[str]:
+    """The values of a sweep, at commas: a,b -> [a, b]; a value in quotes may have commas: "a,b",c -> ["a,b", c].
+
+    A quote within a value is a letter, and so is one that is not closed at the end of its value.
+    """
+    return [match[1] for match in re.finditer(r"""(?:^|,)("[^"]*"(?=,|$)|'[^']*'(?=,|$)|[^,]*)""", text)]
+
+
+def unquoted(path: str) -> str:
+    """A path of a sweep without the quotes around it."""
+    return path[1:-1] if len(path) > 2 and path[0] in "'\"" and path[0] == path[-1] else path
+
+
 def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> list[Override]:
     """The words as overrides, placeholders for their paths. Raises ConfigError, also for a key given twice."""
     overrides: list[Override] = []
@@ -162,13 +175,15 @@ def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> l
         override = read(word)
         if any(override.key == one.key for one in overrides):
             raise ConfigError(f"{override.key} is given twice")
-        values = (override.value or "").split(",") if is_sweep else [override.value or ""]
+        values = values_of(override.value or "") if is_sweep else [override.value or ""]
         pieces = [Override(override.sign, override.key, value) for value in values]
+        bare = [replace(one, value=unquoted(one.value or "")) if is_sweep else one for one in pieces]
         if override.key == "class_weights" and override.value and override.value[0] == "{" and not is_sweep:
             held = paths.hold(override.value)  # names of classes may be anything: see weights_of
             override = Override(override.sign, override.key, held)
-        elif any(map(is_path, pieces)):
-            held = ",".join(paths.hold(one.value or "") if is_path(one) else str(one.value) for one in pieces)
+        elif any(map(is_path, bare)):
+            pairs = zip(pieces, bare, strict=True)
+            held = ",".join(paths.hold(path.value or "") if is_path(path) else str(one.value) for one, path in pairs)
             override = Override(override.sign, override.key, held)
         overrides.append(override)
     return overrides

@@ -25,8 +25,9 @@ ERRORS: dict[str, type[Exception]] = {
 
 def leave_signals_to_parent() -> None:
     """In a new child process: Ctrl-C reaches the whole group, and the main process decides what to do."""
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 

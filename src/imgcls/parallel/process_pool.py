@@ -100,7 +100,8 @@ def _forked(
     os.write(feed, b"".join(map(_token, range(min(ahead, len(shares))))))
     crew: dict[Connection, BaseProcess] = {}
     try:
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1))
+        blocked = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         try:
             for _ in range(min(processes, len(shares))):
                 mine, theirs = context.Pipe(duplex=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from imgcls.text import one_line
@@ -14,6 +16,7 @@ from imgcls.text import one_line
 Row = dict[str, Any]
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts so
 LONGEST_PATH = 48  # characters, in the table on the terminal
+KEYS = ("path", "label", "probability", "topk")  # of a row
 
 
 def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str:
@@ -25,6 +28,32 @@ def render(rows: Sequence[Row], suffix: str, num_classes: int, topk: int) -> str
     if suffix == ".csv":
         return _csv(rows, min(topk, num_classes))
     return _table(rows)
+
+
+def is_own_file(path: Path) -> bool:
+    """Whether ``render`` may have made the file, by its header or the keys of its rows; an empty one holds nothing.
+
+    Raises OSError if it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return True
+            if path.suffix.lower() == ".csv":
+                return _is_own_header(next(csv.reader([file.readline(1 << 16)])))
+            rows = json.load(file) if path.suffix.lower() == ".json" else list(map(json.loads, file))
+            return isinstance(rows, list) and all(isinstance(row, dict) and set(KEYS) <= row.keys() for row in rows)
+    except (ValueError, RecursionError, csv.Error):
+        return False
+
+
+def _is_own_header(names: list[str]) -> bool:
+    """path, label, probability; then label_2, probability_2, ...; with two classes perhaps one of them at the end."""
+    first, more = names[:3], names[3:]
+    if len(more) % 2 and more[-1].startswith("probability_"):
+        more = more[:-1]
+    ranks = [name for k in range(2, len(more) // 2 + 2) for name in (f"label_{k}", f"probability_{k}")]
+    return first == list(KEYS[:3]) and more == ranks
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ from imgcls.runs.provenance import versions
 from imgcls.text import listing
 
 Report = dict[str, Any]
+RESULTS = {
+    "report.json": frozenset({"split", "n", "accuracy", "per_class", "checkpoint"}),
+    "predictions.npz": frozenset({"labels", "probabilities", "classes"}),
+    "confusion_matrix.npz": frozenset({"row", "col", "data", "shape"}),
+}  # the files of an evaluation, and some of the keys in each
 
 
 def complete(
@@ -67,6 +74,29 @@ def write_predictions(folder: Path, report: Report, logits: NDArray[np.float32],
 def write_report(folder: Path, report: Report) -> None:
     """Write report.json, last of all: if it is there, so is the rest."""
     write_whole(folder / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+
+
+def foreign_file(folder: Path) -> str | None:
+    """The file in the folder that the result of an evaluation would replace although none wrote it, None if it may.
+
+    Each is known by its keys.
+    """
+    for name, keys in RESULTS.items():
+        path = folder / name
+        if os.path.lexists(path) and not _has_keys(path, keys):
+            return name
+    return None
+
+
+def _has_keys(path: Path, keys: frozenset[str]) -> bool:
+    try:
+        if path.suffix == ".json":
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return isinstance(found, dict) and keys <= found.keys()
+        with zipfile.ZipFile(path) as archive:
+            return keys <= {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, ValueError, RecursionError, zipfile.BadZipFile):
+        return False
 
 
 def empty_classes(report: Report) -> str | None:

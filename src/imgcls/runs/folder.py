@@ -10,6 +10,10 @@ from imgcls.errors import CheckpointError, ConfigError, RunError
 from imgcls.files import LOCK, hold, holder_of, new_numbered_folder
 
 OUTPUTS = Path("outputs")
+RECORDS = (
+    *("config.yaml", "report.json", "metrics.jsonl", "split.npz", "predictions.npz", "confusion_matrix.npz"),
+    *("sweep.json", "checkpoints", "train.log"),
+)  # files of a run's or a sweep's folder, which only train writes
 UNBEGUN = {LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"}  # what a kill may leave before there is a run
 
 
@@ -31,7 +35,7 @@ def check_new(run_dir: str | None) -> None:
     holder = holder_of(folder) if names else None
     if holder is not None:
         raise RunError(f"run_dir: {folder} is in use by process {holder}")
-    if names - UNBEGUN:
+    if names - UNBEGUN or (names and LOCK not in names):  # a run locks its folder before it writes
         hint = f", or resume its run with resume={run_dir}" if "config.yaml" in names else ""
         raise ConfigError(f"run_dir: {folder} is not empty; name a new folder{hint}")
 
@@ -62,6 +66,18 @@ def claim(run_dir: str | None, name: str) -> RunFolder:
         return RunFolder(folder)
     except OSError as error:
         raise RunError(f"cannot create the run folder {error.filename}: {error.strerror}") from error
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file of this name is, or would be taken for, the record of the run or sweep in its folder."""
+    folder = path.parent
+    return path.name in RECORDS and any((folder / name).exists() for name in ("config.yaml", "sweep.json"))
+
+
+def holds_records(folder: Path) -> bool:
+    """Whether the folder is a run's or a sweep's, even if its configuration is gone."""
+    kept = [f"checkpoints/{name}" for name in (checkpoint_format.BEST, checkpoint_format.LAST)]
+    return any((folder / name).exists() for name in ("config.yaml", "sweep.json", "metrics.jsonl", *kept))
 
 
 def latest() -> Path:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from imgcls.runtime.cgroups import memory_left
 from imgcls.runtime.device import Precision, choose_device, choose_precision, rank_and_world
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -160,13 +161,7 @@ def _free_ram() -> int:
     with contextlib.suppress(OSError, ValueError, StopIteration), open("/proc/meminfo", encoding="ascii") as file:
         line = next(line for line in file if line.startswith("MemAvailable:"))
         available = int(line.split()[1]) * 1024
-    for limit_file, used_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError), open(limit_file) as limit, open(used_file) as used:
-            available = min(available, max(0, int(limit.read()) - int(used.read())))
-    return available
+    return min([available, *memory_left()])
 
 
 @contextlib.contextmanager

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imgcls.checkpoints import format as checkpoint_format
+from imgcls.errors import CheckpointError
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -38,13 +41,18 @@ class Job:
     is_late: bool = False
 
     def result(self) -> dict[str, Any]:
-        """Its test accuracy and best validation accuracy, None as long as there is none."""
+        """Test and validation accuracy of the checkpoint that is kept, the best one; None as long as there is none."""
         found: dict[str, Any] = {"accuracy": None, "val_accuracy": None}
+        epoch: int | None = None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the files do not exist yet, or not whole
+            report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+            found["accuracy"], epoch = report["accuracy"], report.get("epoch")
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
-            values = [json.loads(line)["val_accuracy"] for line in text.splitlines()]
+            rows = [json.loads(line) for line in text.splitlines()]
+            epoch = _kept_epoch(self.folder) if epoch is None else epoch
+            values = [row["val_accuracy"] for row in rows if epoch is None or row["epoch"] == epoch]
             found["val_accuracy"] = max((value for value in values if value is not None), default=None)
-            found["accuracy"] = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["accuracy"]
         return found
 
     def command(self) -> list[str]:
@@ -59,6 +67,13 @@ class Job:
         if self.is_running:
             return "running"
         return "pending" if self.code is None else "failed" if self.code else "finished"
+
+
+def _kept_epoch(folder: Path) -> int | None:
+    """The epoch of the best checkpoint in the run's folder, None if there is none."""
+    with contextlib.suppress(CheckpointError, KeyError, ValueError, TypeError):
+        return int(checkpoint_format.read(folder / "checkpoints" / checkpoint_format.BEST).meta["epochs_done"])
+    return None
 
 
 def differing(jobs: Sequence[Sequence[str]]) -> list[str]:

@@ -21,7 +21,7 @@ from types import FrameType
 from imgcls.errors import ConfigError, RunError
 from imgcls.files import LOCK, new_numbered_folder
 from imgcls.runs.folder import OUTPUTS, RunFolder
-from imgcls.runtime.signals import SWEEP_JOB, handlers, stop_signals
+from imgcls.runtime.signals import SWEEP_JOB, USR2_STOPS, handlers, handles_usr2, stop_signals
 from imgcls.sweeps.jobs import Job, Plan, differing
 from imgcls.sweeps.results import print_job, print_results, print_start, read_summary, write_summary
 
@@ -94,19 +94,21 @@ def _record(folder: Path, jobs: Sequence[Job]) -> None:
 
 @dataclass
 class Launcher:
-    """Runs jobs, one at a time, and forwards signals to the one that runs. received: the stop signals so far."""
+    """Runs jobs, one at a time, and forwards signals to the one that runs. received: the stop signals so far.
+    job_mark: tells the jobs, which start with SIGUSR2 ignored, whether it stops them."""
 
     flags: Sequence[str]
     timeout: float | None
     received: list[int] = field(default_factory=list)
+    job_mark: str = field(default_factory=lambda: USR2_STOPS if handles_usr2() else "1")
     _process: subprocess.Popen[bytes] | None = None
 
     def run(self, job: Job) -> None:
         """Run the job to its end, in its own process group: the terminal's Ctrl-C reaches it only through us."""
         started = time.monotonic()
         command = [sys.executable, "-m", "imgcls", "train", *job.command(), *self.flags]
-        env = {**os.environ, "PYTHONSAFEPATH": "1", SWEEP_JOB: "1"}
-        with handlers(SIGUSR1=signal.SIG_IGN):  # inherited: it would end a job that has no handler yet
+        env = {**os.environ, "PYTHONSAFEPATH": "1", SWEEP_JOB: self.job_mark}
+        with handlers(SIGUSR1=signal.SIG_IGN, SIGUSR2=signal.SIG_IGN):  # they would end a job that has no handler yet
             self._process = subprocess.Popen(command, stdout=STDERR, env=env, process_group=0)
         for number in self.received:  # while it was being started
             self._process.send_signal(number)

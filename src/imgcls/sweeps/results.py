@@ -93,8 +93,13 @@ def print_results(jobs: Sequence[Job], advice: str, *, is_quiet: bool) -> None:
 
 
 def table(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[str]:
-    """The jobs, best test accuracy first."""
-    order = sorted(range(len(jobs)), key=lambda i: -(results[i]["accuracy"] or -1.0))
+    """The jobs, best validation accuracy first: the test is not for choosing. Those without a result come last."""
+
+    def rank(i: int) -> tuple[bool, float]:
+        value = results[i]["val_accuracy"]
+        return results[i]["accuracy"] is None, 1.0 if value is None else -value
+
+    order = sorted(range(len(jobs)), key=rank)
     width = min(44, max([len("what differs"), *(len(job.differs) for job in jobs)]))
     lines = ["", f"job  {'what differs':<{width}}  val acc  test acc  seconds"]
     for i in order:

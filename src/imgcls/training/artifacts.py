@@ -63,8 +63,9 @@ def log_result(run: Run, log: RunLog, report: Report, matrix: NDArray[np.uint8] 
     if matrix is not None:
         log.board.picture("test/confusion_matrix", run.state.step, matrix)
     numbers = {"hparam/test_accuracy": report["accuracy"], "hparam/test_loss": report["loss"]}
-    if accuracies := [row["val_accuracy"] for row in log.rows if row["val_accuracy"] is not None]:
-        numbers["hparam/val_accuracy"] = max(accuracies)
+    kept = next((row["val_accuracy"] for row in log.rows if row["epoch"] == report["epoch"]), None)
+    if kept is not None:
+        numbers["hparam/val_accuracy"] = kept
     log.board.hparams(settings(run.config), numbers)
     log.board.flush()
 

@@ -39,7 +39,8 @@ class Run:
     """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
     model, augment: what auto and default became. frozen: a description of the layers that are not trained. compiled:
-    whether the model is, and why.
+    whether the model is, and why. decays_all: whether tokens, position embeddings and scales decay, as they did in runs
+    of earlier versions.
     """
 
     config: TrainConfig
@@ -54,6 +55,7 @@ class Run:
     recipe: Recipe
     frozen: str
     compiled: tuple[bool, str]
+    decays_all: bool
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class Run:
             "threads": self.runtime.threads,
             "loader": "resident" if self.data.is_resident else "stream",
             "compile": self.compiled[0],
+            "decays_all": self.decays_all,
         }
 
 
@@ -88,17 +91,18 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     if spec.pretrained is not None and not stored:  # a resumed run has its own
         spec.pretrained.load(module, data.num_classes)
     module = runtime.place(module)
-    optimizer = _optimizer(spec.optimizer, module, config.layer_decay)
+    decays_all = bool(stored.get("decays_all", bool(stored)))  # earlier versions did not store it
+    optimizer = _optimizer(spec.optimizer, module, config.layer_decay, decays_all=decays_all)
     loader = _loader(config, data, augment)
     if takes_images(module) and not stored:
         seeding.seed_default(config.seed, "images")
         initialize(model.name, module, loader.sample(_sample_size(data)))
-    compiled = _compiled(config, runtime, model, config.epochs * len(loader), stored)
+    how = _compiled(config, runtime, model, config.epochs * len(loader), stored)
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
-    forward = runtime.wrap(module, is_compiled=compiled[0])
+    forward = runtime.wrap(module, is_compiled=how[0])
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, compiled)
+    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, how, decays_all)
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:
@@ -111,8 +115,10 @@ def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Mo
         raise ConfigError(f"model.{error}") from error
 
 
-def _optimizer(component: Component, module: nn.Module, layer_decay: float | None) -> torch.optim.Optimizer:
-    groups = parameter_groups(module, layer_decay)
+def _optimizer(
+    component: Component, module: nn.Module, layer_decay: float | None, *, decays_all: bool
+) -> torch.optim.Optimizer:
+    groups = parameter_groups(module, layer_decay, decays_all=decays_all)
     if not groups:
         raise ConfigError("model: it has no parameters to train")
     fast_step.spare_compiler()
