@@ -13,7 +13,10 @@ from imgcls.config.parsing import DEEPEST, FORBIDDEN, flatten, forbidden
 from imgcls.errors import ConfigError
 from imgcls.text import show
 
-TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
+TABLES = (
+    *(".csv", ".tsv", ".txt", ".jsonl", ".ndjson"),
+    *(".xlsx", ".xls", ".ods", ".parquet"),  # refused by the reader, which says what to do
+)
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 

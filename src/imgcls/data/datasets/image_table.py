@@ -21,6 +21,7 @@ from imgcls.data.datasets.table_columns import (
 )
 from imgcls.data.datasets.table_files import Files
 from imgcls.data.datasets.table_labels import (
+    check_classes,
     check_numbers,
     id_findings,
     in_order,
@@ -231,6 +232,8 @@ def read_listing(table: Path, given: Given, images: str | None, encoding: str | 
     labels = labels_of(lines, columns, table)
     notes = [*unused_columns(columns), *plain_header(table.name, labels, columns)]
     findings = [*grid.findings, *check_numbers({*labels}, columns, table)]
+    if given.label is None:
+        check_classes(labels, columns, table)
     rows = [_row(line, label, columns, table) for line, label in zip(lines, labels, strict=True)]
     kept, repeated = _without_duplicates(rows, table)
     if repeated:

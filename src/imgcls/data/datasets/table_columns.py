@@ -53,6 +53,12 @@ class Given:
         value = getattr(self, key)
         return None if value is None else str(value)
 
+    def names(self, key: str) -> set[str]:
+        """The names that a column may have for it: as given, and without a comparison."""
+        value = self.of(key)
+        cut = expression(value) if value and key == "label" else None
+        return {one for one in (value, cut and cut.column) if one and (key, one) != ("split", NONE)}
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -88,7 +94,7 @@ def known_names(cells: Sequence[str], given: Given) -> int:
     """How many of path, label and split are among these cells, under their usual names or the given ones."""
     names = {plain_name(cell) for cell in cells}
     count = sum(bool(names.intersection(words)) for words in COLUMNS.values())
-    return count + sum(given.of(key) in cells for key in COLUMNS)
+    return count + sum(bool(given.names(key).intersection(cells)) for key in COLUMNS)
 
 
 def find_columns(
@@ -116,12 +122,13 @@ def find_columns(
 
 def _is_header(cells: Sequence[str], given: Given, exists: Callable[[str], bool]) -> bool:
     """Whether the first line names the columns, rather than being an image already."""
-    named = [word for key in COLUMNS if (word := given.of(key)) is not None and word != NONE and not word.isdecimal()]
+    named = {word for key in COLUMNS for word in given.names(key) if not word.isdecimal()}
     if any(map(is_image_name, cells)):
-        return any(word in cells for word in named)
-    if known_names(cells, given) or named:
-        return True
-    return not any(cell and exists(cell) for cell in cells)
+        return bool(named.intersection(cells))
+    usual = {word for words in COLUMNS.values() for word in words}
+    if any(cell and exists(cell) for cell in cells if plain_name(cell) not in usual) and known_names(cells, given) < 2:
+        return bool(named.intersection(cells))
+    return True
 
 
 def _check_widths(rows: Sequence[Line], width: int, has_header: bool, table: Path) -> None:

@@ -75,16 +75,25 @@ def check_numbers(labels: Collection[str], columns: Columns, table: Path) -> lis
     values = [] if columns.cut or columns.ones else broken_numbers(labels)
     if not values or columns.label is None:
         return []
-    name, middle = columns.name(columns.label), values[len(values) // 2]
-    low, high = (values[len(values) * i // 3] for i in (1, 2))
-    two = f"dataset.label='{name} > {middle:g}'"
+    name, middle = columns.name(columns.label), values[len(values) // 2 - 1]
+    low, high = (values[len(values) * i // 3 - 1] for i in (1, 2))
+    two = f"dataset.label='{name} > {0.5 if values[0] <= 0.5 < values[-1] else middle:.2g}'"
     if len(values) > MOST_NUMBERS:
         raise DataError(
             f"{table}: column '{name}' has {len(values):,} different numbers from {values[0]:g} to {values[-1]:g}, too "
-            f"many for classes; type {two} for two classes, or dataset.label='{name} > {low:g}, {high:g}' for three"
+            f"many for classes; type {two} for two classes, or dataset.label='{name} > {low:.2g}, {high:.2g}' for three"
         )
     text = f"the labels are numbers, and each of {len(values)} is a class ({listing(in_order(labels), 4)})"
     return [Finding("numbers", "note", text, len(values), in_order(labels), f"{two} makes two classes of them")]
+
+
+def check_classes(labels: Sequence[str], columns: Columns, table: Path) -> None:
+    """Raises DataError if a column that nobody named as the label has another value in each row: it numbers them."""
+    if columns.label is not None and len(labels) > MOST_NUMBERS and len({*labels}) == len(labels):
+        raise DataError(
+            f"{table}: column '{columns.name(columns.label)}' has another value in each of {len(labels):,} rows "
+            f"({listing(labels, 3)}): it seems to number them; name the label's with dataset.label=COLUMN"
+        )
 
 
 def label_findings(labels: Sequence[str]) -> list[Finding]:

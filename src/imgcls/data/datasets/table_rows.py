@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def read_grid(
     decide between the separators. Raises DataError, with the line, for what is not a table.
     """
     text, findings = read_text(table, encoding)
-    lines = re.split("\r\n|\n|\r", text)
+    lines = re.split("\r\n|\n|\r", text.rstrip("\x1a"))  # the end of a file in DOS
     if table.suffix.lower() in JSON_LINES or (table.suffix.lower() == ".json" and text.lstrip()[:1] == "{"):
         return _json_lines(lines, table, findings)
     if text.lstrip()[:1] == "[" and table.suffix.lower() == ".json":
@@ -65,7 +65,7 @@ def read_grid(
     if separator is None:
         separator = _separator(lines, table, known, exists)
     if separator == " ":
-        return Grid(_without_comments(_by_blanks(lines, table, known)), None, findings)
+        return Grid(_without_comments(_by_blanks(lines, table, known, exists)), None, findings)
     if table.suffix.lower() in PLAIN_QUOTES:
         rows, unquoted = _plain(lines, separator, table)
         return Grid(_without_comments(rows), None, (*findings, *unquoted))
@@ -122,10 +122,10 @@ def _separator(
 
 def _cells(line: str, separator: str, *, quotes: bool) -> list[str]:
     """One line cut by a separator, for a guess: nothing is refused."""
-    if separator == " ":
+    if separator == " " and '"' not in line:
         return _blank_cells(line.strip())
-    if not quotes:
-        return [cell.strip() for cell in line.split(separator)]
+    if not quotes and separator != " ":
+        return [cell.strip(' "') for cell in line.split(separator)]
     return [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])]
 
 
@@ -204,28 +204,57 @@ def _blank_cells(line: str) -> list[str]:
     return [found[1] or found[2], *found[3].split()]
 
 
-def _by_blanks(lines: Sequence[str], table: Path, known: Callable[[Sequence[str]], int]) -> list[Line]:
+def _by_blanks(
+    lines: Sequence[str], table: Path, known: Callable[[Sequence[str]], int], exists: Callable[[str], bool]
+) -> list[Line]:
     """A table cut at blanks; of two columns, the first or the last one may have blanks in it, as the files are."""
-    texts = [(i, line.strip()) for i, line in enumerate(lines, start=1)]
-    cut = [Line(i, tuple(_blank_cells(text))) for i, text in texts if text]
-    body = _without_comments(cut)
-    if not body:
-        return cut
-    has_header = known(body[0].cells) > 0 and not any(map(is_image_name, body[0].cells))
-    rows = body[1:] if has_header else body
-    widths = {len(line.cells) for line in rows}
-    if has_header and widths <= {len(body[0].cells)}:
+    if (quoted := _quoted_blanks(lines, table)) is not None:
+        return quoted
+    texts = {i: line.strip() for i, line in enumerate(lines, start=1)}
+    body = _without_comments([Line(i, tuple(_blank_cells(text))) for i, text in texts.items() if text])
+    if body and known(body[0].cells) > 0 and not any(map(is_image_name, body[0].cells)):
+        return _below_blank_header(body, texts, table)
+
+    def is_even(rows: Sequence[Line]) -> bool:
+        return len({len(line.cells) for line in rows}) == 1 and len(rows[0].cells) > 1
+
+    def files(rows: Sequence[Line]) -> int:
+        return sum(any(cell and exists(cell) for cell in line.cells) for line in rows[:SAMPLE])
+
+    numbers = [line.number for line in body]
+    readings = [
+        *([body] if body and is_even(body) else []),
+        [Line(i, _two_cells(texts[i])) for i in numbers],
+        *([whole] if (whole := [Line(i, tuple(texts[i].split())) for i in numbers]) and is_even(whole) else []),
+    ]
+    return max(readings, key=files)  # the first of equals
+
+
+def _quoted_blanks(lines: Sequence[str], table: Path) -> list[Line] | None:
+    """CSV with blanks for commas, if there are quotes in it, it is strict, and all rows are equally long."""
+    if not any('"' in line for line in lines):
+        return None
+    try:
+        rows = _without_comments(_quoted([line.strip() for line in lines], " ", table))
+    except DataError:
+        return None
+    if table.suffix.lower() in PLAIN_QUOTES and any('"' in cell for row in rows for cell in row.cells):
+        return None
+    return rows if len({len(row.cells) for row in rows}) == 1 and len(rows[0].cells) > 1 else None
+
+
+def _below_blank_header(body: list[Line], texts: Mapping[int, str], table: Path) -> list[Line]:
+    """The same below a header, which says how many columns there are."""
+    width, rows = len(body[0].cells), body[1:]
+    odd = next((line for line in rows if len(line.cells) != width), None)
+    if odd is None:
         return body
-    if has_header and len(body[0].cells) != 2:
-        odd = next(line for line in rows if len(line.cells) != len(body[0].cells))
+    if width != 2:
         raise DataError(
-            f"{table}, line {odd.number}: {len(odd.cells)} cells between blanks, but the header has "
-            f"{len(body[0].cells)}; separate them with commas, or quote cells with blanks"
+            f"{table}, line {odd.number}: {len(odd.cells)} cells between blanks, but the header has {width}; "
+            "separate them with commas, or quote cells with blanks"
         )
-    if not has_header and len(widths) == 1 and widths != {1}:
-        return body
-    own = dict(texts)
-    return [*body[: int(has_header)], *(Line(line.number, _two_cells(own[line.number])) for line in rows)]
+    return [body[0], *(Line(line.number, _two_cells(texts[line.number])) for line in rows)]
 
 
 def _two_cells(line: str) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ OTHER_FILES = {
 }
 CANDIDATES = ("cp1252", "cp1250", "cp1251", "gb18030", "shift_jis", "euc_kr", "big5")
 WESTERN = frozenset("ÄÖÜäöüßÀÁÂÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕØÙÚÛÝàáâãåæçèéêëìíîïñòóôõøùúûýÿœŒ'‘’“”–—…°€ ²³µ«»§®©™")
+WORD = r"[^\s,;|\"]*[^\x00-\x7f][^\s,;|\"]*"  # one with a character that is not ASCII
 
 
 def read_text(table: Path, encoding: str | None) -> tuple[str, tuple[Finding, ...]]:
@@ -88,7 +89,7 @@ def _western(data: bytes, table: Path) -> tuple[str, tuple[Finding, ...]]:
     except UnicodeDecodeError:
         text = ""
     odd = {letter for letter in text if ord(letter) > 127}
-    words = sorted(set(re.findall(r"[^\s,;|\"]*[^\x00-\x7f][^\s,;|\"]*", text)))
+    words = sorted(set(re.findall(WORD, text)))
     runs = re.search(r"[^\x00-\x7f]{3}|[^\x00-\x7f]\s*[^\x00-\x7f]\s*[^\x00-\x7f]", text)
     if text and odd <= WESTERN and not runs and "\0" not in text:
         shown = ", ".join(map(one_line, words[:3]))
@@ -104,7 +105,7 @@ def _western(data: bytes, table: Path) -> tuple[str, tuple[Finding, ...]]:
         )
     readings = [f"dataset.encoding={name} reads {word}" for name in CANDIDATES if (word := _sample(data, name))]
     raise DataError(
-        f"{table}: not a table in UTF-8; {'; '.join(readings[:4]) or 'it is no text'}"
+        f"{table}: not a table in UTF-8; {'; '.join(readings[:5]) or 'it is no text'}"
         f"{', or save it as UTF-8' if readings else '; save it as CSV in UTF-8'}"
     )
 
@@ -117,5 +118,5 @@ def _sample(data: bytes, encoding: str) -> str:
         return ""
     if any(letter < " " and letter not in "\r\n\t" for letter in text):
         return ""
-    found = list(dict.fromkeys(re.findall(r"[^\s,;|\"\x00-\x7f]+", text)))[:2]
+    found = list(dict.fromkeys(re.findall(WORD, text)))[:2]
     return one_line(" ".join(f"'{one[:20]}'" for one in found if any(map(str.isalpha, one))))
