@@ -162,7 +162,9 @@ def real_data() -> str:
 
 def imagefolder(**params: Any) -> Source:
     """Class folders, the params that are not given as in conf/."""
-    return class_folders(**({"root": None, "follow_links": True, "verify": False, "on_error": "error"} | params))
+    return class_folders(
+        **({"root": None, "follow_links": True, "rename": None, "verify": False, "on_error": "error"} | params)
+    )
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+TURNS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # of the writing direction: can disguise a text
 LONGEST_WORD = 100  # letters; a message shows no more of a longer one
 
 
@@ -78,9 +80,19 @@ def printable(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def is_text(letter: str) -> bool:
+    """Whether a character is text: no control character, line break, half of a pair or turn of the writing direction.
+
+    Joiners (in emoji and Persian), no-break spaces and characters that are newer than this Python are text.
+    """
+    return letter.isprintable() or (
+        unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") and letter not in TURNS
+    )
+
+
 def one_line(text: str) -> str:
     """Text safe for a terminal: line breaks, control characters and bytes that are not UTF-8 become escapes."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in printable(text))
+    return "".join(letter if is_text(letter) else ascii(letter)[1:-1] for letter in printable(text))
 
 
 def listing(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:

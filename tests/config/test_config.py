@@ -377,6 +377,7 @@ def test_what_is_stored_is_not_completed_over() -> None:
     of_old = {"name": "imagefolder", "root": "photos"}
     assert completed_node("dataset", of_old | {"verify": True}, with_keys=False) == of_old | {
         "follow_links": True,
+        "rename": None,
         "verify": True,
         "on_error": "error",
     }

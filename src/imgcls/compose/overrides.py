@@ -13,7 +13,10 @@ from imgcls.config.parsing import DEEPEST, FORBIDDEN, flatten, forbidden
 from imgcls.errors import ConfigError
 from imgcls.text import show
 
-TABLES = (".csv", ".tsv", ".txt")
+TABLES = (
+    *(".csv", ".tsv", ".txt", ".jsonl", ".ndjson"),
+    *(".xlsx", ".xls", ".ods", ".parquet"),  # refused by the reader, which says what to do
+)
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -52,12 +55,17 @@ def is_table(path: str) -> bool:
 
 def make_absolute(dataset: Any) -> None:
     """Make the user's folders absolute paths, as the run may be resumed or evaluated from another folder."""
-    for key in ("root", "images"):
+    for key in ("root", "images", "test"):
         if isinstance(dataset, dict) and isinstance(dataset.get(key), str):
             dataset[key] = os.path.abspath(os.path.expanduser(dataset[key]))
 
 
-PATH_KEYS = ("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir", "dataset.root", "dataset.images")
+PATH_KEYS = (
+    *("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir"),
+    *("dataset.root", "dataset.images", "dataset.test"),
+)
+COLUMN_KEYS = ("dataset.path", "dataset.label", "dataset.split")  # names of columns, which may be any text
+NAMED_KEYS = ("class_weights", "dataset.rename")  # {name: ...}: names of classes may be anything
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
 LONGEST = 20_000  # characters of a word
 LONGEST_KEY = 200
@@ -152,7 +160,17 @@ def is_path(override: Override) -> bool:
         return any(mark in value for mark in "/\\") or (
             value not in options("dataset") and (os.path.isdir(os.path.expanduser(value)) or is_table(value))
         )
-    return override.key in PATH_KEYS
+    return override.key in PATH_KEYS or is_column(override)
+
+
+def is_column(override: Override) -> bool:
+    """Whether the value is the name of a column that Hydra's grammar may not read as text ('prob > 0.5')."""
+    return override.key in COLUMN_KEYS and not PLAIN.fullmatch(override.value or "")
+
+
+def unquoted(value: str) -> str:
+    """The text without a pair of quotes around it."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def values_of(text: str) -> list[str]:
@@ -161,11 +179,6 @@ def values_of(text: str) -> list[str]:
     A quote within a value is a letter, and so is one that is not closed at the end of its value.
     """
     return [match[1] for match in re.finditer(r"""(?:^|,)("[^"]*"(?=,|$)|'[^']*'(?=,|$)|[^,]*)""", text)]
-
-
-def unquoted(path: str) -> str:
-    """A path of a sweep without the quotes around it."""
-    return path[1:-1] if len(path) > 2 and path[0] in "'\"" and path[0] == path[-1] else path
 
 
 def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> list[Override]:
@@ -178,9 +191,11 @@ def read_all(words: Sequence[str], paths: Paths, *, is_sweep: bool = False) -> l
         values = values_of(override.value or "") if is_sweep else [override.value or ""]
         pieces = [Override(override.sign, override.key, value) for value in values]
         bare = [replace(one, value=unquoted(one.value or "")) if is_sweep else one for one in pieces]
-        if override.key == "class_weights" and override.value and override.value[0] == "{" and not is_sweep:
-            held = paths.hold(override.value)  # names of classes may be anything: see weights_of
+        if override.key in NAMED_KEYS and override.value and override.value[0] == "{" and not is_sweep:
+            held = paths.hold(override.value)  # see weights_of and renames_of
             override = Override(override.sign, override.key, held)
+        elif is_column(override) and not is_sweep:
+            override = Override(override.sign, override.key, paths.hold(unquoted(override.value or "")))
         elif any(map(is_path, bare)):
             pairs = zip(pieces, bare, strict=True)
             held = ",".join(paths.hold(path.value or "") if is_path(path) else str(one.value) for one, path in pairs)

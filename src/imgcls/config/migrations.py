@@ -15,7 +15,10 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
 # fmt: on
 NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes",)}
 NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
-    "dataset": {"imagefolder": ("follow_links", "verify", "on_error")},
+    "dataset": {
+        "imagefolder": ("follow_links", "rename", "verify", "on_error"),
+        "imagelist": ("test", "rename", "encoding"),
+    },
     "augment": {
         "standard": (
             *("degrees", "shift", "scale", "brightness", "contrast", "saturation"),

@@ -19,7 +19,8 @@ WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^
 
 
 RESUMABLE = (
-    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
+    *("epochs", "device", "workers", "threads", "loader", "checkpoint_every"),
+    *("dataset.root", "dataset.images", "dataset.test"),
 )  # keys that may change when a run is resumed
 OF_A_SWEEP = ("sweep_dir", "job_timeout")  # keys of a sweep, not of its jobs
 TYPED_ONLY = ("resume", *OF_A_SWEEP)  # keys that no file can set

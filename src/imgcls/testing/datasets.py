@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from imgcls import text
 from imgcls.config.components import Component, own_component
 from imgcls.config.options import option_node
 from imgcls.config.parsing import parse
@@ -46,7 +47,7 @@ def _check_classes(part: Component, source: Source) -> None:
     names = source.classes
     is_text = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
     require(is_text, part, f"classes: expected a tuple of text, got {names!r}")
-    unprintable = [name for name in names if not name or not name.isprintable()]
+    unprintable = [name for name in names if not name or not all(map(text.is_text, name))]
     require(not unprintable, part, f"classes: expected printable text, got {unprintable[:3]!r}")
     twice = sorted({name for name in names if names.count(name) > 1}) if len({*names}) < len(names) else []
     require(not twice, part, f"classes: expected distinct names, got {twice[:3]} more than once")

@@ -38,7 +38,8 @@ def table(text: str, name: str = "labels.csv") -> str:
 
 
 def read(where: str, **params: object) -> Source:
-    usual = {"images": None, "path": None, "label": None, "split": None, "verify": False, "on_error": "error"}
+    names = ("images", "test", "path", "label", "split", "rename", "encoding")
+    usual = {**dict.fromkeys(names), "verify": False, "on_error": "error"}
     return imagelist(root=where, **(usual | params))  # type: ignore[arg-type]
 
 

@@ -7,12 +7,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from imgcls.data.datasets.checks import leaks, without_broken
 from imgcls.data.datasets.scan import Scan, entries, has_images, is_image_name
+from imgcls.data.renames import renamed, renames_of
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line, printable
@@ -28,6 +29,7 @@ def imagefolder(
     *,
     root: str | None,
     follow_links: bool,
+    rename: dict[str, Any] | str | None,
     verify: bool,
     on_error: Literal["error", "skip"],
 ) -> Source:
@@ -40,6 +42,7 @@ def imagefolder(
 
     - root: the folder; flat, or with train/, val/ and test/ in it (other common names are known, too).
     - follow_links: false refuses symlinks that point outside root.
+    - rename: {old: new}, classes that are renamed or merged.
     - verify: decode every file once, and report all that are corrupt.
     - on_error: "skip" leaves corrupt files out, "error" refuses them.
 
@@ -55,7 +58,7 @@ def imagefolder(
         raise DataError(f"no class folders in {folders['train']}; put the images into one folder for each class")
     warnings = _alike(names)
     parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
-    return source_of(
+    source = source_of(
         parts,
         tuple(map(one_line, names)),
         [str(folders["train"] / name) for name in names],
@@ -64,6 +67,7 @@ def imagefolder(
         notes=scan.notes(),
         warnings=[*warnings, *_unused(folders, others)],
     )
+    return renamed(source, renames_of(rename))
 
 
 def _existing(root: str) -> Path:

@@ -1,49 +1,51 @@
-"""Your own images, listed in a table: a CSV, TSV or text file with path, label and, if you like, split."""
+"""Your own images, listed in a table: CSV, TSV, text or JSON lines with path, label and, if you like, split."""
 
 from __future__ import annotations
 
-import csv
-import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from imgcls.data.datasets.image_folder import SPLIT_NAMES, source_of
-from imgcls.data.datasets.scan import is_image_name
-from imgcls.data.decoding import SUFFIXES
+from imgcls.data.datasets.table_columns import (
+    FLAGS,
+    Columns,
+    Given,
+    cell,
+    find_columns,
+    known_names,
+    plain_name,
+    unused_columns,
+)
+from imgcls.data.datasets.table_files import Files
+from imgcls.data.datasets.table_labels import (
+    check_classes,
+    check_numbers,
+    id_findings,
+    in_order,
+    label_findings,
+    labels_of,
+    plain_header,
+)
+from imgcls.data.datasets.table_rows import Line, read_grid
+from imgcls.data.findings import Finding
+from imgcls.data.renames import check_renames, renames_of
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 from imgcls.files import file_size, is_present
-from imgcls.text import listing, one_line, printable
+from imgcls.text import one_line, printable
 
-# fmt: off
-COLUMNS = {  # the usual names of each column, the likeliest first
-    "path": (
-        "path", "image", "file", "filename", "filepath", "file_path", "file_name", "image_path", "img", "img_path",
-        "image_name", "image_file", "fname", "uri", "image_id", "img_id", "id_code", "name", "id",
-    ),
-    "label": ("label", "class", "target", "category", "class_name", "label_name", "class_id", "y"),
-    "split": (
-        "split", "part", "set", "subset", "partition", "data_set", "data set", "is_train", "is_training",
-        "is_training_img", "is_valid", "is_validation", "is_val", "is_test",
-    ),
-}
-# fmt: on
-FLAGS = tuple(name for name in COLUMNS["split"] if name.startswith("is_"))
 YES, NO = (
     ("1", "1.0", "true", "yes", "t", "y"),
     ("0", "0.0", "false", "no", "f", "n"),
 )  # in a column is_train, is_valid or is_test
-NONE = "none"  # dataset.split=none: ignore any split column
-LARGEST = 1 << 30  # bytes of a table
-SHOWN = 8  # columns named in a message
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: its line in the file, and its three cells."""
+    """A row of a table: its line in the file, and its three cells."""
 
     line: int
     path: str
@@ -51,13 +53,28 @@ class Row:
     split: str
 
 
+@dataclass(frozen=True)
+class Listing:
+    """A table as it was read: its rows, each path once, its columns, and what the header of a run says about it."""
+
+    table: Path
+    files: Files
+    rows: list[Row]
+    columns: Columns
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
 def imagelist(
     *,
     root: str | None,
     images: str | None,
-    path: str | None,
-    label: str | None,
-    split: str | None,
+    test: str | None,
+    path: str | int | None,
+    label: str | int | None,
+    split: str | int | None,
+    rename: dict[str, Any] | str | None,
+    encoding: str | None,
     verify: bool,
     on_error: Literal["error", "skip"],
 ) -> Source:
@@ -68,29 +85,71 @@ def imagelist(
     **Arguments:**
 
     - root: the table.
-    - images: the folder that relative paths start from; null is the table's folder.
-    - path, label, split: the names of the columns; null finds the usual names. split=none ignores any split column.
+    - images: the folder that relative paths start from, and in which paths of other machines are looked for by their
+      names; null is the table's folder.
+    - test: another table, all of whose rows are the test part.
+    - path, label, split: the columns, by name or by number from 0; null finds the usual names. split=none ignores any
+      split column. A label such as ``prob > 0.5`` makes two classes of a column of numbers, ``prob > 0.3, 0.6`` three.
+    - rename: {old: new}, labels that are renamed or merged.
+    - encoding: of the file; null is UTF-8, what its byte order mark says, or Windows-1252 with a warning.
     - verify: decode every file once, and report all that are corrupt.
     - on_error: "skip" leaves missing and corrupt files out, "error" refuses them.
 
-    Raises DataError if the table or its files cannot be used, or a path has two labels or splits.
+    Raises DataError if the table or its files cannot be used, or a path has two labels or splits; ConfigError and
+    ValueError for an argument that it cannot use.
     """
-    table = _existing(root)
-    rows, notes = _rows(table, {"path": path, "label": label, "split": split})
-    by_split, warnings = _by_split(rows, table)
-    folder = table.parent if images is None else Path(os.path.expanduser(images))
-    classes = _in_order({row.label for row in rows})
+    tables = {"": _existing(root)} | ({} if test is None else {"test": _existing(test)})
+    given, names = Given(path, label, split), renames_of(rename)
+    listings = {part: read_listing(table, given, images, encoding) for part, table in tables.items()}
+    return source_from(listings, names, verify=verify, on_error=on_error)
+
+
+def source_from(
+    listings: Mapping[str, Listing],
+    names: Mapping[str, str],
+    *,
+    verify: bool,
+    on_error: Literal["error", "skip"],
+) -> Source:
+    """The tables together as a data set.
+
+    listings: by part, all of whose rows they are; "" for a table that says it itself. names: {old: new} of labels.
+    """
+    check_renames(names, {row.label for one in listings.values() for row in one.rows})
+    listings = {part: _renamed(one, names) for part, one in listings.items()}
+    by_split, warnings = _by_split(listings)
+    classes = _classes(listings, names)
     numbers = {name: i for i, name in enumerate(classes)}
+    base = next(iter(listings.values())).files.folder
     parts, missing = {}, list[str]()
-    for name, own in by_split.items():
-        found, lost = _find_files(own, folder, table, skip=on_error == "skip")
-        missing += [f"no such file: {one_line(row.path)}" for row in lost]
-        parts[name] = Images(
-            [numbers[row.label] for row, _ in found],
-            paths=[os.path.join(folder, one) for _, one in found],
-            ids=[printable(one) for _, one in found],
+    for part, pairs in by_split.items():
+        found: list[tuple[Row, str, Files]] = []
+        for one, own in pairs:
+            there, lost = _find_files(own, one, skip=on_error == "skip")
+            found += [(row, place, one.files) for row, place in there]
+            missing += [f"no such file: {one_line(row.path)}" for row in lost]
+        parts[part] = Images(
+            [numbers[row.label] for row, _, _ in found],
+            paths=[os.path.join(files.folder, place) for _, place, files in found],
+            ids=[_id(place, files.folder, base) for _, place, files in found],
         )
-    return source_of(parts, classes, verify=verify, on_error=on_error, notes=notes, warnings=warnings, missing=missing)
+    labels = [row.label for one in listings.values() for row in one.rows]
+    source = source_of(
+        parts,
+        classes,
+        verify=verify,
+        on_error=on_error,
+        notes=tuple(note for one in listings.values() for note in one.notes),
+        warnings=warnings,
+        missing=missing,
+    )
+    seen = [finding for one in listings.values() for finding in (*one.findings, *one.files.findings(one.table.name))]
+    return replace(source, findings=(*source.findings, *seen, *label_findings(labels)))
+
+
+def _id(place: str, folder: Path, base: Path) -> str:
+    """An image's name: its path from the first table's folder."""
+    return printable(place if folder == base else os.path.relpath(os.path.join(folder, place), base))
 
 
 def _existing(root: str | None) -> Path:
@@ -100,115 +159,114 @@ def _existing(root: str | None) -> Path:
     table = Path(os.path.expanduser(root))
     if not os.path.exists(table):
         raise DataError(f"no such file: {table}")
-    if file_size(table) > LARGEST:
-        raise DataError(f"{table}: {file_size(table):,} bytes are more than {LARGEST:,}")
+    file_size(table)
     return table
 
 
-def _by_split(rows: list[Row], table: Path) -> tuple[dict[str, list[Row]], list[str]]:
-    """The rows of each split, and warnings. Without any row of train, all rows are pooled and split again."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(_split_of(row, table), []).append(row)
+def _renamed(listing: Listing, names: Mapping[str, str]) -> Listing:
+    rows = [replace(row, label=names.get(row.label, row.label)) for row in listing.rows] if names else listing.rows
+    return replace(listing, rows=rows)
+
+
+def _classes(listings: Mapping[str, Listing], names: Mapping[str, str]) -> tuple[str, ...]:
+    """The classes: those of an expression from low to high, else sorted, whole numbers by value."""
+    there = {row.label for one in listings.values() for row in one.rows}
+    cut = next(iter(listings.values())).columns.cut
+    if cut is None:
+        return in_order(there)
+    return tuple(dict.fromkeys(new for name in cut.classes if (new := names.get(name, name)) in there))
+
+
+def _by_split(listings: Mapping[str, Listing]) -> tuple[dict[str, list[tuple[Listing, list[Row]]]], list[str]]:
+    """The rows of each split, by table, and warnings. Without any row of train, all are pooled and split again."""
+    found: dict[str, list[tuple[Listing, list[Row]]]] = {}
+    for part, one in listings.items():
+        own: dict[str, list[Row]] = {}
+        for row in one.rows:
+            own.setdefault(part or _split_of(row, one.table), []).append(row)
+        for name, rows in own.items():
+            if name in found and part:
+                raise DataError(
+                    f"{found[name][0][0].table} has {name} rows itself, and dataset.{name} names {one.table.name}; "
+                    f"leave one of them out: dataset.split=none, or no dataset.{name}"
+                )
+            found.setdefault(name, []).append((one, rows))
+    first = next(iter(listings.values()))
     if "train" not in found:  # to be evaluated as a whole, say
-        warning = f"{table.name} has no training rows: all rows are pooled and split again"
-        return {"train": rows}, [warning]
-    learned = {row.label for row in found["train"]}
-    for own in found.values():
-        if unknown := next((row for row in own if row.label not in learned), None):
-            raise DataError(f"{table}, line {unknown.line}: no training row has class '{unknown.label}'")
+        warning = f"{first.table.name} has no training rows: all rows are pooled and split again"
+        return {"train": [(one, one.rows) for one in listings.values()]}, [warning]
+    learned = {row.label for _, rows in found["train"] for row in rows}
+    for one, rows in (pair for pairs in found.values() for pair in pairs):
+        if unknown := next((row for row in rows if row.label not in learned), None):
+            raise DataError(f"{one.table}, line {unknown.line}: no training row has class '{one_line(unknown.label)}'")
     return found, []
 
 
-def _find_files(rows: list[Row], folder: Path, table: Path, *, skip: bool) -> tuple[list[tuple[Row, str]], list[Row]]:
+def _find_files(rows: list[Row], listing: Listing, *, skip: bool) -> tuple[list[tuple[Row, str]], list[Row]]:
     """The rows whose file exists, each with its path as it is on disk, and the others, if they may be skipped."""
-    paths = [_as_found(folder, row.path) for row in rows]
-    lost = [row for row, one in zip(rows, paths, strict=True) if one is None]
+    places = [listing.files.find(row.path) for row in rows]
+    lost = [row for row, place in zip(rows, places, strict=True) if place is None]
     if lost and (not skip or len(lost) == len(rows)):
-        raise _missing_files(lost, len(rows), folder, table)
-    return [(row, one) for row, one in zip(rows, paths, strict=True) if one is not None], lost
+        raise _missing_files(lost, len(rows), listing)
+    found = [(row, place) for row, place in zip(rows, places, strict=True) if place is not None]
+    first: dict[str, Row] = {}
+    for row, place in found:
+        before = first.setdefault(os.path.normpath(place), row)
+        if before is not row and before.label != row.label:
+            raise DataError(
+                f"{listing.table}: line {before.line} ({one_line(before.path)}) and line {row.line} "
+                f"({one_line(row.path)}) are the same file, {one_line(place)}, with another label"
+            )
+    return found, lost
 
 
-def _rows(table: Path, given: dict[str, str | None]) -> tuple[list[Row], tuple[str, ...]]:
-    """The rows of the table, each path once, and notes on them."""
-    seen: dict[str, Row] = {}
-    notes: list[str] = []
-    repeated = 0
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            first = next((line for line in file if line.strip() and not line.startswith("#")), "")
-            file.seek(0)
-            lines = csv.reader(file, _dialect(first, table))
-            for row in _cells(lines, table, given, notes):
-                before = seen.setdefault(row.path, row)
-                repeated += before is not row
-                if (before.label, before.split) != (row.label, row.split):
-                    raise DataError(
-                        f"{table}: {row.path} is in line {before.line} and in line {row.line} "
-                        "with another label or split"
-                    )
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: not a table in UTF-8 ({one_line(str(error))}); save it as CSV in UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{table}: cannot be read ({error.strerror or error})") from error
-    if not seen:
-        raise DataError(f"{table}: it lists no images")
+def read_listing(table: Path, given: Given, images: str | None, encoding: str | None) -> Listing:
+    """A table as rows, each path once. images: the folder that its paths start from, or None. Raises DataError."""
+    files = Files(table.parent if images is None else Path(os.path.expanduser(images)), images is not None)
+
+    def exists(name: str) -> bool:
+        return files.exact(name) is not None
+
+    grid = read_grid(table, encoding, lambda cells: known_names(cells, given), exists)
+    columns, lines = find_columns(grid, given, table, exists)
+    labels = labels_of(lines, columns, table)
+    notes = [*unused_columns(columns), *plain_header(table.name, labels, columns)]
+    findings = [*grid.findings, *check_numbers({*labels}, columns, table)]
+    if given.label is None:
+        check_classes(labels, columns, table)
+    rows = [_row(line, label, columns, table) for line, label in zip(lines, labels, strict=True)]
+    kept, repeated = _without_duplicates(rows, table)
     if repeated:
         notes.append(f"rows     ignored {repeated:,} duplicate row{'s' * (repeated > 1)}")
-    without = sum(not row.split for row in seen.values())
-    if 0 < without < len(seen):
+    without = sum(not row.split for row in kept)
+    if 0 < without < len(kept):
         notes.append(f"rows     {without:,} without a split go into train")
-    return list(seen.values()), tuple(notes)
+    findings += id_findings(lines, labels, [row.split for row in rows], columns)
+    return Listing(table, files, kept, columns, tuple(notes), tuple(findings))
 
 
-def _dialect(first: str, table: Path) -> type[csv.Dialect]:
-    """The delimiter: the most frequent one in the first line; tab in a .tsv if there is any, else space in a .txt."""
-    mark = "\t" if table.suffix.lower() == ".tsv" and "\t" in first else max(",;\t|", key=first.count)
-
-    class Own(csv.excel):
-        delimiter = " " if mark not in first and table.suffix.lower() == ".txt" else mark
-        skipinitialspace = delimiter == " "
-
-    return Own
-
-
-def _cells(lines: Iterator[list[str]], table: Path, given: dict[str, str | None], notes: list[str]) -> Iterator[Row]:
-    """The rows; the first line is a header unless it is already an image. Adds a note on the columns."""
-    columns: dict[str, int | None] | None = None
-    flag = ""
-    for number, cells in enumerate(lines, start=1):
-        cells = [cell.strip() for cell in cells]
-        if not any(cells) or (columns is None and cells[0].startswith("#")):
-            continue
-        if columns is None:
-            columns = _columns(cells, table, given)
-            if columns is not None:
-                place = columns["split"]
-                flag = cells[place].lower().removeprefix("is_") if place is not None else ""
-                notes += _unused_columns(cells, columns)
-                continue
-            columns = {"path": 0, "label": 1, "split": 2 if len(cells) > 2 and given["split"] != NONE else None}
-        found = {
-            name: cells[place] if place is not None and place < len(cells) else "" for name, place in columns.items()
-        }
-        for name in ("path", "label"):
-            if not found[name]:
-                raise DataError(f"{table}, line {number}: no {name}")
-        if not found["label"].isprintable():
-            raise DataError(f"{table}, line {number}: the label {found['label'][:40]!a} is not plain text")
-        if "\0" in found["path"]:
-            raise DataError(f"{table}, line {number}: a path cannot contain a NUL")
-        found["split"] = _flagged(flag, found["split"])
-        yield Row(number, **found)
+def _row(line: Line, label: str, columns: Columns, table: Path) -> Row:
+    """A line's three cells."""
+    path, split = cell(line, columns.path), cell(line, columns.split)
+    if not path:
+        raise DataError(f"{table}, line {line.number}: no path")
+    if "\0" in path:
+        raise DataError(f"{table}, line {line.number}: a path cannot contain a NUL")
+    name = plain_name(columns.header[columns.split]) if columns.header and columns.split is not None else ""
+    return Row(line.number, path, label, _flagged(name.removeprefix("is_") if name in FLAGS else name, split))
 
 
-def _unused_columns(header: Sequence[str], columns: dict[str, int | None]) -> list[str]:
-    """A note on which columns are used, unless all are."""
-    others = [name for i, name in enumerate(header) if name and i not in columns.values()]
-    if not others:
-        return []
-    used = ", ".join(f"{key} '{one_line(header[i])}'" for key, i in columns.items() if i is not None)
-    return [f"columns  {used}; not used: {listing(others, SHOWN)}"]
+def _without_duplicates(rows: Sequence[Row], table: Path) -> tuple[list[Row], int]:
+    """Each path once, and how many rows were more. Raises DataError if they contradict each other."""
+    seen: dict[str, Row] = {}
+    for row in rows:
+        before = seen.setdefault(row.path, row)
+        if (before.label, before.split) != (row.label, row.split):
+            raise DataError(
+                f"{table}: {one_line(row.path)} is in line {before.line} and in line {row.line} "
+                "with another label or split"
+            )
+    return list(seen.values()), len(rows) - len(seen)
 
 
 def _flagged(flag: str, value: str) -> str:
@@ -219,47 +277,6 @@ def _flagged(flag: str, value: str) -> str:
     return value
 
 
-def _columns(header: Sequence[str], table: Path, given: dict[str, str | None]) -> dict[str, int | None] | None:
-    """Which column holds what; None if the first line is an image already."""
-    named = any(word for key, word in given.items() if (key, word) != ("split", NONE))
-    if len(header) >= 2 and is_image_name(header[0]) and not named:
-        return None
-    found = {key: _column(key, given[key], header, table) for key in COLUMNS}
-    flags = [name for name in header if name.lower() in FLAGS]
-    if len(flags) > 1 and given["split"] is None:
-        raise DataError(
-            f"{table}: which column is the split? It has {', '.join(flags)}; name one with dataset.split=COLUMN, "
-            "or ignore them with dataset.split=none"
-        )
-    others = [i for i, name in enumerate(header) if name and i not in found.values()]
-    for key, other in (("path", "label"), ("label", "path")):
-        if found[key] is None and found[other] is not None and len(others) == 1:
-            found[key] = others[0]  # the only column left
-    for key in ("path", "label"):
-        if found[key] is None:
-            raise DataError(
-                f"{table}: which column is the {key}? It has {_shown(header)}; name one with dataset.{key}=COLUMN, "
-                f"or rename it to {COLUMNS[key][0]}"
-            )
-    return found
-
-
-def _column(key: str, wanted: str | None, header: Sequence[str], table: Path) -> int | None:
-    """The column of that name, or else of the likeliest of the usual names; None if there is none."""
-    if wanted is None:
-        names = [name.lower() for name in header]
-        return next((names.index(name) for name in COLUMNS[key] if name in names), None)
-    if wanted in header:
-        return header.index(wanted)
-    if (key, wanted) == ("split", NONE):
-        return None
-    raise DataError(f"{table}: no column '{wanted}' (dataset.{key}); it has {_shown(header)}")
-
-
-def _shown(header: Sequence[str]) -> str:
-    return ", ".join(header[:SHOWN]) + (", ..." if len(header) > SHOWN else "")
-
-
 def _split_of(row: Row, table: Path) -> str:
     """train, val or test, under any of their usual names; train if the cell is empty."""
     word = row.split.lower()
@@ -268,33 +285,19 @@ def _split_of(row: Row, table: Path) -> str:
             return part
     if word:
         raise DataError(
-            f"{table}, line {row.line}: unknown split '{row.split}' (choices: train, val, test); "
+            f"{table}, line {row.line}: unknown split '{one_line(row.split)}' (choices: train, val, test); "
             "dataset.split=none ignores the column"
         )
     return "train"
 
 
-def _in_order(labels: set[str]) -> tuple[str, ...]:
-    """The classes, sorted; whole numbers by value."""
-    if all(label.isdecimal() and label.isascii() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels))
-
-
-def _missing_files(lost: Sequence[Row], count: int, folder: Path, table: Path) -> DataError:
+def _missing_files(lost: Sequence[Row], count: int, listing: Listing) -> DataError:
     """The error for rows whose files are missing."""
-    one = lost[0]
+    one, folder = lost[0], listing.files.folder
     how_many = f" ({len(lost):,} of {count:,} are missing)" if len(lost) > 1 else ""
-    advice = "paths are relative to the table's folder, or to dataset.images"
-    if _as_found(Path.cwd(), one.path) is not None:
-        advice = "it is below the current folder: add dataset.images=."
     where = one_line(os.path.join(folder, one.path))
-    return DataError(f"{table}, line {one.line}: no such file: {where}{how_many}; {advice}")
-
-
-def _as_found(folder: str | Path, path: str) -> str | None:
-    """The path as given, or with slashes for backslashes, or with a missing suffix added; None if there is no file."""
-    plain = path.replace("\\", "/")
-    suffixes = (spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper()) if not is_image_name(plain))
-    candidates = itertools.chain((path, plain), (plain + suffix for suffix in suffixes))
-    return next((one for one in candidates if is_present(Path(folder, one))), None)
+    if is_present(folder) or not os.path.isdir(folder):
+        where = f"{where}, and no such folder: {one_line(str(folder))}"
+    return DataError(
+        f"{listing.table}, line {one.line}: no such file: {where}{how_many}; {listing.files.advice(one.path)}"
+    )

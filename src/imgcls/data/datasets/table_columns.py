@@ -1,0 +1,337 @@
+"""Which columns of a table hold paths, labels and splits: by their usual names, by name or number, or by content."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from imgcls.data.datasets.image_folder import SPLIT_NAMES
+from imgcls.data.datasets.scan import is_image_name
+from imgcls.data.datasets.table_rows import Grid, Line, shown_cells
+from imgcls.data.datasets.table_values import Expression, expression
+from imgcls.errors import DataError
+from imgcls.text import did_you_mean, listing, one_line
+
+# fmt: off
+COLUMNS = {  # the usual names of each column, the likeliest first
+    "path": (
+        "path", "image", "file", "filename", "filepath", "file_path", "file_name", "image_path", "img", "img_path",
+        "image_name", "image_file", "fname", "uri", "url", "image_url", "image_id", "img_id", "id_code", "name", "id",
+    ),
+    "label": (
+        "label", "class", "target", "category", "class_name", "label_name", "class_id", "y", "choice", "labels",
+        "classname", "class_label", "classid", "label_id",
+    ),
+    "split": (
+        "split", "part", "set", "subset", "partition", "data_set", "is_train", "is_training",
+        "is_training_img", "is_valid", "is_validation", "is_val", "is_test",
+    ),
+}
+# fmt: on
+FLAGS = tuple(name for name in COLUMNS["split"] if name.startswith("is_"))
+NONE = "none"  # dataset.split=none: ignore any split column
+SHOWN = 8  # columns named in a message
+SAMPLE = 50  # rows in which paths are looked for
+ONE, ZERO = ("1", "1.0", "true"), ("0", "0.0", "false", "-1", "-1.0", "")  # in one-hot columns
+SPLIT_WORDS = {"", *(word for words in SPLIT_NAMES.values() for word in words)}
+
+Name = str | int | None
+
+
+@dataclass(frozen=True)
+class Given:
+    """The columns that the user named, by name or by number from 0; label may be an expression ('prob > 0.5')."""
+
+    path: Name = None
+    label: Name = None
+    split: Name = None
+
+    def of(self, key: str) -> str | None:
+        """The name or number as text."""
+        value = getattr(self, key)
+        return None if value is None else str(value)
+
+    def names(self, key: str) -> set[str]:
+        """The names that a column may have for it: as given, and without a comparison."""
+        value = self.of(key)
+        cut = expression(value) if value and key == "label" else None
+        return {one for one in (value, cut and cut.column) if one and (key, one) != ("split", NONE)}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where things are in a row.
+
+    path, label, split: numbers of columns. ones: those of one-hot columns, which then are the label. header: the
+    columns' names, () without a header. cut: an expression that makes classes of the label's numbers.
+    """
+
+    path: int
+    label: int | None
+    split: int | None
+    ones: tuple[int, ...] = ()
+    header: tuple[str, ...] = ()
+    cut: Expression | None = None
+
+    @property
+    def used(self) -> set[int]:
+        """The numbers of all columns that are used."""
+        return {one for one in (self.path, self.label, self.split, *self.ones) if one is not None}
+
+    def name(self, column: int) -> str:
+        """A column for a message: its name, or its number if there is no header."""
+        return one_line(self.header[column]) if column < len(self.header) else f"{column}"
+
+
+def plain_name(name: str) -> str:
+    """A column's name as it is compared: 'Image Path' is image_path."""
+    return re.sub(r"[\s.\-]+", "_", name.strip().casefold())
+
+
+def known_names(cells: Sequence[str], given: Given) -> int:
+    """How many of path, label and split are among these cells, under their usual names or the given ones."""
+    names = {plain_name(cell) for cell in cells}
+    count = sum(bool(names.intersection(words)) for words in COLUMNS.values())
+    return count + sum(bool(given.names(key).intersection(cells)) for key in COLUMNS)
+
+
+def find_columns(
+    grid: Grid, given: Given, table: Path, exists: Callable[[str], bool]
+) -> tuple[Columns, Sequence[Line]]:
+    """The columns, and the rows below the header. Raises DataError if it cannot be told, with what to type."""
+    if not grid.lines:
+        raise DataError(f"{table}: it lists no images")
+    first = grid.lines[0].cells
+    header = grid.header if grid.header is not None else first if _is_header(first, given, exists) else ()
+    rows = grid.lines if grid.header is not None or not header else grid.lines[1:]
+    if header and not rows:
+        raise DataError(f"{table}: it lists no images")
+    width = len(header) or max(len(line.cells) for line in rows)
+    if width < 2:
+        raise DataError(
+            f"{table}: which column is the {'label' if header and known_names(header, given) else 'path'}? "
+            f"It has {shown_cells(first, SHOWN)}; path and label are needed, separated by , ; tab | or blanks"
+        )
+    _check_widths(rows, width, bool(header), table)
+    finder = _Finder(header, rows, given, table, exists)
+    found = finder.by_names() if header else finder.by_content(width)
+    return replace(found, header=header), rows
+
+
+def _is_header(cells: Sequence[str], given: Given, exists: Callable[[str], bool]) -> bool:
+    """Whether the first line names the columns, rather than being an image already."""
+    named = {word for key in COLUMNS for word in given.names(key) if not word.isdecimal()}
+    if any(map(is_image_name, cells)):
+        return bool(named.intersection(cells))
+    usual = {word for words in COLUMNS.values() for word in words}
+    if any(cell and exists(cell) for cell in cells if plain_name(cell) not in usual) and known_names(cells, given) < 2:
+        return bool(named.intersection(cells))
+    return True
+
+
+def _check_widths(rows: Sequence[Line], width: int, has_header: bool, table: Path) -> None:
+    """Raises DataError for a row with more cells than there are columns: a separator inside a cell, mostly."""
+    for line in rows:
+        if has_header and any(line.cells[width:]):
+            raise DataError(
+                f"{table}, line {line.number}: {len(line.cells)} cells ({shown_cells(line.cells, 4)}), but the header "
+                f"has {width}; put a cell with a separator in it in quotes"
+            )
+
+
+def cell(line: Line, column: int | None) -> str:
+    """The cell of a row; empty where the row is shorter."""
+    return line.cells[column] if column is not None and column < len(line.cells) else ""
+
+
+class _Finder:
+    """Finds the columns of one table."""
+
+    def __init__(
+        self, header: Sequence[str], rows: Sequence[Line], given: Given, table: Path, exists: Callable[[str], bool]
+    ) -> None:
+        self.header, self.rows, self.given, self.table, self.exists = header, rows, given, table, exists
+        self.names = [plain_name(name) for name in header]
+        self.sample = rows[:SAMPLE]
+
+    # --- with a header ---
+
+    def by_names(self) -> Columns:
+        """The columns that are given, else those of the usual names, else those that can be nothing else."""
+        found = {key: self.column(key) for key in ("path", "split")}
+        label, cut = self.label()
+        flags = [self.header[i] for i, name in enumerate(self.names) if name in FLAGS]
+        if len(flags) > 1 and self.given.split is None:
+            raise DataError(
+                f"{self.table}: which column is the split? It has {', '.join(flags)}; name one with "
+                "dataset.split=COLUMN, or ignore them with dataset.split=none"
+            )
+        path, split = self.likely_path(found["path"], label), found["split"]
+        others = self.others(path, label, split)
+        if path is None and label is not None and len(others) == 1:
+            path = others[0]
+        if path is None and label is None:
+            raise self.question("path")
+        if path is None:
+            raise self.question("path")
+        if self.given.label is None:
+            ones = self.one_hot(label, [i for i in others if i != path])
+            if ones:
+                return Columns(path, None, split, ones)
+        if label is None:
+            others = [i for i in others if i != path]
+            if len(others) != 1:
+                raise self.question("label")
+            label = others[0]
+        return Columns(path, label, split, cut=cut)
+
+    def others(self, *used: int | None) -> list[int]:
+        """The columns with a name that are not among these."""
+        return [i for i, name in enumerate(self.header) if name and not name.startswith("Unnamed: ") and i not in used]
+
+    def column(self, key: str) -> int | None:
+        """The column of the given name or number, or else of the likeliest of the usual names; None if absent."""
+        wanted = self.given.of(key)
+        if wanted is not None:
+            return None if (key, wanted) == ("split", NONE) else self.named(wanted, key)
+        name = next((name for name in COLUMNS[key] if name in self.names), None)
+        if name is None:
+            return None
+        places = [i for i, one in enumerate(self.names) if one == name]
+        if len(places) > 1 and len({tuple(cell(line, i) for line in self.rows) for i in places[:2]}) > 1:
+            numbers = " or ".join(f"dataset.{key}={i}" for i in places[:4])
+            raise DataError(f"{self.table}: {len(places)} columns are called '{name}'; choose by number: {numbers}")
+        return places[0]
+
+    def named(self, wanted: str, key: str) -> int:
+        """The column of that name or number. Raises DataError if there is none."""
+        if wanted in self.header:
+            return self.header.index(wanted)
+        if plain_name(wanted) in self.names:
+            return self.names.index(plain_name(wanted))
+        width = len(self.header) or max(len(line.cells) for line in self.rows)
+        if wanted.isdecimal() and int(wanted) < width:
+            return int(wanted)
+        has = shown(self.header) if self.header else f"columns 0 to {width - 1}, without a header"
+        hint = did_you_mean(wanted, self.header)
+        raise DataError(f"{self.table}: no column '{one_line(wanted)}' (dataset.{key}); it has {has}{hint}")
+
+    def label(self) -> tuple[int | None, Expression | None]:
+        """The column of the label, and what to make of its numbers."""
+        wanted = self.given.of("label")
+        if wanted is None or wanted in self.header:
+            return (self.column("label") if self.header else None), None
+        cut = expression(wanted)
+        if cut is None:
+            return self.named(wanted, "label"), None
+        return self.named(cut.column, "label"), cut
+
+    def likely_path(self, path: int | None, label: int | None) -> int | None:
+        """The column of paths: another one if none of its cells is a file or looks like one, and those of one do."""
+        if self.given.path is not None or (path is not None and self.looks_like_paths(path)):
+            return path
+        found = [i for i in range(len(self.header)) if i not in (path, label) and self.looks_like_paths(i)]
+        return found[0] if len(found) == 1 else path
+
+    def looks_like_paths(self, column: int) -> bool:
+        """Whether most cells of the first rows have the suffix of an image, or are files."""
+        cells = [cell(line, column) for line in self.sample]
+        return sum(is_image_name(one) or bool(one and self.exists(one)) for one in cells) * 2 > len(cells)
+
+    def one_hot(self, label: int | None, others: Sequence[int]) -> tuple[int, ...]:
+        """The one-hot columns: all other ones if they hold 0 and 1 only, or those in which each row has a single 1."""
+        flags = [
+            i
+            for i in others
+            if {cell(line, i).lower() for line in self.rows} <= {*ONE, *ZERO}
+            and any(cell(line, i).lower() in (*ONE, "0", "0.0", "false") for line in self.rows)
+        ]
+        if label is not None:
+            both = sorted({label, *flags})
+            if flags and len(self.rows) > 5 and self.has_one_each(both):
+                names = ", ".join(self.header[i] for i in both[:SHOWN])
+                raise DataError(
+                    f"{self.table}: is '{self.header[label]}' the label, or one of the one-hot columns {names}? Type "
+                    f"dataset.label={self.header[label]}, or rename that column"
+                )
+            return ()
+        if len(flags) < 2:
+            return ()
+        if len(flags) == len(others) or self.has_one_each(flags):
+            return tuple(flags)
+        return ()
+
+    def has_one_each(self, columns: Sequence[int]) -> bool:
+        """Whether each row has a 1 in exactly one of the columns, and 0 in the others."""
+        cells = [[cell(line, i).lower() for i in columns] for line in self.rows]
+        return all(sum(one in ONE for one in row) == 1 and {*row} <= {*ONE, *ZERO} for row in cells)
+
+    def question(self, key: str) -> DataError:
+        """The error for a column that cannot be told."""
+        name = COLUMNS[key][0]
+        return DataError(
+            f"{self.table}: which column is the {key}? It has {shown(self.header)}; name one with "
+            f"dataset.{key}=COLUMN, or rename it to {name}"
+        )
+
+    # --- without a header ---
+
+    def by_content(self, width: int) -> Columns:
+        """Path, label and, if all its cells are such words, split; another order if the paths are elsewhere."""
+        columns = list(range(width))
+        if self.given.path is not None:
+            path = self.named(str(self.given.path), "path")
+        else:
+            path = next((i for i in columns if self.looks_like_paths(i)), 0)
+        label, cut = self.label()
+        others = [i for i in columns if i not in (path, label)]
+        split = self.given.of("split")
+        if split is not None:
+            place = None if split == NONE else self.named(split, "split")
+        else:
+            place = next((i for i in others if self.holds_splits(i) and (label is not None or len(others) > 1)), None)
+        others = [i for i in others if i != place]
+        if label is not None:
+            return Columns(path, label, place, cut=cut)
+        if len(others) > 1 and split != NONE:
+            shown_ones = "; ".join(f"dataset.label={i} ({self.examples(i)})" for i in others[:4])
+            raise DataError(
+                f"{self.table}: no header and {width} columns: which one is the label? {shown_ones}; "
+                "dataset.split=none takes the first of them"
+            )
+        return Columns(path, others[0], place)
+
+    def holds_splits(self, column: int) -> bool:
+        """Whether all cells of the column are names of parts, or empty."""
+        words = {cell(line, column).lower() for line in self.rows}
+        return words <= SPLIT_WORDS and words != {""}
+
+    def examples(self, column: int) -> str:
+        """Some of a column's cells."""
+        return listing(list(dict.fromkeys(cell(line, column) for line in self.rows)), 3)
+
+
+def shown(header: Sequence[str]) -> str:
+    """The columns' names for a message."""
+    return ", ".join(map(one_line, header[:SHOWN])) + (", ..." if len(header) > SHOWN else "")
+
+
+def unused_columns(columns: Columns) -> list[str]:
+    """A note on which columns are used, unless all are."""
+    header = columns.header
+    others = [name for i, name in enumerate(header) if name and i not in columns.used]
+    places = {"path": columns.path, "label": columns.label, "split": columns.split}
+    used = ", ".join(f"{key} '{columns.name(i)}'" for key, i in places.items() if i is not None)
+    ones = ""
+    if columns.ones:
+        names = [header[i] for i in columns.ones]
+        ones = f", label one-hot in {listing(names, SHOWN)}"
+    if header and not others and not ones:
+        return []
+    if header:
+        return [f"columns  {used}{ones}" + (f"; not used: {listing(others, SHOWN)}" if others else "")]
+    if columns.path == 0 and columns.label == 1 and columns.split in (None, 2):
+        return []
+    return [f"columns  no header; {used}"]

@@ -1,0 +1,68 @@
+"""dataset.rename: classes that get another name; two that get the same one are merged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from imgcls.data.source import Source
+from imgcls.errors import ConfigError
+from imgcls.text import did_you_mean, is_text, listing, show
+
+QUOTED = r"""(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))"""
+PAIR = re.compile(rf"\s*{QUOTED}\s*:\s*{QUOTED}\s*(?:,|$)")  # old: new
+
+
+def renames_of(value: Any) -> dict[str, str]:
+    """dataset.rename as {old: new}; text ("{RED: red}") is parsed, with quotes around names that need them.
+
+    Raises ConfigError.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, str) and value[:1] + value[-1:] == "{}" and not PAIR.sub("", value[1:-1]).strip():
+        found = PAIR.findall(value[1:-1])
+        value = {(a or b or c).strip(): (d or e or f).strip() for a, b, c, d, e, f in found}
+    if not isinstance(value, dict) or any(isinstance(one, dict | list) or one is None for one in value.values()):
+        raise ConfigError(f"dataset.rename: expected null or {{old: new, ...}}, got {show(value)}")
+    names = {_text(old): _text(new) for old, new in value.items()}
+    if bad := next((new for new in names.values() if not new or not all(map(is_text, new))), None):
+        raise ConfigError(f"dataset.rename: {bad!a} is no name of a class")
+    return names
+
+
+def _text(name: Any) -> str:
+    """A name as text; YAML reads 1, true and 0.5 as values."""
+    return str(name).lower() if isinstance(name, bool) else str(name)
+
+
+def check_renames(names: Mapping[str, str], classes: Collection[str]) -> None:
+    """Raises ConfigError if a name to be replaced is not one of the classes."""
+    if unknown := next((old for old in names if old not in classes), None):
+        shown = listing(sorted(classes), 12)
+        hint = did_you_mean(unknown, classes)
+        raise ConfigError(f"dataset.rename: no class is called '{unknown}'{hint} (classes: {shown})")
+
+
+def renamed(source: Source, names: Mapping[str, str]) -> Source:
+    """The data set with classes under their new names, merged where two get the same one; in their old order.
+
+    Raises ConfigError for an unknown name.
+    """
+    if not names:
+        return source
+    check_renames(names, source.classes)
+    new = [names.get(name, name) for name in source.classes]
+    classes = tuple(dict.fromkeys(new))
+    labels = [classes.index(name) for name in new]
+    parts: dict[str, Any] = {name: part.relabel(labels) for name, part in source.parts.items()}
+    left = {*source.classes} - {*names}
+    warnings = tuple(
+        one
+        for one in source.warnings
+        if "differ only in case" not in one or not any(ascii(old) in one for old in names)
+    )
+    findings = tuple(one for one in source.findings if one.kind != "alike_names" or {*one.examples} <= left)
+    return replace(source, classes=classes, warnings=warnings, findings=findings, **parts)

@@ -1,0 +1,513 @@
+"""Tables as people have them: each report is a case here, with what it must become or what must be said."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imgcls.cli.app import main
+from imgcls.compose.overrides import is_table
+from imgcls.data.datasets.table_values import expression
+from imgcls.data.renames import renames_of
+from imgcls.data.source import Source
+from imgcls.errors import ConfigError, DataError
+from tests.conftest import SMALL, imagefolder
+from tests.data.datasets.test_image_table import lines, pictures, read, table
+
+Capture = pytest.CaptureFixture[str]
+PATHS = [*(f"red{i}.png" for i in range(12)), *(f"blue{i}.png" for i in range(12))]
+COLORS = ["red"] * 12 + ["blue"] * 12
+
+
+def rows(*columns: object, mark: str = ",", header: str = "") -> str:
+    """A table of these columns: each a list, or a function of the row's number."""
+    cells = [[one(i) if callable(one) else one[i] for i in range(24)] for one in columns]  # type: ignore[index]
+    return header + "".join(mark.join(map(str, row)) + "\n" for row in zip(*cells, strict=True))
+
+
+def labels(source: Source) -> dict[str, str]:
+    """{name of the file: its class}, over all parts."""
+    found = {}
+    for part in source.parts.values():
+        assert part.paths is not None
+        found |= {Path(path).name: source.classes[i] for path, i in zip(part.paths, part.labels, strict=True)}
+    return found
+
+
+TRUTH = dict(zip(PATHS, COLORS, strict=True))
+
+
+def stray(i: int) -> str:
+    return '"x' if i == 8 else "x"
+
+
+READ = {  # what is read as red and blue, without a warning: text, name of the file, keys
+    "a stray quote in .tsv": (rows(PATHS, COLORS, stray, mark="\t", header="path\tlabel\tnote\n"), "l.tsv", {}),
+    "a stray quote in .txt": (rows(PATHS, COLORS, stray, header="path,label,note\n"), "l.txt", {}),
+    "a stray quote between blanks": (rows(PATHS, COLORS, stray, mark=" ", header="path label note\n"), "l.txt", {}),
+    "a quote inside a cell": (rows(PATHS, COLORS, lambda i: '5" pot', header="path,label,note\n"), "l.csv", {}),
+    "a text of two lines": (
+        rows(PATHS, lambda i: '"one\ntwo, three"', COLORS, header="path,note,label\n"),
+        "l.csv",
+        {},
+    ),
+    "quotes after a blank": (rows(PATHS, lambda i: f' "{COLORS[i]}"', header="path, label\n"), "l.csv", {}),
+    "quotes around all cells of .tsv": (
+        rows(lambda i: f'"{PATHS[i]}"', lambda i: f'"{COLORS[i]}"', mark="\t", header='"path"\t"label"\n'),
+        "l.tsv",
+        {},
+    ),
+    "one-hot": (
+        rows(PATHS, lambda i: int(i < 12), lambda i: int(i >= 12), mark=", ", header="filename, red, blue\n"),
+        "_classes.csv",
+        {},
+    ),
+    "one-hot as floats beside another column": (
+        rows(PATHS, lambda i: float(i < 12), lambda i: float(i >= 12), range(24), header="image,red,blue,width\n"),
+        "l.csv",
+        {},
+    ),
+    "ELPV": (rows(PATHS, lambda i: f"  {i % 4 / 3}  ", COLORS, mark=" "), "labels.csv", {"label": 2}),
+    "sep=": (rows(PATHS, COLORS, mark=";", header="sep=;\npath;label\n"), "l.csv", {}),
+    "sep= of an odd separator": (rows(PATHS, COLORS, mark="^", header="sep=^\r\npath^label\r\n"), "l.csv", {}),
+    "tabs in .csv": (rows(PATHS, COLORS, mark="\t", header="file name\tclass label\n"), "l.csv", {}),
+    "columns by number": (rows(COLORS, range(24), PATHS, header="a,b,c\n"), "l.csv", {"path": 2, "label": "0"}),
+    "the label first": (rows(COLORS, PATHS), "l.csv", {}),
+    "an index by pandas": (rows(range(24), PATHS, COLORS, header=",path,label\n"), "l.csv", {}),
+    "an id that is no path": (rows(range(24), PATHS, COLORS, header="id,photo,label\n"), "l.csv", {}),
+    "Label Studio's column": (rows(range(24), PATHS, COLORS, header="annotation_id,image,choice\n"), "l.csv", {}),
+    "JSON lines": (
+        "".join(json.dumps({"file_name": p, "n": 1, "label": TRUTH[p]}) + "\n\n" for p in PATHS),
+        "metadata.jsonl",
+        {},
+    ),
+    "lists of one in JSON lines": (
+        "".join(json.dumps({"image": p, "label": [TRUTH[p]]}) + "\n" for p in PATHS),
+        "l.ndjson",
+        {},
+    ),
+    "lines of old Macs": (rows(PATHS, COLORS, header="path,label\n").replace("\n", "\r"), "l.csv", {}),
+    "an end of file of DOS": (rows(PATHS, COLORS, header="path,label\n") + "\x1a", "l.csv", {}),
+    "a file that starts with #": (lines([("#1.png", "red")]) + rows(PATHS, COLORS), "l.csv", {}),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_tables_that_are_read(name: str) -> None:
+    pictures()
+    Path("pictures/#1.png").write_bytes(Path("pictures/red0.png").read_bytes())
+    text, file, keys = READ[name]
+    source = read(table(text, f"pictures/{file}"), **keys)
+    assert labels(source) == TRUTH | ({"#1.png": "red"} if "#" in name else {})
+    assert not source.all_warnings()
+
+
+REFUSED = {  # what is a question or an error: text, name of the file, keys, what the message says
+    "a stray quote": (
+        rows(PATHS, COLORS, stray, header="path,label,note\n"),
+        {},
+        "line 10: a quote is opened and not closed: red8.png,red,",
+    ),
+    "two stray quotes": (
+        rows(PATHS, COLORS, lambda i: '"x' if i == 8 else 'x"' if i == 15 else "x", header="path,label,note\n"),
+        {},
+        "line 10: a quote is opened here and closed only in line 17, with rows in between",
+    ),
+    "a stray quote before quoted cells": (
+        rows(PATHS, lambda i: '"red' if i == 3 else f'"{COLORS[i]}"', header="path,label\n\n"),
+        {},
+        "line 6: a quote is opened and not closed",
+    ),
+    "text after a quote": (
+        rows(PATHS, lambda i: '"red" x' if i == 3 else "red", header="path,label\n"),
+        {},
+        "line 5: text after a closing quote: red3.png,",
+    ),
+    "lines after a text of two lines": (
+        'path,note,label\nred0.png,"a\nb",red\nred1.png,x,\n',
+        {},
+        "line 4: no label",
+    ),
+    "no one in a row of one-hot": (
+        rows(PATHS, lambda i: int(i < 12 and i != 3), lambda i: int(i >= 12), header="filename,red,blue\n"),
+        {},
+        "line 5: of the one-hot columns red, blue, none of them is 1",
+    ),
+    "two in a row of one-hot": (
+        rows(PATHS, lambda i: int(i < 12), lambda i: int(i >= 12 or i == 3), header="filename,red,blue\n"),
+        {},
+        "line 5: of the one-hot columns red, blue, 2 of them are 1 (red, blue); one class an image is needed",
+    ),
+    "a label among one-hot columns": (
+        rows(PATHS, lambda i: int(i < 12), lambda i: int(i >= 12), header="path,target,background\n"),
+        {},
+        "is 'target' the label, or one of the one-hot columns target, background? Type dataset.label=target",
+    ),
+    "two columns that may be the label": (
+        rows(PATHS, lambda i: i % 4 / 4, COLORS, mark="  "),
+        {},
+        "which one is the label? dataset.label=1 (0.0, 0.25, 0.5, ... (4 in all)); dataset.label=2 (red, blue)",
+    ),
+    "a separator in a cell": (
+        rows(PATHS, COLORS, lambda i: "dark", header="path,label\n"),
+        {},
+        "line 2: 3 cells (red0.png, red, dark), but the header has 2",
+    ),
+    "two columns of one name": (
+        rows(PATHS, COLORS, range(24), header="path,label,Label\n"),
+        {},
+        "2 columns are called 'label'; choose by number: dataset.label=1 or dataset.label=2",
+    ),
+    "many numbers": (
+        rows(PATHS, lambda i: i / 23, header="path,prob\n"),
+        {},
+        "column 'prob' has 24 different numbers from 0 to 1, too many for classes; type dataset.label='prob > 0.5'",
+    ),
+    "many numbers that come again": (
+        rows(PATHS, lambda i: i // 2 / 11, header="path,prob\n"),
+        {},
+        "'prob' has 12 different numbers from 0 to 1, too many for classes; type dataset.label='prob > 0.5' for two",
+    ),
+    "text among numbers": (rows(PATHS, COLORS, header="path,y\n"), {"label": "y > 1"}, "line 2: 'red' in a column of"),
+    "a number for each row": (rows(range(24), PATHS), {}, "it seems to number them; name the label's with dataset.la"),
+    "one column": (rows(PATHS), {}, "which column is the path? It has red0.png; path and label are needed"),
+    "no such column": (rows(PATHS, COLORS, header="path,label\n"), {"label": "labl"}, "did you mean 'label'?"),
+    "no such number": (rows(PATHS, COLORS), {"label": 2}, "it has columns 0 to 1, without a header"),
+    "an absolute path": (
+        rows(lambda i: f"/data/upload/1/{PATHS[i]}", COLORS, header="image,choice\n"),
+        {},
+        "(24 of 24 are missing); the paths are absolute, perhaps of another machine: add dataset.images=FOLDER",
+    ),
+    "addresses": (
+        rows(lambda i: f"https://a.example/{PATHS[i]}", COLORS, header="image,choice\n"),
+        {},
+        "the paths are addresses: download the pictures and add dataset.images=FOLDER",
+    ),
+    "files that are not there either": (
+        rows(lambda i: f"C:\\x\\other{i}.png", COLORS),
+        {"images": "pictures"},
+        "are absolute, perhaps of another machine, and no file below dataset.images has that name",
+    ),
+    "the same file twice": (
+        rows(PATHS, COLORS, header="path,label\n") + "./red0.png,blue\n",
+        {},
+        "line 2 (red0.png) and line 26 (./red0.png) are the same file, ./red0.png, with another label",
+    ),
+    "control characters": (
+        rows(PATHS, lambda i: "a\x07", header="path,label\n"),
+        {},
+        "line 2: the label 'a\\x07' is not",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_tables_that_are_refused_by_line(name: str) -> None:
+    pictures()
+    text, keys, needle = REFUSED[name]
+    with pytest.raises(DataError) as caught:
+        read(table(text, "pictures/l.csv"), **keys)
+    assert needle in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def finding(source: Source, kind: str) -> str:
+    """The sentence of the only finding of that kind."""
+    (found,) = (one for one in source.findings if one.kind == kind)
+    return found.line
+
+
+NFD = unicodedata.normalize("NFD", "grün")
+ALIKE = {
+    "case": (["red", "Red", "RED"], "dataset.rename='{Red: RED, red: RED}'"),
+    "Unicode": (["grün", NFD], f"""dataset.rename='{{grün: "{NFD}"}}'"""),
+    "blanks": (["dark red", "dark\u00a0red"], "dataset.rename='"),
+    "numbers": (["1", "1.0"], "dataset.rename='{"),
+    "no value": (["red", "nan"], "6 rows have"),
+    "NA": (["red", "NA"], "may mean that they have none"),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_labels_that_are_probably_one_are_warned_about(name: str) -> None:
+    pictures()
+    words, needle = ALIKE[name]
+    own = [*words, "blue"]
+    source = read(table(rows(PATHS, lambda i: own[i % len(own)], header="path,label\n"), "pictures/l.csv"))
+    assert len(source.classes) == len(own)
+    needle = needle.replace("6 rows", f"{24 // len(own)} rows")
+    assert needle in finding(source, "alike_names")
+    assert "dataset.rename" in finding(source, "alike_names")
+
+
+@pytest.mark.parametrize("mark", [" ", "|", ";", ", ", "+", " & "])
+def test_several_labels_in_a_cell_are_warned_about(mark: str) -> None:
+    pictures()
+    words = ["scab", "rust", f"scab{mark}rust"]
+    source = read(table(rows(PATHS, lambda i: f'"{words[i % 3]}"', header="path,label\n"), "pictures/l.csv"))
+    assert f"8 rows seem to have several labels in one cell (scab{mark}rust)" in finding(source, "several_labels")
+    words[2] = "hot dog"
+    source = read(table(rows(PATHS, lambda i: words[i % 3], header="path,label\n"), "pictures/l.csv"))
+    assert not source.all_warnings()
+
+
+@pytest.mark.parametrize(
+    ("given", "classes"),
+    [
+        ("{RED: red}", ("Red", "red")),
+        ({"RED": "red", "Red": "red"}, ("red",)),
+        ("{'RED': 'dark, red', Red: red}", ("dark, red", "red")),
+        ({"RED": "Red", "Red": "RED"}, ("RED", "Red", "red")),
+        (None, ("RED", "Red", "red")),
+    ],
+)
+def test_labels_are_renamed_and_merged(given: object, classes: tuple[str, ...]) -> None:
+    pictures()
+    words = ["red", "Red", "RED"]
+    where = table(rows(PATHS, lambda i: words[i % 3], header="path,label\n"), "pictures/l.csv")
+    assert read(where, rename=given).classes == classes
+
+
+def test_names_that_only_the_test_part_has_can_be_merged() -> None:
+    pictures()
+    part = ["test" if i % 3 == 0 else "train" for i in range(24)]
+    words = [color.upper() if part[i] == "test" else color for i, color in enumerate(COLORS)]
+    where = table(rows(PATHS, words, part, header="path,label,split\n"), "pictures/l.csv")
+    with pytest.raises(DataError, match=r"line 2: no training row has class 'RED'"):
+        read(where)
+    source = read(where, rename="{RED: red, BLUE: blue}")
+    assert labels(source) == TRUTH
+    assert not source.all_warnings()
+
+
+def test_class_folders_are_renamed_too() -> None:
+    pictures("photos/Red")
+    pictures("photos/blue")
+    pictures("photos/red\u00a0apple")
+    with pytest.raises(ConfigError, match=r"dataset.rename: no class is called 'rad'; did you mean 'Red'\?"):
+        imagefolder(root="photos", rename="{rad: red}")
+    source = imagefolder(root="photos", rename="{red\u00a0apple: Red}")
+    assert source.classes == ("Red", "blue")
+    assert len(source.train) == 72
+    assert (source.train.labels == 0).sum() == 48
+    assert imagefolder(root="photos").classes == ("Red", "blue", "red\u00a0apple")
+
+
+@pytest.mark.parametrize("bad", ["x", ["a"], "{a}", {"a": None}, "{a: b, c}", {"a": "b\n"}])
+def test_what_is_no_map_of_names_is_refused(bad: object) -> None:
+    with pytest.raises(ConfigError, match=r"dataset.rename: "):
+        renames_of(bad)
+
+
+FAR = (
+    *("/data/upload/1/", "C:\\Users\\me\\", "D:/x/", "file:///home/me/", "https://a.example/b/", "s3://bucket/"),
+    *("\\\\server\\share\\", "/data/upload/3/0a1b2c3d-", "/data/local-files/?d=x/"),
+)
+
+
+@pytest.mark.parametrize("start", FAR)
+def test_paths_of_other_machines_are_found_by_name(start: str) -> None:
+    pictures("photos/some")
+    where = table(rows(lambda i: start + PATHS[i], COLORS, header="image,choice\n"), "t/l.csv")
+    source = read(where, images="photos")
+    assert labels(source) == TRUTH
+    assert "24 files were found by their names below photos (such as" in finding(source, "found_elsewhere")
+    assert source.train.ids[0] == "some/red0.png"
+
+
+def test_equal_names_are_told_apart_by_their_folders_or_refused() -> None:
+    for color in ("red", "blue"):
+        pictures(f"photos/{color}")
+    pairs = [(f"C:\\x\\{color}\\{name}", color) for color in ("red", "blue") for name in PATHS]
+    source = read(table(lines(pairs), "t/l.csv"), images="photos")
+    assert [source.classes[i] for i in source.train.labels] == [color for _, color in pairs]
+    assert source.train.ids[0] == "red/red0.png"
+    with pytest.raises(DataError, match=r"photos has several files of that name: blue/red0.png, red/red0.png"):
+        read(table(rows(PATHS, COLORS), "t/l.csv"), images="photos")
+
+
+@pytest.mark.parametrize(
+    ("change", "needle"),
+    [
+        (str.upper, "another spelling"),
+        (lambda name: name.replace(".png", ".jpg"), "another suffix"),
+        (lambda name: name, "by their names"),
+    ],
+)
+def test_files_in_sub_folders_and_of_other_spelling_are_found(change: Callable[[str], str], needle: str) -> None:
+    pictures("photos/a/b")
+    where = table(rows(lambda i: change(PATHS[i]), COLORS, header="file,class\n"), "t/l.csv")
+    source = read(where, images="photos")
+    assert labels(source) == TRUTH
+    assert needle in finding(source, "found_elsewhere")
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_unicode_forms_of_names_do_not_matter(on_disk: str, in_table: str) -> None:
+    pictures()
+    for name in PATHS:
+        os.rename(f"pictures/{name}", unicodedata.normalize(on_disk, f"pictures/ü{name}"))
+    source = read(table(rows(lambda i: unicodedata.normalize(in_table, "ü" + PATHS[i]), COLORS), "pictures/l.csv"))
+    assert len(source.train) == 24
+    assert not source.findings
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_encodings_that_can_be_told(encoding: str) -> None:
+    pictures()
+    text = rows(PATHS, lambda i: "weiß 白" if i % 2 else "grün", header="path,label\n")
+    Path("pictures/l.csv").write_bytes(text.encode(encoding))
+    source = read("pictures/l.csv")
+    assert source.classes == ("grün", "weiß 白")
+    assert not source.findings
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words", "said"),
+    [
+        ("cp1252", ("weiß", "grün"), "was read as Windows-1252 (grün, weiß)"),
+        ("latin-1", ("café", "thé"), "was read as Windows-1252 (café, thé)"),
+        ("cp1251", ("красный", "синий"), "dataset.encoding=cp1251 reads 'синий' 'красный'"),
+        ("gb18030", ("红色", "蓝色"), "dataset.encoding=gb18030 reads '蓝色' '红色'"),
+        ("shift_jis", ("赤い", "青い"), "dataset.encoding=shift_jis reads '青い' '赤い'"),
+        ("cp1250", ("červená", "žlutá"), "dataset.encoding=cp1250 reads"),
+    ],
+)
+def test_other_encodings_are_said_or_asked(encoding: str, words: tuple[str, str], said: str) -> None:
+    pictures()
+    text = rows(PATHS, lambda i: words[i % 2 == 0], header="path,label\n")
+    Path("pictures/l.csv").write_bytes(text.encode(encoding))
+    try:
+        heard = finding(read("pictures/l.csv"), "encoding")
+    except DataError as error:
+        heard = str(error)
+    assert said in heard
+    source = read("pictures/l.csv", encoding=encoding)
+    assert set(source.classes) == set(words)
+    assert not source.findings
+    with pytest.raises(ValueError, match=r"unknown dataset.encoding 'klingon'"):
+        read("pictures/l.csv", encoding="klingon")
+
+
+@pytest.mark.parametrize("label", ["👩\u200d🔬", "می\u200cخواهم", "red\u00a0apple", "soft\u00adhyphen", "日本\u3000語"])
+def test_labels_are_any_text(label: str) -> None:
+    pictures()
+    source = read(table(rows(PATHS, lambda i: label if i % 2 else "x", header="path,label\n"), "pictures/l.csv"))
+    assert set(source.classes) == {label, "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "of"),
+    [
+        ("prob > 0.5", ("prob<=0.5", "prob>0.5"), {0.5: 0, 0.6: 1}),
+        ("prob>=0.5", ("prob<0.5", "prob>=0.5"), {0.49: 0, 0.5: 1}),
+        ("prob < 0.5", ("prob>=0.5", "prob<0.5"), {0.5: 0, 0.4: 1}),
+        ("a b > 1, 2", ("a b<=1", "1<a b<=2", "a b>2"), {1: 0, 1.5: 1, 2: 1, 3: 2}),
+        ("x <= 1, 2", ("x<=1", "1<x<=2", "x>2"), {1: 0, 2: 1, 2.1: 2}),
+        ("x < 1, 2", ("x<1", "1<=x<2", "x>=2"), {0: 0, 1: 1, 2: 2}),
+    ],
+)
+def test_numbers_are_cut_into_classes(text: str, classes: tuple[str, ...], of: dict[float, int]) -> None:
+    cut = expression(text)
+    assert cut is not None
+    assert cut.classes == classes
+    assert {value: classes.index(cut(value)) for value in of} == of
+
+
+def test_what_is_no_comparison_is_a_column() -> None:
+    assert expression("label") is expression("a > b") is expression("> 1") is None
+    with pytest.raises(ValueError, match="must rise"):
+        expression("x > 2, 1")
+    pictures()
+    where = table(rows(PATHS, COLORS, range(24), header="path,n > 3,n\n"), "pictures/l.csv")
+    assert labels(read(where, label="n > 3")) == TRUTH
+
+
+def test_a_few_numbers_are_classes_with_a_note() -> None:
+    pictures()
+    source = read(table(rows(PATHS, lambda i: i % 4 / 3, header="path,prob\n"), "pictures/l.csv"))
+    assert len(source.classes) == 4
+    assert "dataset.label='prob > 0.5' makes two classes of them" in finding(source, "numbers")
+
+
+def test_a_column_that_looks_like_an_id_is_pointed_at() -> None:
+    pictures()
+    patients = [f"p{i // 3}" for i in range(24)]
+    source = read(table(rows(PATHS, COLORS, patients, header="path,label,patient_id\n"), "pictures/l.csv"))
+    assert "pictures of one ID may land in both train and test; dataset.group=patient_id" in finding(
+        source, "id_column"
+    )
+    part = ["test" if i // 3 % 4 == 0 else "train" for i in range(24)]
+    text = rows(PATHS, COLORS, patients, part, header="path,label,Patient ID,split\n")
+    assert not read(table(text, "pictures/l.csv")).findings  # each in one part already
+    part = ["test" if i % 3 == 0 else "train" for i in range(24)]
+    text = rows(PATHS, COLORS, patients, part, header="path,label,Patient ID,split\n")
+    assert "8 of them are in several parts" in finding(read(table(text, "pictures/l.csv")), "id_column")
+    for other in (range(24), [COLORS[i] + "_id" for i in range(24)]):  # each its own; another name of the class
+        assert not read(table(rows(PATHS, COLORS, other, header="path,label,case\n"), "pictures/l.csv")).findings
+
+
+def test_another_table_is_the_test_part() -> None:
+    pictures()
+    pictures("more/pictures")
+    table(lines(list(TRUTH.items())[::2]), "pictures/train.csv")
+    table("file,class\n" + lines([(f"pictures/{path}", color) for path, color in TRUTH.items()]), "more/test.csv")
+    source = read("pictures/train.csv", test="more/test.csv")
+    assert {name: len(part) for name, part in source.parts.items()} == {"train": 12, "test": 24}
+    assert source.train.ids[0] == "red0.png"
+    assert source.parts["test"].ids[0] == "../more/pictures/red0.png"
+    where = table(
+        rows(PATHS, COLORS, lambda i: ["train", "test"][i % 2], header="path,label,split\n"), "pictures/l.csv"
+    )
+    with pytest.raises(
+        DataError, match=r"has test rows itself, and dataset.test names test.csv; leave one of them out"
+    ):
+        read(where, test="more/test.csv")
+    assert set(read(where, test="more/test.csv", split="none").parts) == {"train", "test"}
+    with pytest.raises(DataError, match=r"no such file: gone\.csv"):
+        read(where, test="gone.csv")
+
+
+@pytest.mark.parametrize("name", ["l.xlsx", "l.parquet", "l.csv"])
+def test_files_of_other_programs_are_named(name: str) -> None:
+    Path(name).write_bytes(b"PAR1" if "parq" in name else b"PK\x03\x04\0\0")
+    with pytest.raises(DataError, match=r"not a table of text; save it as CSV in UTF-8"):
+        read(name)
+    assert is_table(f"./{name}")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[1, 2]", '{"a"', '{"path": "x.png"}', "7", '{"path": "a", "label": NaN}']
+)
+def test_bad_json_lines_are_refused_by_line(text: str) -> None:
+    with pytest.raises(DataError, match=r"l\.jsonl(, line 2)?: "):
+        read(table(f"\n{text}\n", "l.jsonl"))
+
+
+def test_the_keys_on_the_command_line(capsys: Capture) -> None:
+    pictures()
+    Path("pictures/l.jsonl").write_text(
+        "".join(
+            json.dumps({"file_name": p, "my prob": i / 23, "color": c}) + "\n" for i, (p, c) in enumerate(TRUTH.items())
+        )
+    )
+    words = [*SMALL, "dataset=./pictures/l.jsonl", "run_dir=run"]
+    assert main(["train", *words, "dataset.label=my prob > 0.5"]) == 0
+    header = capsys.readouterr().err
+    assert "labels   from the numbers in 'my prob': 12 my prob<=0.5, 12 my prob>0.5" in header
+    assert json.loads(Path("run/report.json").read_text())["per_class"][1]["class"] == "my prob>0.5"
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["dataset"]["label"] == "my prob > 0.5"
+    assert main(["train", "resume=run", "epochs=3"]) == 0
+    capsys.readouterr()
+    assert (
+        main(["data", "dataset=./pictures/l.jsonl", "dataset.label=2", "dataset.rename={red: 'a: b'}", "--json"]) == 0
+    )
+    assert [one["class"] for one in json.loads(capsys.readouterr().out)["classes"]] == ["a: b", "blue"]
+    assert main(["data", "dataset=./pictures/l.jsonl", "dataset.label=color", "dataset.rename={rde: x}"]) == 2
+    assert "dataset.rename: no class is called 'rde'; did you mean 'red'?" in capsys.readouterr().err
