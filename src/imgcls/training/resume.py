@@ -51,7 +51,7 @@ def resumed_config(run: str, given: Mapping[str, Any]) -> tuple[Path, dict[str, 
     known = parsing.flatten(table)
     for key, value in given.items():
         if key not in known:
-            raise parsing.unknown_key(key, known)
+            raise parsing.unknown_key(key, known, value=value, roots=known)
         current = known[key].get("name") if isinstance(known[key], dict) else known[key]
         outer, _, inner = key.rpartition(".")
         if key in RESUMABLE:

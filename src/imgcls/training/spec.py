@@ -150,5 +150,6 @@ def resolved_node(node: Node, group: str, name: str) -> Node:
     """The node of the option ``name``, chosen by auto or default, which have no parameters. Raises ConfigError."""
     if extra := [key for key in node if key != "name"]:
         others = listed(option for option in options(group) if option != node["name"])
-        raise unknown_param(group, node["name"], extra[0], {}, f"; other choices: {others}")
+        hint = f"; other choices: {others}"
+        raise unknown_param(group, node["name"], extra[0], {}, hint, value=node[extra[0]])
     return option_node(group, name)
