@@ -7,7 +7,7 @@ float32 probabilities, (N, C) logits and (N,) labels. To add one to report.json:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,22 +18,35 @@ Ints = NDArray[np.int64]
 Metric = Callable[[Floats, Floats, Ints], Any]
 
 ECE_BINS = 15  # Guo et al. 2017, https://arxiv.org/abs/1706.04599
+MOST_CLASSES = 1000  # whose confusion matrix is in the report; it grows with the square of their number
+BLOCK = 1 << 22  # numbers that are worked on at once in double precision
 WILSON_Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+
+
+def _blocks(array: Floats) -> Iterator[slice]:
+    """The rows of (N, C) in parts, so that copies in double precision stay small."""
+    size = max(1, BLOCK // max(1, array.shape[1]))
+    return (slice(start, start + size) for start in range(0, len(array), size))
 
 
 def softmax(logits: Floats) -> NDArray[np.float32]:
     """(N, C) logits -> (N, C) float32 probabilities."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    probabilities: NDArray[np.float32] = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities = np.empty(logits.shape, np.float32)
+    for rows in _blocks(logits):
+        shifted = logits[rows].astype(np.float64) - logits[rows].max(axis=1, keepdims=True)
+        exponentials = np.exp(shifted)
+        probabilities[rows] = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities
 
 
 def cross_entropy(logits: Floats, labels: Ints) -> float:
     """Mean negative log-likelihood (nats) of (N,) labels under the softmax of (N, C) logits."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_total = np.log(np.exp(shifted).sum(axis=1))
-    return float((log_total - shifted[np.arange(len(labels)), labels]).mean())
+    losses = np.empty(len(labels))
+    for rows in _blocks(logits):
+        shifted = logits[rows].astype(np.float64) - logits[rows].max(axis=1, keepdims=True)
+        log_total = np.log(np.exp(shifted).sum(axis=1))
+        losses[rows] = log_total - shifted[np.arange(len(shifted)), labels[rows]]
+    return float(losses.mean())
 
 
 def confusion_matrix(labels: Ints, predicted: Ints, num_classes: int) -> Ints:
@@ -42,19 +55,26 @@ def confusion_matrix(labels: Ints, predicted: Ints, num_classes: int) -> Ints:
     return cells.reshape(num_classes, num_classes).astype(np.int64)
 
 
+def confused_pairs(labels: Ints, predicted: Ints, num_classes: int) -> tuple[Ints, Ints, Ints]:
+    """The cells of the confusion matrix that are not 0: true class, predicted class and count, each (K,), K <= N."""
+    cells, counts = np.unique(labels.astype(np.int64) * num_classes + predicted, return_counts=True)
+    return cells // num_classes, cells % num_classes, counts.astype(np.int64)
+
+
 def _ratio(part: Floats | Ints, whole: Floats | Ints) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.zeros(len(part)), where=whole != 0, dtype=np.float64)
 
 
-def per_class(matrix: Ints) -> dict[str, NDArray[np.float64]]:
-    """(C, C) confusion matrix -> precision, recall and f1 of each class, (C,) in [0, 1]; 0 where undefined."""
-    hits = np.diag(matrix)
-    supports, predictions = matrix.sum(axis=1), matrix.sum(axis=0)
-    return {
+def per_class(labels: Ints, predicted: Ints, num_classes: int) -> tuple[dict[str, NDArray[np.float64]], Ints]:
+    """Precision, recall and f1 of each class, (C,) in [0, 1], 0 where undefined; and its number of images, (C,)."""
+    hits = np.bincount(labels[labels == predicted], minlength=num_classes)
+    supports, predictions = (np.bincount(one, minlength=num_classes) for one in (labels, predicted))
+    values = {
         "precision": _ratio(hits, predictions),
         "recall": _ratio(hits, supports),
         "f1": _ratio(2 * hits, supports + predictions),
     }
+    return values, supports
 
 
 def averages(values: NDArray[np.float64], supports: Ints, micro: float) -> dict[str, float]:
@@ -80,9 +100,12 @@ def expected_calibration_error(probabilities: Floats, is_correct: NDArray[np.boo
 
 def brier(probabilities: Floats, labels: Ints) -> float:
     """Squared distance to the one-hot label, summed over classes, mean over images; in [0, 2]: Brier 1950."""
-    errors = probabilities.astype(np.float64)
-    errors[np.arange(len(labels)), labels] -= 1
-    return float((errors**2).sum(axis=1).mean())
+    squares = np.empty(len(labels))
+    for rows in _blocks(probabilities):
+        errors = probabilities[rows].astype(np.float64)
+        errors[np.arange(len(errors)), labels[rows]] -= 1
+        squares[rows] = (errors**2).sum(axis=1)
+    return float(squares.mean())
 
 
 def top_k_accuracy(probabilities: Floats, labels: Ints, k: int) -> float:
@@ -95,14 +118,10 @@ def _average(name: str) -> Metric:
     """The macro, micro and weighted mean of a metric of the classes."""
 
     def metric(probabilities: Floats, logits: Floats, labels: Ints) -> dict[str, float]:
-        matrix = _matrix(probabilities, labels)
-        return averages(per_class(matrix)[name], matrix.sum(axis=1), _accuracy(probabilities, labels))
+        values, supports = per_class(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+        return averages(values[name], supports, _accuracy(probabilities, labels))
 
     return metric
-
-
-def _matrix(probabilities: Floats, labels: Ints) -> Ints:
-    return confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
 
 
 def _accuracy(probabilities: Floats, labels: Ints) -> float:
@@ -125,11 +144,13 @@ METRICS: dict[str, Metric] = {
 def report(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, Any]:
     """All of report.json that follows from (N, C) logits and (N,) labels: METRICS, and the classes one by one.
 
-    The predicted class is the one of the highest float32 probability, as in predictions.npz.
+    The predicted class is the one of the highest float32 probability, as in predictions.npz. The confusion matrix of
+    more than MOST_CLASSES classes is None.
     """
     probabilities = softmax(logits)
-    matrix = _matrix(probabilities, labels)
-    values, supports = per_class(matrix), matrix.sum(axis=1)
+    predicted = probabilities.argmax(axis=1)
+    values, supports = per_class(labels, predicted, len(classes))
+    is_small = len(classes) <= MOST_CLASSES
     return {
         "n": len(labels),
         **{name: metric(probabilities, logits, labels) for name, metric in METRICS.items()},
@@ -137,5 +158,5 @@ def report(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, 
             {"class": name, **{key: float(values[key][i]) for key in values}, "support": int(supports[i])}
             for i, name in enumerate(classes)
         ],
-        "confusion_matrix": matrix.tolist(),
+        "confusion_matrix": confusion_matrix(labels, predicted, len(classes)).tolist() if is_small else None,
     }

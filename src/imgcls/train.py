@@ -34,7 +34,7 @@ from imgcls.training.callback import TrainingCallback
 from imgcls.training.checkpointer import Checkpointer
 from imgcls.training.failures import reading_explained, resume_command, training_explained
 from imgcls.training.loop import fit
-from imgcls.training.resume import ResumePoint, restore_run, resume_point
+from imgcls.training.resume import ResumePoint, rate_change, restore_run, resume_point
 from imgcls.training.spec import RunSpec, check
 from imgcls.training.summary import summary
 from imgcls.training.validation import Best, Validator
@@ -92,7 +92,7 @@ def resume(
             _session(config, precision, threads) as runtime,
             closing(RunLog(is_main=runtime.is_main, is_quiet=is_quiet)) as log,
         ):
-            if reason := point.complete(config):
+            if reason := point.complete(config, spec.rise(config)):
                 _print_warnings(log, point)
                 log.info(reason)
                 return point.report if runtime.is_main else None
@@ -149,6 +149,8 @@ def _print_header(run: Run, log: RunLog, first: str, point: ResumePoint | None =
         _print_warnings(log, point)
     for line in summary(run) if run.runtime.is_main else ():
         log.info(line)
+    if point is not None and (change := rate_change(run, point)):
+        log.warning(change)
 
 
 def _print_warnings(log: RunLog, point: ResumePoint) -> None:
@@ -180,7 +182,7 @@ def _fit(run: Run, folder: Path, log: RunLog, best: Best | None) -> None:
     validator = None if val is None else Validator(val, run.data.fetcher("val"), shape, run.recipe.loss, runtime)
     command = resume_command(run, folder)
     with Signals() as signals:
-        callback = TrainingCallback(config, runtime, log, signals, checkpointer, validator, command, best)
+        callback = TrainingCallback(config, runtime, log, signals, checkpointer, validator, command, best, run.rise)
         log.begin(step=state.step, total=config.epochs * len(run.loader), epochs=config.epochs)
         if runtime.device.type == "cpu":
             keep_freed_memory()

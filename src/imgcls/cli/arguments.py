@@ -66,12 +66,12 @@ def parse_line(arguments: Sequence[str]) -> Line:
         raise ConfigError(f"flag {name} is not supported; imgcls COMMAND --help lists the flags")
     flags, words = _flags(arguments[:end])
     line = Line(literal=list(arguments[end + 1 :]), flags=flags)
-    for word in words:
+    for i, word in enumerate(words):
         name, equals, _ = word.partition("=")
         if equals and re.fullmatch(r"--[A-Za-z_][\w.]*", name):
             line.words.append(word[2:])  # --key=value is key=value
-        elif word.startswith("-") and len(word) > 1 and not equals:
-            raise _unknown_flag(word)
+        elif word.startswith("-") and len(word) > 1 and _is_flag(word):
+            raise _unknown_flag(word, words[i + 1] if i + 1 < len(words) else "")
         elif not line.command:
             line.command = _command(word)
         else:
@@ -108,21 +108,46 @@ def _check_values(arguments: Sequence[str]) -> None:
                 raise ConfigError(f"{name} {'needs a value' if takes_value else 'takes no value'}")
 
 
-def _unknown_flag(word: str) -> ConfigError:
+def _is_flag(word: str) -> bool:
+    """Whether the word is a flag rather than a file: without a value, or one that should be a key (--batch-size=64)."""
+    return "=" not in word or (word.startswith("--") and _without_dashes(word, "") is not None)
+
+
+def _unknown_flag(word: str, following: str) -> ConfigError:
     from imgcls.text import did_you_mean
 
+    keys = "keys are set by key=value, without dashes"
+    if typed := _without_dashes(word, following):
+        return ConfigError(f"unknown flag {word.partition('=')[0]}; {keys}: {typed}")
     near = did_you_mean(word, [name for names, _, _ in FLAGS for name in names.split()])
-    hint = f"; keys are set by key=value, without dashes; a file is given as ./{word}"
-    return ConfigError(f"unknown flag {word}{near or hint}")
+    return ConfigError(f"unknown flag {word}{near or f'; {keys}; a file is given as ./{word}'}")
+
+
+def _without_dashes(word: str, following: str) -> str | None:
+    """What to type for a flag that is one of our keys or another library's (--batch-size 64, --lr=0.1), else None."""
+    from imgcls.config import peers
+    from imgcls.config.options import option_node
+
+    name, equals, value = word.lstrip("-").partition("=")
+    key = name.replace("-", "_")
+    if not equals:
+        value = following if following and not following.startswith("-") and "=" not in following else "..."
+    own = {**option_node("", "train"), **option_node("", "evaluate"), **option_node("", "predict")}
+    if key in own:
+        return f"{key}={value}"
+    return peers.key_hint(key, value).removeprefix("type ") or None
 
 
 def _command(word: str) -> str:
+    from imgcls.config.peers import command_hint
     from imgcls.text import did_you_mean
 
     if word in (*COMMANDS, "help"):
         return word
     if "=" in word:
         raise ConfigError(f"a command is missing before '{word}'; for example: imgcls train {word}")
+    if hint := command_hint(word):
+        raise ConfigError(f"unknown command '{word}'; {hint}")
     near = did_you_mean(word, (*COMMANDS, "help"))
     raise ConfigError(f"unknown command '{word}'{near} (commands: {', '.join(COMMANDS)})")
 

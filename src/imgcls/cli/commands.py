@@ -70,7 +70,7 @@ COMMANDS = {
         arguments=(Argument("RUN", "checkpoint"), Argument("INPUT", "input", is_list=True)), accepts=("model.name",),
         overview=(("RUN INPUT...", "classify image files, folders or globs"),),
         help=(OWN_CODE,),
-        examples=("latest photo.png", "outputs/lenet-mnist-1 ./folder 'scans/*.png' output=labels.csv"),
+        examples=("latest photo.png", "outputs/lenet-mnist-1 ./folder 'scans/*.png' output=predictions.csv"),
     ),
     "data": Command(
         run="imgcls.reports.dataset:inspect_dataset", config="DataConfig", usage="DATASET [dataset.key=value ...]",

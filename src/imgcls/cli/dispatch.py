@@ -142,7 +142,8 @@ def _words_by_key(line: Line, command: Command) -> dict[str, str]:
                 why = ", which takes it from the checkpoint" if "checkpoint" in own else ""
                 raise ConfigError(f"{key}: not a key of {line.command}{why}")
             hint = f"imgcls {line.command} --help lists the keys"
-            raise unknown_key(key, own | {other: {} for other in command.accepts}, hint)
+            known = own | {other: {} for other in command.accepts}
+            raise unknown_key(key, known, hint, value=word.partition("=")[2], roots=known)
         else:
             positional.append(word)
     line.words = positional + line.literal

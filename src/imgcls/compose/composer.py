@@ -22,6 +22,7 @@ from imgcls.compose.hydra_config import compose_words, resolved
 from imgcls.compose.overrides import PLAIN, Override, Paths, is_table, make_absolute, read_all
 from imgcls.config.options import GROUPS, conf_dir, listed, options, own_code
 from imgcls.config.parsing import flatten, reject_forbidden, unknown_key
+from imgcls.config.peers import value_hint
 from imgcls.config.schema import TYPED_ONLY, TrainConfig, weights_of
 from imgcls.errors import ConfigError
 from imgcls.text import did_you_mean
@@ -185,6 +186,8 @@ class Composer:
                 if one.key in GROUPS
                 else f", or write a list as {one.key}=[{self.paths.restore_text(one.value or '')}]"
             )
+            peer = value_hint(one.key, one.value or "")
+            hint = f"; {peer}" if peer else hint
             raise ConfigError(f"several values for {one.key}; add --multirun to try them all{hint}")
         return parsed
 

@@ -117,7 +117,9 @@ def _import(name: str, group: str, trusted: bool) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def unknown_param(group: str, name: str, param: str, params: Mapping[str, Any], hint: str = "") -> ConfigError:
+def unknown_param(
+    group: str, name: str, param: str, params: Mapping[str, Any], hint: str = "", *, value: Any = ...
+) -> ConfigError:
     """The error for a parameter that an option does not have.
 
     params: those that it has, with their values; the keys that every option of the group has are added. hint: added
@@ -125,7 +127,7 @@ def unknown_param(group: str, name: str, param: str, params: Mapping[str, Any], 
     """
     known = {f"{group}.{key}": value for key, value in {**params, **common_keys(group), **params}.items()}
     has = f"{group}={name} has {', '.join(known) or 'no keys'}"
-    return unknown_key(f"{group}.{param}", known, has + hint)
+    return unknown_key(f"{group}.{param}", known, has + hint, value=value)
 
 
 class Signature(NamedTuple):
@@ -170,7 +172,7 @@ def _params(function: Callable[..., Any], node: Node, group: str, name: str, con
         if key not in own and not takes_any:
             defaults = {param: None if p.default is p.empty else p.default for param, p in own.items()}
             values = {param: given.get(param, default) for param, default in defaults.items()}
-            raise unknown_param(group, name, key, values)
+            raise unknown_param(group, name, key, values, value=node[key])
     for key, parameter in own.items():
         if key not in given and parameter.default is parameter.empty:
             raise ConfigError(f"missing required value '{group}.{key}'")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import fields
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from imgcls.config import peers
 from imgcls.config.options import GROUPS, Node, listed, options
 from imgcls.config.types import Length, Range
 from imgcls.errors import ConfigError
@@ -26,16 +27,28 @@ FRACTION = re.compile(r"(\d{1,9})/0*([1-9]\d{0,8})")  # 8/255, a number as the f
 DEEPEST = 20  # levels of nesting in a configuration
 
 
-def unknown_key(key: str, table: Mapping[str, Any], hint: str = "imgcls COMMAND --help lists the keys") -> ConfigError:
-    """The error for an unknown key: the known one that was probably meant, else the hint.
+def unknown_key(
+    key: str,
+    table: Mapping[str, Any],
+    hint: str = "imgcls COMMAND --help lists the keys",
+    *,
+    value: Any = ...,
+    roots: Container[str] | None = None,
+) -> ConfigError:
+    """The error for an unknown key: what it is here if it is another library's, the known one that was meant, or hint.
 
-    table: the known keys, dotted, with their values.
+    table: the known keys, dotted, with their values. value: the one that was given. roots: see peers.key_hint.
     """
     near = closest(key, table)
+    outer = key.rpartition(".")[0]
+    is_sibling = outer and near is not None and near.rpartition(".")[0] == outer
+    peer = "" if is_sibling else peers.key_hint(key, value, roots)
+    if peer and not (near and peer.startswith(f"type {near}=")):
+        return ConfigError(f"unknown key '{key}'; {peer}")
     if near is None:
         return ConfigError(f"unknown key '{key}'; {hint}")
-    value = table[near]
-    now = "" if isinstance(value, Mapping) or value == "???" else f" (now {show(value)})"
+    current = table[near]
+    now = "" if isinstance(current, Mapping) or current == "???" else f" (now {show(current)})"
     return ConfigError(f"unknown key '{key}'; did you mean '{near}'{now}?")
 
 
@@ -164,7 +177,9 @@ def parse(cls: type[T], table: Mapping[str, Any], prefix: str = "") -> T:
     for name in table:
         if name not in names:
             known = {f"{prefix}{key}": value for key, value in flatten(table).items() if key.split(".")[0] in names}
-            raise unknown_key(prefix + max(flatten({name: table[name]}), key=len), known)
+            given = flatten({name: table[name]})
+            key = max(given, key=len)
+            raise unknown_key(prefix + key, known, value=given[key], roots=None if prefix else names)
     if absent := [name for name in names if name not in table]:
         raise ConfigError(f"missing required value '{prefix}{absent[0]}'")
     values = {name: _convert_field(table[name], hints[name], f"{prefix}{name}") for name in names}
@@ -186,7 +201,14 @@ def _convert_field(value: Any, kind: Any, key: str) -> Any:
         if "name" not in value:
             raise ConfigError(f"missing required value '{key}.name': the option to use{_choices(key)}")
         return value
-    return convert(value, kind, key)
+    hint = peers.value_hint(key, value)
+    try:
+        converted = convert(value, kind, key)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {hint}") if hint else error from error
+    if hint:  # text that is checked later, where what it stands for is known
+        raise ConfigError(f"{key}: unknown {show(value)} (choices: auto, cpu, cuda, cuda:1, mps); {hint}")
+    return converted
 
 
 def _choices(group: str) -> str:

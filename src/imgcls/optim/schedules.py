@@ -88,6 +88,16 @@ def onecycle(
     return cycle
 
 
+POINTS = 20  # of an epoch at which ``rise_of`` looks
+
+
+def rise_of(scheduler: Callable[[int, int], Schedule], epochs: int) -> int:
+    """Epochs until the highest learning rate, rounded up; 0 if it only falls. scheduler: one with its parameters."""
+    schedule = scheduler(POINTS, epochs)
+    factors = [schedule(step) for step in range(POINTS * epochs)]
+    return math.ceil(factors.index(max(factors)) / POINTS)
+
+
 SCHEDULERS: dict[str, Callable[..., Any]] = {
     "constant": constant,
     "step": step,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 
 MOST_CELLS = 30  # classes: up to here the confusion matrix shows its counts
+MOST_SQUARES = 1000  # classes: up to here each has a row in it
 MOST_NAMES = 60  # classes: up to here it shows their names
 DPI = 100
 CELL_WIDTH, CELL_HEIGHT, TILE, TITLE_HEIGHT = 150, 180, 135, 40  # pixels, of the plots made of tiles
@@ -64,8 +65,11 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def confusion_matrix(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> Pixels:
-    """Plot (C, C) counts: rows are true classes, shaded by their share of the row. Returns (H, W, 3) uint8."""
+def confusion_matrix(matrix: Sequence[Sequence[int]] | NDArray[np.int64], classes: Sequence[str], path: Path) -> Pixels:
+    """Plot (C, C) counts: rows are true classes, shaded by their share of the row. Returns (H, W, 3) uint8.
+
+    Fewer rows than classes: each stands for several.
+    """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.45 * len(classes) + 2, 4, 14))

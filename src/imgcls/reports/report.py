@@ -60,15 +60,42 @@ def _train_seconds(checkpoint: Path) -> float | None:
 def write_predictions(folder: Path, report: Report, logits: NDArray[np.float32], images: Images) -> None:
     """Write predictions.npz: labels (N,), probabilities (N, C) from the (N, C) logits, path or index (N,), classes."""
     key = "path" if images.ids.dtype.kind == "U" else "index"
+    probabilities = metrics.softmax(logits)
     arrays: dict[str, Any] = {
         "labels": images.labels,
-        "probabilities": metrics.softmax(logits),
+        "probabilities": probabilities,
         key: images.ids,
         "classes": np.array([row["class"] for row in report["per_class"]], dtype=np.str_),
     }
     file = io.BytesIO()
     np.savez(file, **arrays)
-    write_whole(folder / "predictions.npz", file.getvalue())
+    write_whole(folder / "predictions.npz", file.getbuffer())
+    if report["confusion_matrix"] is None:
+        _write_sparse(folder / "confusion_matrix.npz", images.labels, probabilities)
+
+
+def _write_sparse(path: Path, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
+    """The confusion matrix, as scipy.sparse.load_npz reads it: row (true class), col (predicted), data (count)."""
+    classes = probabilities.shape[1]
+    row, col, data = metrics.confused_pairs(labels, probabilities.argmax(axis=1), classes)
+    file = io.BytesIO()
+    np.savez_compressed(file, row=row, col=col, data=data, shape=np.array([classes, classes]), format=np.array(b"coo"))
+    write_whole(path, file.getbuffer())
+
+
+def confusion_counts(folder: Path, report: Report, most: int) -> NDArray[np.int64]:
+    """The confusion matrix, of the report or its file; of more than ``most`` classes in (at most ``most``)^2 cells.
+
+    Each of those cells is the sum over a square of neighboring classes.
+    """
+    if report["confusion_matrix"] is not None:
+        return np.asarray(report["confusion_matrix"])
+    with np.load(folder / "confusion_matrix.npz", allow_pickle=False) as file:
+        row, col, data, classes = file["row"], file["col"], file["data"], int(file["shape"][0])
+    side = -(-classes // most)  # classes in a cell
+    counts = np.zeros((-(-classes // side),) * 2, np.int64)
+    np.add.at(counts, (row // side, col // side), data)
+    return counts
 
 
 def write_report(folder: Path, report: Report) -> None:

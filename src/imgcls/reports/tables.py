@@ -42,6 +42,8 @@ def result_lines(report: Report, images_word: str) -> list[str]:
 
 def _confusion(report: Report, i: int, room: int) -> str:
     """'  mostly confused with dog (181)' if more than a tenth of a class is predicted as another one."""
+    if report["confusion_matrix"] is None:  # too many classes
+        return ""
     row = [0 if j == i else count for j, count in enumerate(report["confusion_matrix"][i])]
     most = max(row)
     if most == 0 or most < 0.1 * report["per_class"][i]["support"]:

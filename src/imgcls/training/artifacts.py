@@ -13,7 +13,7 @@ from imgcls.data.fetchers import decode_all
 from imgcls.loggers.run_log import RunLog
 from imgcls.parallel.background import BackgroundWorker
 from imgcls.reports import plots
-from imgcls.reports.report import Report
+from imgcls.reports.report import Report, confusion_counts
 from imgcls.training.builder import Run
 
 MISTAKES = 24  # images of the most confident mistakes
@@ -49,7 +49,8 @@ def draw_test(run: Run, folder: Path, report: Report, plotter: BackgroundWorker)
     plotter.draw(
         plots.mistakes, pixels, [(true, taken, p) for _, true, taken, p in worst], classes, target / "mistakes.png"
     )
-    plotter.draw(plots.confusion_matrix, report["confusion_matrix"], classes, target / "confusion_matrix.png")
+    counts = confusion_counts(folder, report, plots.MOST_SQUARES)
+    plotter.draw(plots.confusion_matrix, counts, classes, target / "confusion_matrix.png")
     matrix: NDArray[np.uint8]
     *_, matrix = plotter.finish()
     return matrix

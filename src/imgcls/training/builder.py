@@ -58,6 +58,11 @@ class Run:
     decays_all: bool
 
     @property
+    def rise(self) -> int:
+        """Epochs until the highest learning rate."""
+        return self.spec.rise(self.config)
+
+    @property
     def chosen(self) -> dict[str, Any]:
         """What auto became, for the rest of the run."""
         return {

@@ -32,7 +32,7 @@ class TrainingCallback(Callback):
     """See Callback.
 
     validator: None if there is no validation split. resume_command: what is printed when the run is interrupted. best:
-    of the epochs so far.
+    of the epochs so far. rise: epochs until the highest learning rate, which early stopping does not count.
     """
 
     config: TrainConfig
@@ -43,6 +43,7 @@ class TrainingCallback(Callback):
     validator: Validator | None
     resume_command: str
     best: Best | None = None
+    rise: int = 0
 
     def after_step(self, state: State, loss_sum: Tensor, count: int, images: int, lr: float) -> None:
         """See Callback: log, save when it is due or asked for, and stop when asked to."""
@@ -93,7 +94,7 @@ class TrainingCallback(Callback):
 
     def should_stop(self, state: State) -> bool:
         """See Callback: early stopping."""
-        return is_exhausted(self.best, state.epochs, self.config.patience)
+        return is_exhausted(self.best, state.epochs, self.config.patience, self.rise)
 
     def save_last(self, state: State) -> None:
         """Save the whole state."""

@@ -51,7 +51,7 @@ def resumed_config(run: str, given: Mapping[str, Any]) -> tuple[Path, dict[str, 
     known = parsing.flatten(table)
     for key, value in given.items():
         if key not in known:
-            raise parsing.unknown_key(key, known)
+            raise parsing.unknown_key(key, known, value=value, roots=known)
         current = known[key].get("name") if isinstance(known[key], dict) else known[key]
         outer, _, inner = key.rpartition(".")
         if key in RESUMABLE:
@@ -89,15 +89,21 @@ class ResumePoint:
         """How many epochs are done."""
         return 0 if self.checkpoint is None else int(self.checkpoint.meta["epochs_done"])
 
-    def complete(self, config: TrainConfig) -> str:
-        """Why there is nothing left to do, empty if there is."""
+    def complete(self, config: TrainConfig, rise: int = 0) -> str:
+        """Why there is nothing left to do, empty if there is. rise: see is_exhausted."""
         if self.report is None:
             return ""
-        is_early = is_exhausted(self.best, self.epochs, config.patience)
+        is_early = is_exhausted(self.best, self.epochs, config.patience, rise) or self._ended_early(config)
         if not is_early and self.epochs < config.epochs:
             return ""
         more = "early stopping ended it" if is_early else f"to train on, add epochs={2 * self.epochs}"
         return f"{self.folder} is already complete (epoch {self.epochs}/{config.epochs}); {more}"
+
+    def _ended_early(self, config: TrainConfig) -> bool:
+        """Whether early stopping ended it, perhaps of a version that counted from the first epoch."""
+        if config.patience is None or self.checkpoint is None:
+            return False
+        return self.epochs < int(self.checkpoint.meta["config"]["epochs"])
 
 
 def resume_point(folder: Path, config: TrainConfig) -> ResumePoint:
@@ -133,6 +139,26 @@ def restore_run(run: Run, point: ResumePoint) -> None:
         run_folders.put_damaged_aside(point.folder, point.checkpoint)
     else:
         run.state.totals.zero_()  # the main process carries the sums of all
+
+
+def rate_change(run: Run, point: ResumePoint) -> str | None:
+    """That the learning rate jumps, with both rates, if other ``epochs`` stretch the schedule; None if it does not."""
+    if point.checkpoint is None or not run.state.step:
+        return None
+    step, steps, base = run.state.step, len(run.loader), run.recipe.base_lrs[0]
+    before_epochs, epochs = int(point.checkpoint.meta["config"]["epochs"]), run.config.epochs
+    if epochs in (before_epochs, point.epochs) or not base:
+        return None
+    before = run.spec.scheduler(steps, before_epochs)
+    ends = step >= before_epochs * steps
+    last, now = base * before(step - 1 if ends else step), base * run.recipe.schedule(step)
+    if math.isclose(last, now, rel_tol=0.01):
+        return None
+    share = f"{now / (base * max(map(run.recipe.schedule, range(0, epochs * steps, max(1, steps // 20))))):.0%}"
+    verb = "rises" if now > last else "falls"
+    what = f"the learning rate {verb} from {last:.3g} to {now:.3g}, {share} of its highest"
+    why = f"{run.config.scheduler['name']} now spans {epochs} epochs instead of {before_epochs}"
+    return f"{what}: {why}; a new run with epochs={epochs} has no such jump"
 
 
 def _check_same_config(config: TrainConfig, checkpoint: Checkpoint, folder: Path) -> None:

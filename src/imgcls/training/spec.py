@@ -22,7 +22,7 @@ from imgcls.models.build import MODEL_CONTEXT, automatic, check_params, default_
 from imgcls.models.finetune import ModelOptions
 from imgcls.models.pretrained import Pretrained, pretrained
 from imgcls.optim.optimizers import OPTIMIZERS
-from imgcls.optim.schedules import SCHEDULERS
+from imgcls.optim.schedules import SCHEDULERS, rise_of
 from imgcls.runs import folder as run_folders
 from imgcls.runtime.device import choose_device, choose_precision, rank_and_world
 from imgcls.text import did_you_mean, listing
@@ -80,6 +80,10 @@ class RunSpec:
     def default_size(self) -> int:
         """Pixels per side for files of unequal size."""
         return default_image_size(self.model.name if self.model else "auto")
+
+    def rise(self, config: TrainConfig) -> int:
+        """Epochs until the highest learning rate, from which ``patience`` counts; 0 without patience."""
+        return rise_of(self.scheduler, config.epochs) if config.patience is not None else 0
 
     @property
     def preset(self) -> InputPreset | None:
@@ -150,5 +154,6 @@ def resolved_node(node: Node, group: str, name: str) -> Node:
     """The node of the option ``name``, chosen by auto or default, which have no parameters. Raises ConfigError."""
     if extra := [key for key in node if key != "name"]:
         others = listed(option for option in options(group) if option != node["name"])
-        raise unknown_param(group, node["name"], extra[0], {}, f"; other choices: {others}")
+        hint = f"; other choices: {others}"
+        raise unknown_param(group, node["name"], extra[0], {}, hint, value=node[extra[0]])
     return option_node(group, name)

@@ -74,10 +74,18 @@ def _options(run: Run) -> list[str]:
         "EMA {:g}": config.ema,
         "gradient clipping {:g}": config.clip_grad,
         "layer-wise lr decay {:g}": config.layer_decay,
-        "early stopping, patience {}": config.patience,
+        "early stopping, patience {}": _patience(run),
         "best by {}": None if config.monitor == "val_accuracy" else config.monitor,
     }
     return [text.format(value) for text, value in options.items() if value is not None]
+
+
+def _patience(run: Run) -> str | None:
+    """5, or '5 from epoch 4, after the rise of the learning rate'."""
+    if run.config.patience is None:
+        return None
+    after = f" from epoch {run.rise}, after the rise of the learning rate" if run.rise else ""
+    return f"{run.config.patience}{after}"
 
 
 def _attack(run: Run) -> list[str]:

@@ -52,9 +52,12 @@ class Validator:
         return loss, float((logits.argmax(1) == labels).mean())
 
 
-def is_exhausted(best: Best | None, epochs: int, patience: int | None) -> bool:
-    """Whether the best epoch was ``patience`` or more epochs ago."""
-    return patience is not None and best is not None and epochs - best.epoch >= patience
+def is_exhausted(best: Best | None, epochs: int, patience: int | None, rise: int = 0) -> bool:
+    """Whether the best epoch was ``patience`` or more epochs ago, which are counted from the end of the rise.
+
+    rise: the first epochs, in which the learning rate rises; a validation that gets worse in them says nothing.
+    """
+    return patience is not None and best is not None and epochs - max(best.epoch, rise) >= patience
 
 
 def quality(row: Row, monitor: str = "val_accuracy") -> Quality:
