@@ -80,6 +80,7 @@ READ = {  # what is read as red and blue, without a warning: text, name of the f
     "columns by number": (rows(COLORS, range(24), PATHS, header="a,b,c\n"), "l.csv", {"path": 2, "label": "0"}),
     "the label first": (rows(COLORS, PATHS), "l.csv", {}),
     "an index by pandas": (rows(range(24), PATHS, COLORS, header=",path,label\n"), "l.csv", {}),
+    "an index without a header": (rows(range(24), PATHS, COLORS), "l.csv", {}),
     "an id that is no path": (rows(range(24), PATHS, COLORS, header="id,photo,label\n"), "l.csv", {}),
     "Label Studio's column": (rows(range(24), PATHS, COLORS, header="annotation_id,image,choice\n"), "l.csv", {}),
     "JSON lines": (
