@@ -19,8 +19,7 @@ WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^
 
 
 RESUMABLE = (
-    *("epochs", "device", "workers", "threads", "loader", "checkpoint_every"),
-    *("dataset.root", "dataset.images", "dataset.test"),
+    *("epochs", "device", "workers", "threads", "loader", "dataset.root", "dataset.images", "checkpoint_every"),
 )  # keys that may change when a run is resumed
 OF_A_SWEEP = ("sweep_dir", "job_timeout")  # keys of a sweep, not of its jobs
 TYPED_ONLY = ("resume", *OF_A_SWEEP)  # keys that no file can set

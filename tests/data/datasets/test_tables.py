@@ -80,6 +80,7 @@ READ = {  # what is read as red and blue, without a warning: text, name of the f
     "columns by number": (rows(COLORS, range(24), PATHS, header="a,b,c\n"), "l.csv", {"path": 2, "label": "0"}),
     "the label first": (rows(COLORS, PATHS), "l.csv", {}),
     "an index by pandas": (rows(range(24), PATHS, COLORS, header=",path,label\n"), "l.csv", {}),
+    "an index without a header": (rows(range(24), PATHS, COLORS), "l.csv", {}),
     "an id that is no path": (rows(range(24), PATHS, COLORS, header="id,photo,label\n"), "l.csv", {}),
     "Label Studio's column": (rows(range(24), PATHS, COLORS, header="annotation_id,image,choice\n"), "l.csv", {}),
     "JSON lines": (
@@ -434,6 +435,30 @@ def test_a_few_numbers_are_classes_with_a_note() -> None:
     source = read(table(rows(PATHS, lambda i: i % 4 / 3, header="path,prob\n"), "pictures/l.csv"))
     assert len(source.classes) == 4
     assert "dataset.label='prob > 0.5' makes two classes of them" in finding(source, "numbers")
+
+
+def test_missing_numbers_do_not_hide_that_the_others_are_many() -> None:
+    pictures()
+    where = table(rows(PATHS, lambda i: i / 23 if i else "nan", header="path,prob\n"), "pictures/l.csv")
+    with pytest.raises(DataError, match=r"column 'prob' has 23 different numbers"):
+        read(where)
+    with pytest.raises(DataError, match=r"line 2: 'nan' in a column of numbers"):
+        read(where, label="prob > 0.5")
+
+
+def test_a_one_hot_column_without_images_is_noted() -> None:
+    pictures()
+    columns = (lambda i: int(i < 12), lambda i: int(i >= 12), lambda i: 0)
+    source = read(table(rows(PATHS, *columns, header="file,red,blue,green\n"), "pictures/l.csv"))
+    assert source.classes == ("blue", "red")
+    assert "no image is of the one-hot column green" in finding(source, "empty_class")
+
+
+def test_another_spelling_at_the_same_place_comes_before_other_folders() -> None:
+    pictures("photos")
+    pictures("photos/sub")
+    source = read(table(rows(lambda i: PATHS[i].upper(), COLORS), "t/l.csv"), images="photos")
+    assert source.train.ids[0] == "red0.png"
 
 
 def test_a_column_that_looks_like_an_id_is_pointed_at() -> None:

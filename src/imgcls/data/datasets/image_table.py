@@ -23,6 +23,7 @@ from imgcls.data.datasets.table_files import Files
 from imgcls.data.datasets.table_labels import (
     check_classes,
     check_numbers,
+    empty_findings,
     id_findings,
     in_order,
     label_findings,
@@ -230,8 +231,9 @@ def read_listing(table: Path, given: Given, images: str | None, encoding: str | 
     grid = read_grid(table, encoding, lambda cells: known_names(cells, given), exists)
     columns, lines = find_columns(grid, given, table, exists)
     labels = labels_of(lines, columns, table)
-    notes = [*unused_columns(columns), *plain_header(table.name, labels, columns)]
+    notes = [*unused_columns(columns), *plain_header(labels, columns)]
     findings = [*grid.findings, *check_numbers({*labels}, columns, table)]
+    findings += empty_findings({*labels}, columns)
     if given.label is None:
         check_classes(labels, columns, table)
     rows = [_row(line, label, columns, table) for line, label in zip(lines, labels, strict=True)]

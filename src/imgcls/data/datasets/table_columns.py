@@ -10,7 +10,7 @@ from pathlib import Path
 from imgcls.data.datasets.image_folder import SPLIT_NAMES
 from imgcls.data.datasets.scan import is_image_name
 from imgcls.data.datasets.table_rows import Grid, Line, shown_cells
-from imgcls.data.datasets.table_values import Expression, expression
+from imgcls.data.datasets.table_values import MOST_NUMBERS, Expression, expression
 from imgcls.errors import DataError
 from imgcls.text import did_you_mean, listing, one_line
 
@@ -293,6 +293,8 @@ class _Finder:
         else:
             place = next((i for i in others if self.holds_splits(i) and (label is not None or len(others) > 1)), None)
         others = [i for i in others if i != place]
+        if len(self.rows) > MOST_NUMBERS:  # a column that numbers the rows is no label, if another one may be
+            others = [i for i in others if len({cell(line, i) for line in self.rows}) < len(self.rows)] or others
         if label is not None:
             return Columns(path, label, place, cut=cut)
         if len(others) > 1 and split != NONE:

@@ -78,7 +78,8 @@ class Files:
             best = max((_common(parts, one) for one in fits), default=0)
             fits = [one for one in fits if _common(parts, one) == best]
             same = [one for one in fits if _nfc(os.path.basename(one)) == _nfc(parts[-1])]
-            fits = same or fits
+            whole = [one for one in fits if _fold(one) == "/".join(map(_fold, parts))]
+            fits = (same or fits) if len(same) == 1 else whole or same or fits
             if len(fits) == 1:
                 return fits[0], how if how == "suffix" or same or far else "case"
             if fits:

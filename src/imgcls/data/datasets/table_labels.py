@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from imgcls.data.datasets.table_columns import ONE, ZERO, Columns, cell, plain_name
 from imgcls.data.datasets.table_rows import Line
@@ -72,7 +71,8 @@ def in_order(labels: Collection[str]) -> tuple[str, ...]:
 
 def check_numbers(labels: Collection[str], columns: Columns, table: Path) -> list[Finding]:
     """Raises DataError if each of many numbers that are not whole would be a class; a note if each of a few is."""
-    values = [] if columns.cut or columns.ones else broken_numbers(labels)
+    known = [label for label in labels if label.casefold() not in MISSING]
+    values = [] if columns.cut or columns.ones else broken_numbers(known)
     if not values or columns.label is None:
         return []
     name, middle = columns.name(columns.label), values[len(values) // 2 - 1]
@@ -90,10 +90,24 @@ def check_numbers(labels: Collection[str], columns: Columns, table: Path) -> lis
 def check_classes(labels: Sequence[str], columns: Columns, table: Path) -> None:
     """Raises DataError if a column that nobody named as the label has another value in each row: it numbers them."""
     if columns.label is not None and len(labels) > MOST_NUMBERS and len({*labels}) == len(labels):
+        cut = (
+            f", or cut its numbers: dataset.label='{columns.name(columns.label)} > X'"
+            if all(number(label) is not None for label in labels)
+            else ""
+        )
         raise DataError(
             f"{table}: column '{columns.name(columns.label)}' has another value in each of {len(labels):,} rows "
-            f"({listing(labels, 3)}): it seems to number them; name the label's with dataset.label=COLUMN"
+            f"({listing(labels, 3)}): it seems to number them; name the label's with dataset.label=COLUMN{cut}"
         )
+
+
+def empty_findings(labels: Collection[str], columns: Columns) -> list[Finding]:
+    """A note on one-hot columns that no row has its 1 in: they are no classes."""
+    empty = [name for i in columns.ones if (name := columns.header[i]) not in labels]
+    if not empty:
+        return []
+    text = f"no image is of the one-hot column{'s' * (len(empty) > 1)} {listing(empty)}, so there is no such class"
+    return [Finding("empty_class", "note", text, len(empty), tuple(empty))]
 
 
 def label_findings(labels: Sequence[str]) -> list[Finding]:
@@ -202,13 +216,10 @@ def id_findings(rows: Sequence[Line], labels: Sequence[str], parts: Sequence[str
     return found
 
 
-def plain_header(table: str, rows: Sequence[str], columns: Columns) -> list[str]:
+def plain_header(rows: Sequence[str], columns: Columns) -> list[str]:
     """A line for the header of a run on classes that were made of numbers."""
     if columns.cut is None or columns.label is None:
         return []
     counts = Counter(rows)
     shown = ", ".join(f"{counts[name]:,} {one_line(name)}" for name in columns.cut.classes)
     return [f"labels   from the numbers in '{columns.name(columns.label)}': {shown}"]
-
-
-Names = dict[str, Any] | str | None  # of dataset.rename: as text it is parsed

@@ -58,11 +58,11 @@ def read_text(table: Path, encoding: str | None) -> tuple[str, tuple[Finding, ..
 def _checked(encoding: str) -> str:
     """The encoding's name, if Python has a text encoding of that name. Raises ValueError."""
     try:
-        if codecs.lookup(encoding)._is_text_encoding:
-            return encoding
-    except (LookupError, ValueError):
-        pass
-    raise ValueError(f"unknown dataset.encoding '{encoding}' (such as utf-8, cp1252, cp1251, gb18030, shift_jis)")
+        b"a".decode(encoding, "ignore")
+    except (LookupError, ValueError) as error:
+        known = "such as utf-8, cp1252, cp1251, gb18030, shift_jis"
+        raise ValueError(f"unknown dataset.encoding '{one_line(encoding)}' ({known})") from error
+    return encoding
 
 
 def _decoded(data: bytes, encoding: str, table: Path) -> str:
