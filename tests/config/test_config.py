@@ -379,6 +379,7 @@ def test_what_is_stored_is_not_completed_over() -> None:
         "follow_links": True,
         "verify": True,
         "on_error": "error",
+        "layout": "old",
     }
 
 
