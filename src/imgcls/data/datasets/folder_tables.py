@@ -81,11 +81,11 @@ def source_of_tables(base: Path, scan: Scan, options: Options) -> Source | None:
 
 def _is_flat(seen: Seen, scan: Scan) -> bool:
     """Whether there are no class folders: images lie in the folder itself, in its parts, or in a folder of images."""
-    if not seen.folders:
-        return True
-    if any(see(seen.path / name, scan).folders for name in seen.folders):
-        return False
-    return all(names_of.part_of(name) or names_of.is_image_folder(_plain(name)) for name in seen.folders)
+    return all(
+        (names_of.part_of(name) or names_of.is_image_folder(_plain(name)))
+        and _is_flat(see(seen.path / name, scan), scan)
+        for name in seen.folders
+    )
 
 
 def _plain(name: str) -> str:
@@ -162,21 +162,21 @@ def _with_notes(source: Source, scan: Scan, tables: Sequence[Path]) -> Source:
     return replace(source, notes=(*source.notes, *scan.notes()), findings=(finding, *source.findings))
 
 
-def disagreement(reading: Reading, parts: Mapping[str, Images], scan: Scan) -> list[Finding]:
-    """A note for each table beside class folders, which is not used.
+def unused_tables(folders: Sequence[Path], reading: Reading, scan: Scan) -> list[Finding]:
+    """A note for each table in these folders, which is not used, as there are class folders.
 
     Raises DataError if such a table has other labels than the folders.
     """
     found = []
-    for home in dict.fromkeys([reading.base, *reading.homes.values()]):
+    for home in dict.fromkeys(folders):
         for name in _tables(see(home, scan)):
-            _compare(home / name, home, reading, parts)
+            _compare(home / name, home, reading, scan)
             text = f"not used: the table {name}; the class folders have the labels"
             found.append(Finding("not_used", "note", text, 1, (str(home / name),)))
     return found
 
 
-def _compare(table: Path, home: Path, reading: Reading, parts: Mapping[str, Images]) -> None:
+def _compare(table: Path, home: Path, reading: Reading, scan: Scan) -> None:
     """Raises DataError if the table lists the images of the class folders under other labels."""
     try:
         if os.path.getsize(table) > LARGEST_COMPARED:
@@ -184,22 +184,20 @@ def _compare(table: Path, home: Path, reading: Reading, parts: Mapping[str, Imag
         rows = labeled(read_table(table, home, Options(verify=False, on_error="skip")))
     except (DataError, OSError):  # it is about something else
         return
-    names = reading.classes
     labels = {
-        os.path.normpath(path): names[label]
-        for images in parts.values()
-        for path, label in zip(images.paths or (), images.labels.tolist(), strict=True)
+        os.path.normpath(path): name
+        for places in reading.parts.values()
+        for name, folder in places.items()
+        for path in scan.images(folder)
     }
-    both = [(path, label) for path, label in rows if os.path.normpath(path) in labels]
-    other = [(path, label) for path, label in both if labels[os.path.normpath(path)] != label]
-    if not other or len({label for _, label in other} | {labels[os.path.normpath(path)] for path, _ in other}) < 2:
-        return
-    pairs = {(labels[os.path.normpath(path)], label) for path, label in both}
+    both = [(path, label, labels[own]) for path, label in rows if (own := os.path.normpath(path)) in labels]
+    pairs = {(label, own) for _, label, own in both}
     if len(pairs) == len({one for one, _ in pairs}) == len({one for _, one in pairs}):
-        return  # the same classes under other names
-    path, label = other[0]
+        return  # the same classes, perhaps under other names
+    path, label, _ = next(row for row in both if row[1] != row[2])
+    count = sum(label != own for _, label, own in both)
     raise DataError(
-        f"{one_line(str(table))} and the class folders disagree on {len(other):,} of {len(both):,} images "
+        f"{one_line(str(table))} and the class folders disagree on {count:,} of {len(both):,} images "
         f"({one_line(os.path.relpath(path, home))} is '{label}' in the table): for the table type "
-        f"dataset={typed(table)} dataset.images={typed(home)}, for the folders add {FLAT} or move the table away"
+        f"dataset={typed(table)} dataset.images={typed(home)}, or for the folders add {FLAT} or move the table away"
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
-from imgcls.data.datasets.folder_tables import Options, disagreement, source_of_tables
+from imgcls.data.datasets.folder_tables import Options, source_of_tables, unused_tables
 from imgcls.data.datasets.image_folder import alike, class_images, old_reading, outside_classes, source_of
 from imgcls.data.datasets.known_layouts import known_source
-from imgcls.data.datasets.layout import Reading, reading_of, unwrapped
+from imgcls.data.datasets.layout import Reading, check_task, left_over, levels, reading_of, see, unwrapped
 from imgcls.data.datasets.places import folder_at
 from imgcls.data.datasets.scan import Scan
 from imgcls.data.source import Source
@@ -50,12 +52,24 @@ def imagefolder(
         return _source(reading, scan, options, warnings)
     if scan.is_run(base):
         raise DataError(f"{one_line(str(base))} is a run of imgcls, not a data set; give the folder of the images")
-    base = unwrapped(base, scan)
-    if layout == "auto":
-        source = known_source(base, scan, options) or source_of_tables(base, scan, options)
-        if source is not None:
-            return source
-    return _source(reading_of(base, scan, is_flat=layout == "flat"), scan, options, [])
+    return _decided(base, scan, options, is_flat=layout == "flat")
+
+
+def _decided(root: Path, scan: Scan, options: Options, *, is_flat: bool) -> Source:
+    """The folder by what it looks like; is_flat: each folder in it is a class, whatever it looks like."""
+    base = unwrapped(root, scan)
+    around = levels(root, base)
+    for folder in () if is_flat else around:
+        if (known := known_source(folder, scan, options)) is not None:
+            return known
+        check_task(folder, scan)
+    if not is_flat and (listed := source_of_tables(base, scan, options)) is not None:
+        return listed
+    reading = reading_of(base, scan, is_flat=is_flat)
+    more = [note for folder in around for note in left_over(see(folder, scan))]
+    if not is_flat:
+        more += unused_tables([*around, *reading.homes.values()], reading, scan)
+    return _source(replace(reading, findings=(*reading.findings, *more)), scan, options, [])
 
 
 def _source(reading: Reading, scan: Scan, options: Options, warnings: list[str]) -> Source:
@@ -67,7 +81,6 @@ def _source(reading: Reading, scan: Scan, options: Options, warnings: list[str])
         *alike(names),
         *reading.findings,
         *outside_classes(reading.homes, scan),
-        *disagreement(reading, parts, scan),
     ]
     places = reading.parts["train"]
     used = {int(label) for label in set(parts["train"].labels.tolist())}

@@ -180,7 +180,7 @@ def _unwrapped(folder: Path, scan: Scan) -> Path:
     if found == inner and (len(scan.subfolders(inner)) < 2 or scan.look(inner).images):
         return folder
     if found == inner:  # else it is already noted
-        scan.unwrapped.append(found)
+        scan.unwrapped[found] = "inside"
     return found
 
 

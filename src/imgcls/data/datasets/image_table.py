@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from imgcls.data.datasets.image_folder import SPLIT_NAMES, source_of
+from imgcls.data.datasets.places import no_such_file
 from imgcls.data.datasets.scan import is_image_name
 from imgcls.data.decoding import SUFFIXES
 from imgcls.data.source import Images, Source
@@ -99,7 +100,7 @@ def _existing(root: str | None) -> Path:
         raise ValueError("missing required value 'dataset.root': the table (short: dataset=./labels.csv)")
     table = Path(os.path.expanduser(root))
     if not os.path.exists(table):
-        raise DataError(f"no such file: {table}")
+        raise no_such_file(root)
     if file_size(table) > LARGEST:
         raise DataError(f"{table}: {file_size(table):,} bytes are more than {LARGEST:,}")
     return table

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgcls.data.datasets.folder_tables import Labeled, Options, combined, labeled, read_table
-from imgcls.data.datasets.layout import class_folders
+from imgcls.data.datasets.layout import class_folders, see
 from imgcls.data.datasets.places import typed
 from imgcls.data.datasets.scan import Scan
 from imgcls.data.findings import Finding
 from imgcls.data.source import Source
 from imgcls.errors import DataError
-from imgcls.text import one_line
+from imgcls.text import listing, one_line
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,17 @@ def known_source(base: Path, scan: Scan, options: Options) -> Source | None:
         return None
     parts = {name: _read(base, part, scan, options) for name, part in known.parts.items()}
     by = ", ".join(f"{name} by {_file(part)}" for name, part in known.parts.items())
-    finding = Finding("layout", "note", f"the layout of {known.name}: {by}")
-    return combined(base, parts, options, findings=[finding], notes=scan.notes())
+    findings = [Finding("layout", "note", f"the layout of {known.name}: {by}")]
+    used = {path.partition("/")[0] for path in (*known.marks, *(_images_of(part) for part in known.parts.values()))}
+    if others := [name for name in see(base, scan).folders if name not in used]:
+        text = f"not used: {listing([f'{name}/' for name in others])}"
+        findings.append(Finding("not_used", "note", text, len(others), tuple(others[:5])))
+    scan.unwrapped.pop(base / "images", None)
+    return combined(base, parts, options, findings=findings, notes=scan.notes())
+
+
+def _images_of(part: Part) -> str:
+    return part.path if isinstance(part, Folders) else part.images
 
 
 def _read(base: Path, part: Part, scan: Scan, options: Options) -> Labeled:

@@ -6,13 +6,14 @@ and what to type for each: ``dataset.layout=flat`` always means that every folde
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.datasets import layout_names as names_of
-from imgcls.data.datasets.other_tasks import task_in
+from imgcls.data.datasets.other_tasks import has_class_folders, task_in
 from imgcls.data.datasets.places import typed, unpack
 from imgcls.data.datasets.scan import Scan
 from imgcls.data.findings import Finding
@@ -21,6 +22,7 @@ from imgcls.text import listing, one_line
 
 Places = Mapping[str, Path]  # of the classes: the folder of each, by its name
 DATES = re.compile(r"(19|20)\d\d([-_.]?\d\d){0,2}")
+MOST_FOLDS = 20  # more folders than that are classes, whatever the names below them
 MOSTLY = 0.6  # of the names below: these sub-folders are the same everywhere
 FLAT = "dataset.layout=flat"
 NO_CLASSES = "put the images into one folder for each class"
@@ -77,11 +79,19 @@ def in_order(names: Collection[str]) -> list[str]:
 
 def see(path: Path, scan: Scan) -> Seen:
     """The description of the folder."""
+    if (known := scan.described.get(str(path))) is None:
+        known = scan.described[str(path)] = _described(path, scan)
+    assert isinstance(known, Seen)
+    return known
+
+
+def _described(path: Path, scan: Scan) -> Seen:
     here = scan.look(path)
     everything = scan.subfolders(path)
     support = [name for name in everything if is_support(name) and not scan.has_images(path / name)]
     folders = tuple(name for name in everything if name not in support)
-    found = {part: tuple(name for name in folders if names_of.part_of(name) == part) for part in names_of.PART_WORDS}
+    parts = [names_of.part_of(name) for name in folders]
+    found = {part: tuple(itertools.compress(folders, [one == part for one in parts])) for part in names_of.PART_WORDS}
     return Seen(
         path,
         tuple(here.images),
@@ -99,12 +109,20 @@ def is_support(name: str) -> bool:
 
 
 def class_folders(path: Path, scan: Scan) -> list[str]:
-    """The names of the folders in it that may be classes."""
-    return list(see(path, scan).folders)
+    """The names of the folders in it that may be classes: more than one folder that is merely called images."""
+    folders = see(path, scan).folders
+    if len(folders) == 1 and names_of.is_image_folder(folders[0]):
+        return class_folders(path / folders[0], scan) and list(folders)
+    return list(folders)
+
+
+def levels(root: Path, base: Path) -> list[Path]:
+    """The folders from root down to base, both included."""
+    return [root, *(root / inner for inner in reversed([base.relative_to(root), *base.relative_to(root).parents][:-1]))]
 
 
 def unwrapped(folder: Path, scan: Scan) -> Path:
-    """The folder that holds the classes or the splits, inside any wrapper folders that hold nothing else.
+    """The folder that holds the classes or the splits, inside any wrapper folders that hold no other images.
 
     Archives are often unpacked like that: photos/photos/cat. A single folder without subfolders is a class.
     """
@@ -117,9 +135,18 @@ def unwrapped(folder: Path, scan: Scan) -> Path:
     is_class = len(inside.folders) < 2 and not (inside.folders and inside.parts.get("train"))
     if found == inner and (is_class or inside.images):
         return folder
-    if found == inner and found not in scan.unwrapped:  # else it is already noted
-        scan.unwrapped.append(found)
+    if found == inner:  # else it is already noted
+        scan.unwrapped[found] = "with images in" if seen.support else "inside"
     return found
+
+
+def left_over(seen: Seen) -> list[Finding]:
+    """A note on the folders without images that are not used."""
+    if not seen.support:
+        return []
+    shown = listing([f"{name}/" for name in seen.support])
+    text = f"not used: {shown} (no images in {'them' if len(seen.support) > 1 else 'it'})"
+    return [Finding("not_used", "note", text, len(seen.support), seen.support[:5])]
 
 
 def reading_of(path: Path, scan: Scan, *, is_flat: bool = False) -> Reading:
@@ -130,8 +157,6 @@ def reading_of(path: Path, scan: Scan, *, is_flat: bool = False) -> Reading:
     seen = see(path, scan)
     if is_flat:
         return _as_classes(seen, scan, is_flat=True)
-    if task := task_in(path, scan):
-        raise DataError(_of_another_task(seen, scan, task))
     rules: tuple[Callable[[Seen, Scan], Reading | None], ...] = (
         _of_parts, _of_train_alone, _of_parts_without_train, _of_classes_first, _of_repeated_names,
     )  # fmt: skip
@@ -146,14 +171,17 @@ def ask(seen: Seen, what: str, *choices: str) -> DataError:
     return DataError(f"{one_line(str(seen.path))}: {what}; {', or '.join(choices)}")
 
 
-def _of_another_task(seen: Seen, scan: Scan, task: str) -> str:
-    """The message about a data set of another task, with a way out if there are classes in it."""
+def check_task(path: Path, scan: Scan) -> None:
+    """Raises DataError if the folder looks like a data set of another task; with a way out if there are classes."""
+    if not (task := task_in(path, scan)):
+        return
+    seen = see(path, scan)
     folder = next((name for name in seen.folders if names_of.is_image_folder(name)), None)
-    has_classes = folder is not None and len(class_folders(seen.path / folder, scan)) > 1
+    has_classes = folder is not None and has_class_folders(seen.path / folder, scan)
     ways = [f"for the class folders in {folder}/ type dataset={typed(seen.path / str(folder))}"] if has_classes else []
     flat = [f"if its folders are the classes, {FLAT}"] if len(seen.folders) > 1 else []
     no_way = ["a classifier needs a folder for each class, or a table with a path and a label in each row"]
-    return f"{one_line(str(seen.path))}: {task}; {', or '.join([*ways, *flat] or no_way)}"
+    raise DataError(f"{one_line(str(seen.path))}: {task}; {', or '.join([*ways, *flat] or no_way)}")
 
 
 # --- train/, val/ and test/ -------------------------------------------------------------------------------------------
@@ -181,7 +209,7 @@ def _of_parts(seen: Seen, scan: Scan) -> Reading | None:
 
 def _renamed(folders: Mapping[str, Path]) -> Finding | None:
     """A note on which folder is which part, unless the names are the usual ones."""
-    if all(folder.name.lower() in (part, *names_of.PART_WORDS[part]) for part, folder in folders.items()):
+    if all(folder.name.lower() in names_of.USUAL_PARTS[part] for part, folder in folders.items()):
         return None
     which = ", ".join(f"{one_line(folder.name)}/ is {part}" for part, folder in folders.items())
     return Finding("parts", "note", f"parts by the names of the folders: {which}", len(folders))
@@ -212,8 +240,7 @@ def _from_parts(seen: Seen, scan: Scan, folders: dict[str, Path], findings: Sequ
     if flat:
         raise DataError(_no_class_folders(seen, scan, folders, flat))
     for folder in folders.values():
-        if task := task_in(folder, scan):
-            raise DataError(_of_another_task(see(folder, scan), scan, task))
+        check_task(folder, scan)
     places = {}
     for part, folder in folders.items():
         inner = _below_images({name: folder / name for name in class_folders(folder, scan)}, scan)
@@ -229,15 +256,23 @@ def _no_class_folders(seen: Seen, scan: Scan, folders: Mapping[str, Path], flat:
     if "train" not in flat:
         leave = f"for {one_line(folders['train'].name)}/ alone type dataset={typed(folders['train'])}"
         return f"{said}: its images have no labels; {NO_CLASSES}, or add a table with their labels; {leave}"
-    others = [f"{one_line(folder.name)}/" for folder in folders.values() if folder != first]
-    parts = f" ({', '.join([f'{one_line(first.name)}/', *others])} are parts, not classes)" if others else ""
-    return f"{said}{parts}{_what_instead(first, seen, scan)}"
+    names = [f"{one_line(folder.name)}/" for folder in (first, *folders.values())]
+    return f"{said}{_not_classes(list(dict.fromkeys(names)))}{_what_instead(first, seen, scan)}"
+
+
+def _not_classes(names: Sequence[str]) -> str:
+    """' (train/, test1/ are parts, not classes)'; empty for a single train/."""
+    if len(names) == 1:
+        return "" if names_of.part_of(names[0]) == "train" else f" ({names[0]} is a part, not a class)"
+    return f" ({', '.join(names)} are parts, not classes)"
 
 
 def _what_instead(folder: Path, seen: Seen, scan: Scan) -> str:
     """What to do about images without class folders: what the folder looks like, what its names say."""
     if task := task_in(folder, scan, has_classes=False) or task_in(seen.path, scan, has_classes=False):
         return f"; {task}"
+    if target := next((name for name in seen.support if names_of.task_of_target(name)), None):
+        return f"; {target}/ beside {one_line(folder.name)}/ looks like {names_of.task_of_target(target)}"
     images = scan.look(folder).images
     prefixes = sorted({match[1] for name in images if (match := names_of.CLASS_IN_NAME.fullmatch(name))})
     tables = [typed(place / name) for place in dict.fromkeys((folder, seen.path)) for name in see(place, scan).tables]
@@ -291,8 +326,8 @@ def _of_parts_without_train(seen: Seen, scan: Scan) -> Reading | None:
         if not class_folders(unwrapped(seen.path / named[0], scan), scan):
             folders = {part: seen.path / several[0] for part, several in seen.parts.items()}
             first = folders[next(iter(folders))]
-            others = f" ({', '.join(f'{name}/' for name in named)} are parts, not classes)"
-            raise DataError(f"no class folders in {one_line(str(first))}{others}{_what_instead(first, seen, scan)}")
+            names = _not_classes([f"{one_line(name)}/" for name in named])
+            raise DataError(f"no class folders in {one_line(str(first))}{names}{_what_instead(first, seen, scan)}")
         ways = [f"for {name}/ type dataset={typed(seen.path / name)}" for name in named[:3]]
         raise ask(seen, f"{listing([f'{name}/' for name in named])} and no train/", *ways)
     rest = [name for name in seen.folders if name not in named]
@@ -356,6 +391,8 @@ def _of_repeated_names(seen: Seen, scan: Scan) -> Reading | None:
     common, union = set.intersection(*sets), set.union(*sets)
     if len(common) < 2 or len(common) < MOSTLY * len(union):
         return None
+    if len(inside) > MOST_FOLDS and len(common) < len(inside):
+        return None
     if all(_is_image_or_target(name) for name in union) or all(DATES.fullmatch(name) for name in common):
         return None
     first = seen.folders[0]
@@ -393,7 +430,7 @@ def _below_images(places: dict[str, Path], scan: Scan) -> tuple[dict[str, Path],
 
 def _as_classes(seen: Seen, scan: Scan, *, is_flat: bool = False) -> Reading:
     """Each folder is a class."""
-    if not seen.folders:
+    if not (seen.folders if is_flat else class_folders(seen.path, scan)):
         raise DataError(_nothing_found(seen, scan))
     places = {name: seen.path / name for name in seen.folders}
     findings: list[Finding] = []
@@ -403,10 +440,6 @@ def _as_classes(seen: Seen, scan: Scan, *, is_flat: bool = False) -> Reading:
             text = f"{seen.parts['train'][0]}/ is read as a class, as are {listing(seen.folders, 4)}"
             findings.append(Finding("parts", "note", text))
         findings += _pooled(seen, scan, places)
-    if seen.support:
-        shown = listing([f"{name}/" for name in seen.support])
-        text = f"not used: {shown} (no images in {'them' if len(seen.support) > 1 else 'it'})"
-        findings.append(Finding("not_used", "note", text, len(seen.support), seen.support[:5]))
     return Reading(seen.path, {"train": places}, {"train": seen.path}, tuple(findings))
 
 

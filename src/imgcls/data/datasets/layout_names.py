@@ -6,6 +6,7 @@ Names are compared in lower case.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 # --- passed over wherever they are ------------------------------------------------------------------------------------
 
@@ -65,6 +66,11 @@ PART_WORDS = {
     "val": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
     "test": ("test", "testing", "tst", "holdout"),
 }
+USUAL_PARTS = {  # that need no word in the header
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 # fmt: off
 FILLERS = frozenset([  # words that may stand beside that of the part
     "set", "sets", "data", "dataset", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo",
@@ -80,27 +86,29 @@ WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
 ENDINGS = ("dataset", "set", "sets", "data", "images", "imgs", "img", "pics", "photos", "dir", "split")
 
 
+PART_OF_WORD = {
+    word + ending: part for part, words in PART_WORDS.items() for word in words for ending in ("", *ENDINGS)
+}
+
+
 def words_of(name: str) -> list[str]:
     """The words of a folder's name in lower case, without numbers: TrainData2, train-data and train_data are equal."""
     return [word.lower() for word in WORD.findall(name) if not word.isdigit()]
 
 
-def _part_of_word(word: str) -> str | None:
-    stems = [word, *(word.removesuffix(ending) for ending in ENDINGS if word.endswith(ending))]
-    return next((part for part, known in PART_WORDS.items() for stem in stems if stem in known), None)
-
-
+@lru_cache(maxsize=1 << 16)
 def part_of(name: str) -> str | None:
     """train, val or test if the folder's name says nothing else (Train, trainset, test1, val_images), or None."""
     words = words_of(name)
-    found = [part for word in words if (part := _part_of_word(word))]
-    others = [word for word in words if not _part_of_word(word) and word not in FILLERS]
+    found = [part for word in words if (part := PART_OF_WORD.get(word))]
+    others = [word for word in words if word not in PART_OF_WORD and word not in FILLERS]
     return found[0] if len(found) == 1 and not others else None
 
 
+@lru_cache(maxsize=1 << 16)
 def without_part(name: str) -> str:
     """The name's words without those of a part, joined: masks for train_masks and masks2017."""
-    return "".join(word for word in words_of(name) if word not in ("tr", "ts") and _part_of_word(word) is None)
+    return "".join(word for word in words_of(name) if word not in ("tr", "ts") and word not in PART_OF_WORD)
 
 
 # --- folders of other tasks, of annotations and of copies -------------------------------------------------------------

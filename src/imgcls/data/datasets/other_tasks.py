@@ -24,7 +24,7 @@ def task_in(folder: Path, scan: Scan, *, has_classes: bool | None = None) -> str
             continue
         targets = [(other, task) for other in names if (task := names_of.task_of_target(other)) and other != one]
         for other, task in targets:
-            if scan.has_images(folder / other) or not _has_classes(folder / one, scan):
+            if scan.has_images(folder / other) or not has_class_folders(folder / one, scan):
                 return f"{one}/ and {other}/ look like {task}"
     if has_classes or (has_classes is None and names):
         return ""
@@ -47,7 +47,7 @@ def _same_stems(folder: Path, scan: Scan, first: str, second: str) -> bool:
     return first.lower().startswith("train") or len(one & other) >= 0.5 * min(len(one), len(other))
 
 
-def _has_classes(folder: Path, scan: Scan) -> bool:
+def has_class_folders(folder: Path, scan: Scan) -> bool:
     """Whether there are folders in it that may be classes, in it or in its parts."""
     names = scan.subfolders(folder)
     if not names or scan.look(folder).images:

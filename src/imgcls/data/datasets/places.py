@@ -33,6 +33,14 @@ def folder_at(root: str) -> Path:
     raise DataError(f"not a folder: {one_line(str(base))}{advice}")
 
 
+def no_such_file(root: str) -> DataError:
+    """The error for a table that is not there."""
+    if (address := address_in(root)) is not None:
+        return DataError(f"{address} is an address; download it first, and give the file: dataset=./labels.csv")
+    path = Path(os.path.expanduser(root))
+    return DataError(f"no such file: {path}{nearest(path)}")
+
+
 def address_in(root: str) -> str | None:
     """The address (https://..., s3://...) that was given for a path, also if it was made absolute; or None."""
     text = root

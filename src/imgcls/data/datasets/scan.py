@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from imgcls.data.datasets.layout_names import RUN_MARKS, is_junk
 from imgcls.data.decoding import HEIF_SUFFIXES, SUFFIXES
@@ -39,8 +39,11 @@ class Scan:
         self.hidden: set[str] = set()  # names of folders
         self.junk: set[str] = set()  # names of files and folders
         self.runs: set[str] = set()  # folders
-        self.unwrapped: list[Path] = []  # folders that are the only one inside their parent
+        self.unwrapped: dict[Path, str] = {}  # folders that are the only one "inside" or "with images in" their parent
         self._listings: dict[str, Listing] = {}
+        self.described: dict[str, Any] = {}  # what others made of its folders
+        self._found: dict[str, list[str]] = {}
+        self._has_links = False  # to folders
         self._runs: dict[str, bool] = {}
 
     def notes(self) -> tuple[str, ...]:
@@ -49,7 +52,10 @@ class Scan:
         by_suffix = ", ".join(f"{count:,} {one_line(suffix)}" for suffix, count in counts[:8])
         files = f"ignored  {by_suffix} (not image files by their suffix{heif_hint(self.ignored)})" if by_suffix else ""
         folders = f"ignored  hidden folders: {listing(sorted(self.hidden))}" if self.hidden else ""
-        around = [f"folder   using {one_line(str(one))} (the only folder inside its parent)" for one in self.unwrapped]
+        around = [
+            f"folder   using {one_line(str(one))} (the only folder {how} its parent)"
+            for one, how in self.unwrapped.items()
+        ]
         left = "left by an operating system, a storage device or a tool"
         junk = f"ignored  {listing(sorted(self.junk))} ({left})" if self.junk else ""
         runs = f"ignored  {listing(sorted(self.runs))} (runs of imgcls)" if self.runs else ""
@@ -74,7 +80,10 @@ class Scan:
                 self.junk.add(one_line(name))
             elif is_folder or name.lower().endswith(self._suffixes):
                 (found.folders if is_folder else found.images).append(name)
-                self._check_link(entry.path)
+                if is_folder and entry.is_symlink():
+                    self._has_links = True
+                if self.within is not None:
+                    self._check_link(entry.path)
             else:
                 found.others.append(name)
         for names in found:
@@ -83,8 +92,8 @@ class Scan:
 
     def subfolders(self, folder: str | Path) -> list[str]:
         """The names of the folders in it, sorted, without those that hold runs."""
-        path = str(folder)
-        return [name for name in self.look(path).folders if not self._passes_over(os.path.join(path, name))]
+        before = os.path.join(folder, "")
+        return [name for name in self.look(folder).folders if not self._passes_over(before + name)]
 
     def has_images(self, folder: str | Path) -> bool:
         """Whether there are image files in it, at any depth."""
@@ -133,26 +142,42 @@ class Scan:
 
     def images(self, folder: str | Path) -> list[str]:
         """Image files at any depth, sorted. Symlinks are followed, each folder once; a loop is an error."""
+        start = str(folder)
+        if start in self._found:
+            return self._found[start]
+        if os.path.islink(start):
+            self._has_links = True
         found: list[str] = []
         seen: set[str] = set()
-        waiting = [start := str(folder)]
+        walked: list[str] = []  # before the first symlink, which alone could lead to a folder twice
+        waiting = [start]
         while waiting:
             parent = waiting.pop()
-            real = os.path.realpath(parent)
-            if os.path.islink(parent) and _lies_in(parent, real, start=start):
-                raise DataError(
-                    f"{one_line(parent)} is a symlink to {one_line(real)}, which contains it: a loop; remove it"
-                )
-            if real in seen:
+            if not self._has_links:
+                walked.append(parent)
+            elif self._is_repeated(parent, start, seen, walked):
                 continue
-            seen.add(real)
             here = self.look(parent)
             before = os.path.join(parent, "")
             found += [before + name for name in here.images]
             for name in here.others:
                 self.ignored[_suffix(name)] += 1
             waiting += [before + name for name in reversed(self.subfolders(parent))]
-        return sorted(found)
+        self._found[start] = sorted(found)
+        return self._found[start]
+
+    def _is_repeated(self, folder: str, start: str, seen: set[str], walked: list[str]) -> bool:
+        """Whether a walk has been in the folder, by any path; updates what was seen. Raises DataError for a loop."""
+        while walked:
+            seen.add(os.path.realpath(walked.pop()))
+        real = os.path.realpath(folder)
+        if os.path.islink(folder) and _lies_in(folder, real, start=start):
+            raise DataError(
+                f"{one_line(folder)} is a symlink to {one_line(real)}, which contains it: a loop; remove it"
+            )
+        is_repeated = real in seen
+        seen.add(real)
+        return is_repeated
 
     def suffixes(self, folder: str | Path) -> Counter[str]:
         """How many files that are not images lie in it, at any depth, by suffix."""
