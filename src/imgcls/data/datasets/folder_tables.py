@@ -181,7 +181,7 @@ def _compare(table: Path, home: Path, reading: Reading, scan: Scan) -> None:
     try:
         if os.path.getsize(table) > LARGEST_COMPARED:
             return
-        rows = labeled(read_table(table, home, Options(verify=False, on_error="skip")))
+        rows = labeled(read_table(table, home, Options(verify=False, on_error="error")))
     except (DataError, OSError):  # it is about something else
         return
     labels = {

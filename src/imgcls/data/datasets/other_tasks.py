@@ -19,16 +19,21 @@ def task_in(folder: Path, scan: Scan, *, has_classes: bool | None = None) -> str
     names = scan.subfolders(folder)
     if pair := _pair(folder, scan, names):
         return pair
-    for one in names:
-        if not names_of.is_image_folder(one) or not scan.has_images(folder / one):
-            continue
-        targets = [(other, task) for other in names if (task := names_of.task_of_target(other)) and other != one]
-        for other, task in targets:
-            if scan.has_images(folder / other) or not has_class_folders(folder / one, scan):
-                return f"{one}/ and {other}/ look like {task}"
+    sources = [one for one in names if names_of.is_image_folder(one) and scan.has_images(folder / one)]
+    targets = {one: task for one in names if (task := names_of.task_of_target(one))} if sources else {}
+    pairs = [(one, other) for one in sources for other in targets if other != one]
+    for one, other in sorted(pairs, key=_differing_words):
+        if scan.has_images(folder / other) or not has_class_folders(folder / one, scan):
+            return f"{one}/ and {other}/ look like {targets[other]}"
     if has_classes or (has_classes is None and names):
         return ""
     return _beside(folder, scan)
+
+
+def _differing_words(pair: tuple[str, str]) -> int:
+    """How many words the two names do not share: of train_images, train_masks is nearer than test_masks."""
+    one, other = ({*names_of.words_of(name)} for name in pair)
+    return len(one ^ other)
 
 
 def _pair(folder: Path, scan: Scan, names: list[str]) -> str:
