@@ -23,7 +23,7 @@ from imgcls.compose.composer import Composer
 from imgcls.compose.overrides import read_all
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig
-from imgcls.data.datasets.image_folder import imagefolder as class_folders
+from imgcls.data.datasets.folders import imagefolder as class_folders
 from imgcls.data.source import Source
 
 QUIET = ("plots=false", "tensorboard=false")  # few tests look at them
@@ -162,9 +162,8 @@ def real_data() -> str:
 
 def imagefolder(**params: Any) -> Source:
     """Class folders, the params that are not given as in conf/."""
-    return class_folders(
-        **({"root": None, "follow_links": True, "rename": None, "verify": False, "on_error": "error"} | params)
-    )
+    defaults = {"root": None, "follow_links": True, "rename": None, "verify": False, "on_error": "error"}
+    return class_folders(**({**defaults, "layout": "auto"} | params))
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:

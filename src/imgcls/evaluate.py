@@ -133,7 +133,7 @@ def _select(
     config: EvaluateConfig, spec: DataSpec, dataset: Choice, checkpoint: Checkpoint, classes: tuple[str, ...]
 ) -> Selection:
     """The images of the split. Raises DataError if they are no longer those of the run."""
-    source = load_source(spec)
+    source = load_source(spec, allow_empty=True)
     images, how = _split(source, spec, config.split, classes)
     is_sample = config.split == "test" and set(dataset.changes) == {"test_limit"}  # of the same test images
     if dataset.node is None and config.split != "all" and not is_sample:

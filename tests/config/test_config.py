@@ -380,6 +380,7 @@ def test_what_is_stored_is_not_completed_over() -> None:
         "rename": None,
         "verify": True,
         "on_error": "error",
+        "layout": "old",
     }
 
 

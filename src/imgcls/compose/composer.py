@@ -25,7 +25,7 @@ from imgcls.config.parsing import flatten, reject_forbidden, unknown_key
 from imgcls.config.peers import value_hint
 from imgcls.config.schema import TYPED_ONLY, TrainConfig, weights_of
 from imgcls.errors import ConfigError
-from imgcls.text import did_you_mean
+from imgcls.text import closest, did_you_mean, one_line
 
 MOST_JOBS = 1000  # of a sweep
 
@@ -166,7 +166,8 @@ class Composer:
         if value == "null" or value[:1] in "[{" or re.fullmatch(r"[\d.+-]+|true|false", value):
             raise ConfigError(f"{one.key}: expected one of its options, got {value} (choices: {names})")
         path = "; to use a folder, give its path: dataset=./photos" if one.key == "dataset" else ""
-        raise ConfigError(f"{one.key}: unknown '{value}'{did_you_mean(value, choices)} (choices: {names}{path})")
+        near = did_you_mean(value, choices) or (_near_folder(value) if one.key == "dataset" else "")
+        raise ConfigError(f"{one.key}: unknown '{value}'{near} (choices: {names}{path})")
 
     # --- values ---
 
@@ -238,6 +239,14 @@ class Composer:
             return None
         reject_forbidden(table)
         return table, found.experiment
+
+
+def _near_folder(value: str) -> str:
+    """ "; did you mean dataset=./photos?" if a folder or table here has a similar name, else ''."""
+    here = [one.name for one in os.scandir() if not one.name.startswith(".") and (one.is_dir() or is_table(one.name))]
+    near = closest(value.replace(".", " "), {name.replace(".", " "): name for name in here})
+    real = next((name for name in here if near is not None and name.replace(".", " ") == near), None)
+    return f"; did you mean dataset=./{one_line(real)}?" if real else ""
 
 
 def _remove(table: dict[Any, Any], key: str) -> None:

@@ -158,7 +158,7 @@ def is_path(override: Override) -> bool:
     if override.key == "dataset":
         value = override.value
         return any(mark in value for mark in "/\\") or (
-            value not in options("dataset") and (os.path.isdir(os.path.expanduser(value)) or is_table(value))
+            value not in options("dataset") and (os.path.exists(os.path.expanduser(value)) or is_table(value))
         )
     return override.key in PATH_KEYS or is_column(override)
 

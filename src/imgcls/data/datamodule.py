@@ -18,6 +18,7 @@ from imgcls.config.options import Node
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig
 from imgcls.data import DATASETS
+from imgcls.data.datasets.image_folder import EmptyClasses
 from imgcls.data.decoding import header, quiet_decoders
 from imgcls.data.fetchers import Fetcher, decode_all, fits, make_fetcher, memory_bytes
 from imgcls.data.preprocessing import Preprocessing, statistics
@@ -132,9 +133,17 @@ def data_spec(node: Node, *, trusted: bool = True) -> DataSpec:
     return DataSpec(select(DATASETS, rest, "dataset", trusted=trusted), options)
 
 
-def load_source(spec: DataSpec) -> Source:
-    """Read the data set: names and headers of the user's own files, the arrays of the others."""
-    source = spec.source()
+def load_source(spec: DataSpec, *, allow_empty: bool = False) -> Source:
+    """Read the data set: names and headers of the user's own files, the arrays of the others.
+
+    allow_empty: classes may lack images, as nothing is trained on them.
+    """
+    try:
+        source = spec.source()
+    except EmptyClasses as error:
+        if not allow_empty:
+            raise
+        source = error.source
     if not isinstance(source, Source):
         raise ConfigError(
             f"dataset.name={spec.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"

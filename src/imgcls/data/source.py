@@ -173,8 +173,9 @@ class Source:
         return (*self.notes, *(f"note     {one.line}" for one in self.findings if one.severity == "note"))
 
     def all_warnings(self) -> tuple[str, ...]:
-        """The warnings to print there, without the word."""
-        return (*self.warnings, *(one.line for one in self.findings if one.severity == "warning"))
+        """The warnings to print there, without the word, each once."""
+        found = (one.line for one in self.findings if one.severity == "warning")
+        return tuple(dict.fromkeys([*self.warnings, *found]))
 
     def __post_init__(self) -> None:
         given = {"train": self.train, "val": self.val, "test": self.test}

@@ -6,10 +6,10 @@ import contextlib
 import glob
 import itertools
 import os
-from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
+from imgcls.data.datasets.layout_names import is_junk
 from imgcls.data.datasets.scan import Scan, is_image_name
 from imgcls.data.decoding import load_first, quiet_decoders
 from imgcls.data.preprocessing import Preprocessing
@@ -22,12 +22,12 @@ def find_images(inputs: Sequence[str], scan: Scan) -> list[str]:
     """The image files that paths, folders (at any depth) and globs name, in their order, without duplicates."""
     found: dict[str, None] = {}
     for given in inputs:
-        for path in _matches(given, scan.ignored):
+        for path in _matches(given, scan):
             found.update(dict.fromkeys(scan.images(path) if os.path.isdir(path) else [path]))
     return list(found)
 
 
-def _matches(given: str, ignored: Counter[str]) -> list[str]:
+def _matches(given: str, scan: Scan) -> list[str]:
     """The files and folders that one argument names; what a glob finds is filtered by suffix, as in a folder."""
     path = os.path.expanduser(given)
     if os.path.lexists(path):
@@ -36,8 +36,12 @@ def _matches(given: str, ignored: Counter[str]) -> list[str]:
         matches = sorted(glob.glob(path, recursive=True))
         if not matches:
             raise DataError(f"nothing matches {given}")
+        typed = set(given.split(os.sep))
+        junk = {match: name for match in matches for name in match.split(os.sep) if is_junk(name) and name not in typed}
+        scan.junk.update(junk.values())
+        matches = [match for match in matches if match not in junk]
         wanted = [match for match in matches if os.path.isdir(match) or is_image_name(match)]
-        ignored.update(os.path.splitext(match)[1].lower() or "without suffix" for match in {*matches} - {*wanted})
+        scan.ignored.update(os.path.splitext(match)[1].lower() or "without suffix" for match in {*matches} - {*wanted})
         return wanted
     if "://" in given:
         raise DataError(f"{given}: URLs are not supported; download the image first")

@@ -1,19 +1,20 @@
-"""Your own images: a folder for each class, flat or under train/, val/ and test/."""
+"""Class folders as a data set: what is common to all ways to read them, and how earlier versions did."""
 
 from __future__ import annotations
 
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from imgcls.data.datasets.checks import leaks, without_broken
-from imgcls.data.datasets.scan import Scan, entries, has_images, is_image_name
-from imgcls.data.renames import renamed, renames_of
+from imgcls.data.datasets.layout import Places, Reading
+from imgcls.data.datasets.scan import Scan
+from imgcls.data.findings import Finding
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line, printable
@@ -25,74 +26,12 @@ SPLIT_NAMES = {
 }
 
 
-def imagefolder(
-    *,
-    root: str | None,
-    follow_links: bool,
-    rename: dict[str, Any] | str | None,
-    verify: bool,
-    on_error: Literal["error", "skip"],
-) -> Source:
-    """Class folders under root; images of any size and mode, resized when they are decoded.
+class EmptyClasses(DataError):
+    """Some classes have no images to train on; ``source`` is the data set for those who only evaluate on it."""
 
-    Hidden folders and files (a leading dot, __MACOSX) are skipped; files with other suffixes than an image's are
-    counted. The class names are those of train; the other splits are matched to them by name.
-
-    **Arguments:**
-
-    - root: the folder; flat, or with train/, val/ and test/ in it (other common names are known, too).
-    - follow_links: false refuses symlinks that point outside root.
-    - rename: {old: new}, classes that are renamed or merged.
-    - verify: decode every file once, and report all that are corrupt.
-    - on_error: "skip" leaves corrupt files out, "error" refuses them.
-
-    Raises DataError if a folder is missing, a class has no images, or files are corrupt.
-    """
-    if root is None:
-        raise ValueError("missing required value 'dataset.root': the folder with the images (short: dataset=./photos)")
-    scan = Scan(None if follow_links else _existing(root))
-    base = _unwrapped(_existing(root), scan)
-    folders, others = _split_folders(base, scan)
-    names = scan.subfolders(folders["train"])
-    if not names:
-        raise DataError(f"no class folders in {folders['train']}; put the images into one folder for each class")
-    warnings = _alike(names)
-    parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
-    source = source_of(
-        parts,
-        tuple(map(one_line, names)),
-        [str(folders["train"] / name) for name in names],
-        verify=verify,
-        on_error=on_error,
-        notes=scan.notes(),
-        warnings=[*warnings, *_unused(folders, others)],
-    )
-    return renamed(source, renames_of(rename))
-
-
-def _existing(root: str) -> Path:
-    base = Path(os.path.expanduser(root))
-    if not os.path.isdir(base):  # Path.is_dir raises for a name that is too long
-        raise DataError(f"not a folder: {base}" if os.path.exists(base) else f"no such folder: {base}")
-    return base
-
-
-def _unused(folders: dict[str, Path], others: Sequence[str]) -> list[str]:
-    """Warnings about images outside the class folders, and about folders next to those of the splits."""
-
-    def loose(folder: Path) -> int:
-        return sum(is_image_name(entry.name) and not entry.name.startswith(".") for entry in entries(folder))
-
-    counts = {one_line(str(folder)): loose(folder) for folder in folders.values()}
-    warnings = [
-        f"ignored {count:,} image{'s' * (count > 1)} in {folder} that {'are' if count > 1 else 'is'} in no class folder"
-        for folder, count in counts.items()
-        if count
-    ]
-    if others:
-        plural = "s" if len(others) > 1 else ""
-        warnings.append(f"ignored the folder{plural} {listing(others)} next to {folders['train'].name}/")
-    return warnings
+    def __init__(self, message: str, source: Source) -> None:
+        super().__init__(message)
+        self.source = source
 
 
 def source_of(
@@ -105,20 +44,24 @@ def source_of(
     notes: tuple[str, ...] = (),
     warnings: Sequence[str] = (),
     missing: Sequence[str] = (),
+    findings: Sequence[Finding] = (),
 ) -> Source:
     """Your own files as a data set: corrupt ones reported or left out, with warnings about everything else.
 
     places: the folders of the classes, if they have any. missing: a message for each missing file, which counts as
-    skipped. The other arguments are those of imagefolder and of Source.
+    skipped. The other arguments are those of imagefolder and of Source. Raises EmptyClasses for a class without
+    images in train.
     """
     skipped = list(missing)
     if verify or on_error == "skip":
         parts, broken = without_broken(parts, skip=on_error == "skip")
         skipped += broken
-    _check_not_empty(parts["train"], classes, places)
+    empty = _empty_classes(parts["train"], classes, places)
+    if empty and len(parts["train"]) == 0:
+        raise DataError(empty.line)
     only = [f"only one class ({classes[0]}): there is nothing to learn"] if len(classes) == 1 else []
     left_out = f"left out: {'; '.join(skipped[:3])}" + (f" and {len(skipped) - 3:,} more" if len(skipped) > 3 else "")
-    return Source(
+    source = Source(
         classes,
         parts["train"],
         parts.get("val"),
@@ -128,16 +71,100 @@ def source_of(
         notes=notes,
         warnings=(*warnings, *only, *leaks(parts), *([left_out] if skipped else [])),
         skipped=len(skipped),
+        findings=(*findings, *([empty] if empty else [])),
     )
+    if empty:
+        raise EmptyClasses(empty.line, source)
+    return source
 
 
-def _check_not_empty(train: Images, classes: tuple[str, ...], places: Sequence[str]) -> None:
-    """Raises DataError if a class has no training images."""
-    empty = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0)
-    if len(empty):
-        i = int(empty[0])
-        where = f"in the class folder {places[i]}" if places else f"of class '{classes[i]}' in train"
-        raise DataError(f"no images {where}; add some or remove it")
+def _empty_classes(train: Images, classes: tuple[str, ...], places: Sequence[str]) -> Finding | None:
+    """The classes without training images, if there are any."""
+    empty = np.flatnonzero(np.bincount(train.labels, minlength=len(classes)) == 0).tolist()
+    if not empty:
+        return None
+    i = empty[0]
+    where = f"in the class folder {places[i]}" if places else f"of class '{classes[i]}' in train"
+    names = tuple(classes[i] for i in empty[:5])
+    return Finding("empty_class", "warning", f"no images {where}", len(empty), names, "add some or remove it")
+
+
+def class_images(part: str, reading: Reading, scan: Scan, warnings: list[str]) -> Images:
+    """The images of a part of the reading; label i means reading.classes[i]. Adds a warning for missing folders."""
+    own, names, home = reading.parts[part], reading.classes, reading.homes[part]
+    known = {*names}
+    if unknown := [name for name in own if name not in known]:
+        raise DataError(
+            f"{home} has classes that train does not have: {listing(unknown)}; train has {listing(names, 10)}"
+        )
+    if absent := [name for name in names if name not in own]:
+        warnings.append(f"{home} has no folder for {listing(absent)}")
+    paths: list[str] = []
+    ids: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        if name not in own:
+            continue
+        files = scan.images(own[name])
+        paths += files
+        start, short = len(str(own[name])), os.path.relpath(own[name], reading.base)
+        ids += [printable(short + path[start:]) for path in files]  # relpath for each would take half of the scan
+        labels += [label] * len(files)
+    return Images(labels, paths=paths, ids=ids)
+
+
+def outside_classes(homes: Mapping[str, Path], scan: Scan) -> list[Finding]:
+    """A warning for each of these folders with images in it that are in no class folder."""
+    found = []
+    for folder in dict.fromkeys(homes.values()):
+        images = scan.look(folder).images
+        if count := len(images):
+            verb = "are" if count > 1 else "is"
+            what = f"{count:,} image{'s' * (count > 1)} in {one_line(str(folder))} that {verb} in no class folder"
+            found.append(Finding("not_used", "warning", f"ignored {what}", count, tuple(images[:5])))
+    return found
+
+
+def alike(names: Sequence[str]) -> list[Finding]:
+    """A warning for classes whose names differ only in case or in Unicode normalization."""
+    first: dict[str, str] = {}
+    found = []
+    for name in names:
+        plain = unicodedata.normalize("NFC", one_line(name)).casefold()
+        if plain in first:
+            text = f"the classes {first[plain]!a} and {name!a} differ only in case or Unicode normalization"
+            found.append(Finding("alike_names", "warning", text, 2, (first[plain], name)))
+        first.setdefault(plain, name)
+    return found
+
+
+# --- as versions up to 0.1.0 read folders, for the runs that they have left -------------------------------------------
+
+
+class OldReading(Reading):
+    """A reading whose classes are in the order of text, numbers too."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of train's folders."""
+        return sorted(self.parts["train"])
+
+
+def old_reading(root: Path, scan: Scan) -> tuple[Reading, list[str]]:
+    """The classes and splits in the folder, and warnings. The scan is to be an old one, too."""
+    base = _unwrapped(root, scan)
+    folders, others = _split_folders(base, scan)
+    parts: dict[str, Places] = {
+        part: {name: folder / name for name in scan.subfolders(folder)} for part, folder in folders.items()
+    }
+    for part, places in parts.items():
+        if not places:
+            advice = f"put {'the' if part == 'train' else 'its'} images into one folder for each class"
+            rename = "" if part == "train" else f", or rename {folders[part].name}"
+            raise DataError(f"no class folders in {folders[part]}; {advice}{rename}")
+    plural = "s" if len(others) > 1 else ""
+    ignored = [f"ignored the folder{plural} {listing(others)} next to {folders['train'].name}/"] if others else []
+    return OldReading(base, parts, folders), ignored
 
 
 def _unwrapped(folder: Path, scan: Scan) -> Path:
@@ -146,14 +173,14 @@ def _unwrapped(folder: Path, scan: Scan) -> Path:
     Archives are often unpacked like that: photos/photos/cat. A single folder without subfolders is a class.
     """
     names = scan.subfolders(folder)
-    if len(names) != 1 or names[0].lower() in SPLIT_NAMES["train"] or has_images(folder):
+    if len(names) != 1 or names[0].lower() in SPLIT_NAMES["train"] or scan.look(folder).images:
         return folder
     inner = folder / names[0]
     found = _unwrapped(inner, scan)
-    if found == inner and (len(scan.subfolders(inner)) < 2 or has_images(inner)):
+    if found == inner and (len(scan.subfolders(inner)) < 2 or scan.look(inner).images):
         return folder
     if found == inner:  # else it is already noted
-        scan.unwrapped.append(found)
+        scan.unwrapped[found] = "inside"
     return found
 
 
@@ -194,39 +221,3 @@ def _by_words(base: Path, names: list[str]) -> dict[str, list[str]] | None:
         return None
     inside = [set(Scan().subfolders(_unwrapped(base / name, Scan()))) for several in found.values() for name in several]
     return found if all(inside) and all(one <= inside[0] for one in inside) else None
-
-
-def _alike(names: list[str]) -> list[str]:
-    """A warning for classes whose names differ only in case or in Unicode normalization."""
-    first: dict[str, str] = {}
-    warnings = []
-    for name in names:
-        plain = unicodedata.normalize("NFC", one_line(name)).casefold()
-        if plain in first:
-            warnings.append(f"the classes {first[plain]!a} and {name!a} differ only in case or Unicode normalization")
-        first.setdefault(plain, name)
-    return warnings
-
-
-def _images(folder: Path, names: list[str], base: Path, scan: Scan, warnings: list[str]) -> Images:
-    """The split in that folder; label i means names[i]."""
-    own = scan.subfolders(folder)
-    if unknown := [name for name in own if name not in names]:
-        raise DataError(
-            f"{folder} has classes that train does not have: {listing(unknown)}; train has {listing(names, 10)}"
-        )
-    if not own:
-        advice = f"put its images into one folder for each class, or rename {folder.name}"
-        raise DataError(f"no class folders in {folder}; {advice}")
-    if absent := [name for name in names if name not in own]:
-        warnings.append(f"{folder} has no folder for {listing(absent)}")
-    paths: list[str] = []
-    ids: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        files = scan.images(folder / name) if name in own else []
-        paths += files
-        start, short = len(str(folder / name)), os.path.relpath(folder / name, base)
-        ids += [printable(short + path[start:]) for path in files]  # relpath for each would take half of the scan
-        labels += [label] * len(files)
-    return Images(labels, paths=paths, ids=ids)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imgcls.data.datasets.image_folder import SPLIT_NAMES, source_of
+from imgcls.data.datasets.places import no_such_file
 from imgcls.data.datasets.table_columns import (
     FLAGS,
     Columns,
@@ -159,7 +160,7 @@ def _existing(root: str | None) -> Path:
         raise ValueError("missing required value 'dataset.root': the table (short: dataset=./labels.csv)")
     table = Path(os.path.expanduser(root))
     if not os.path.exists(table):
-        raise DataError(f"no such file: {table}")
+        raise no_such_file(root)
     file_size(table)
     return table
 

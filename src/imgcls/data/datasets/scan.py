@@ -5,47 +5,130 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from imgcls.data.datasets.layout_names import RUN_MARKS, is_junk
 from imgcls.data.decoding import HEIF_SUFFIXES, SUFFIXES
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line
 
+OLD_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+DEEPEST_RUN = 3  # levels: outputs/sweep-1/0 is the third
+
+
+class Listing(NamedTuple):
+    """The names of what lies directly in a folder, sorted folders first; hidden files and junk are not among them."""
+
+    folders: list[str]
+    images: list[str]
+    others: list[str]
+
 
 class Scan:
-    """Walks folders, and counts what it skips.
+    """Walks folders, each read once, and counts what it skips.
 
-    within: the folder that no symlink may point out of; None allows any.
+    within: the folder that no symlink may point out of; None allows any. old: as version 0.1.0 did, pass over
+    hidden folders only, and not what operating systems and storage devices leave; know fewer suffixes of images.
     """
 
-    def __init__(self, within: Path | None = None) -> None:
+    def __init__(self, within: Path | None = None, *, old: bool = False) -> None:
         self.within = None if within is None else os.path.realpath(within)
+        self.old = old
+        self._suffixes = tuple(one for one in SUFFIXES if one in (*OLD_SUFFIXES, *HEIF_SUFFIXES)) if old else SUFFIXES
         self.ignored: Counter[str] = Counter()  # files by suffix
         self.hidden: set[str] = set()  # names of folders
-        self.unwrapped: list[Path] = []  # folders that are the only one inside their parent
+        self.junk: set[str] = set()  # names of files and folders
+        self.runs: set[str] = set()  # folders
+        self.unwrapped: dict[Path, str] = {}  # folders that are the only one "inside" or "with images in" their parent
+        self._listings: dict[str, Listing] = {}
+        self.described: dict[str, Any] = {}  # what others made of its folders
+        self._found: dict[str, list[str]] = {}
+        self._has_links = False  # to folders
+        self._runs: dict[str, bool] = {}
 
     def notes(self) -> tuple[str, ...]:
         """What was skipped, as lines to print at the top of a run."""
         counts = sorted(self.ignored.items(), key=lambda pair: (-pair[1], pair[0]))
         by_suffix = ", ".join(f"{count:,} {one_line(suffix)}" for suffix, count in counts[:8])
-        more = "; pip install 'imgcls[heif]' to read HEIC and AVIF" if self.ignored.keys() & {*HEIF_SUFFIXES} else ""
-        files = f"ignored  {by_suffix} (not image files by their suffix{more})" if by_suffix else ""
+        files = f"ignored  {by_suffix} (not image files by their suffix{heif_hint(self.ignored)})" if by_suffix else ""
         folders = f"ignored  hidden folders: {listing(sorted(self.hidden))}" if self.hidden else ""
-        around = [f"folder   using {one_line(str(one))} (the only folder inside its parent)" for one in self.unwrapped]
-        return tuple(note for note in (*around, files, folders) if note)
+        around = [
+            f"folder   using {one_line(str(one))} (the only folder {how} its parent)"
+            for one, how in self.unwrapped.items()
+        ]
+        left = "left by an operating system, a storage device or a tool"
+        junk = f"ignored  {listing(sorted(self.junk))} ({left})" if self.junk else ""
+        runs = f"ignored  {listing(sorted(self.runs))} (runs of imgcls)" if self.runs else ""
+        return tuple(note for note in (*around, files, folders, junk, runs) if note)
 
-    def _is_hidden(self, name: str, *, is_folder: bool) -> bool:
-        hidden = name.startswith(".") or name == "__MACOSX"
-        if hidden and is_folder:
-            self.hidden.add(name)
-        return hidden
+    def look(self, folder: str | Path) -> Listing:
+        """What lies in the folder itself. Raises DataError if it cannot be read."""
+        path = str(folder)
+        if (found := self._listings.get(path)) is None:
+            self._listings[path] = found = self._read(path)
+        return found
 
-    def subfolders(self, folder: Path) -> list[str]:
-        """The names of the folders in it, sorted."""
-        folders = [entry for entry in entries(folder) if os.path.isdir(entry.path)]
-        seen = [entry for entry in folders if not self._is_hidden(entry.name, is_folder=True)]
-        for entry in seen:
-            self._check_link(entry.path)
-        return sorted(entry.name for entry in seen)
+    def _read(self, path: str) -> Listing:
+        found = Listing([], [], [])
+        for entry in entries(path):
+            name = entry.name
+            is_folder = _is_folder(entry)
+            if name[0] == "." or name == "__MACOSX":
+                if is_folder:
+                    self.hidden.add(name)
+            elif not self.old and is_junk(name):
+                self.junk.add(one_line(name))
+            elif is_folder or name.lower().endswith(self._suffixes):
+                (found.folders if is_folder else found.images).append(name)
+                if is_folder and entry.is_symlink():
+                    self._has_links = True
+                if self.within is not None:
+                    self._check_link(entry.path)
+            else:
+                found.others.append(name)
+        for names in found:
+            names.sort()
+        return found
+
+    def subfolders(self, folder: str | Path) -> list[str]:
+        """The names of the folders in it, sorted, without those that hold runs."""
+        before = os.path.join(folder, "")
+        return [name for name in self.look(folder).folders if not self._passes_over(before + name)]
+
+    def has_images(self, folder: str | Path) -> bool:
+        """Whether there are image files in it, at any depth."""
+        return bool(self.look(folder).images) or any(
+            self.has_images(os.path.join(folder, name))
+            for name in self.subfolders(folder)
+            if not os.path.islink(os.path.join(folder, name))
+        )
+
+    def _passes_over(self, path: str) -> bool:
+        """Whether the folder holds runs of imgcls, which is noted."""
+        if path not in self._runs:
+            self._runs[path] = self._holds_runs(path, DEEPEST_RUN)
+            if self._runs[path]:
+                self.runs.add(one_line(os.path.basename(path)))
+        return self._runs[path]
+
+    def _holds_runs(self, path: str, depth: int) -> bool:
+        """Whether the folder is a run, or holds runs and no images but theirs."""
+        if self.is_run(path):
+            return True
+        seen = self.look(path)
+        if seen.images or not seen.folders or not depth or os.path.islink(path):
+            return False
+        inner = [os.path.join(path, name) for name in seen.folders]
+        runs = [one for one in inner if self._holds_runs(one, depth - 1)]
+        return bool(runs) and not any(self.has_images(one) for one in inner if one not in runs)
+
+    def is_run(self, folder: str | Path) -> bool:
+        """Whether the folder is a run of imgcls or a sweep."""
+        seen = self.look(folder)
+        if not seen.others:
+            return False
+        names = {*seen.others, *seen.folders}
+        return any(marks <= names for marks in RUN_MARKS)
 
     def _check_link(self, path: str) -> None:
         if self.within is None or not os.path.islink(path):
@@ -59,30 +142,75 @@ class Scan:
 
     def images(self, folder: str | Path) -> list[str]:
         """Image files at any depth, sorted. Symlinks are followed, each folder once; a loop is an error."""
+        start = str(folder)
+        if start in self._found:
+            return self._found[start]
+        if os.path.islink(start):
+            self._has_links = True
         found: list[str] = []
         seen: set[str] = set()
-        for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
-            real = os.path.realpath(parent)
-            if os.path.islink(parent) and _lies_in(parent, real, start=str(folder)):
-                raise DataError(
-                    f"{one_line(parent)} is a symlink to {one_line(real)}, which contains it: a loop; remove it"
-                )
-            if real in seen:
-                folders.clear()
+        walked: list[str] = []  # before the first symlink, which alone could lead to a folder twice
+        waiting = [start]
+        while waiting:
+            parent = waiting.pop()
+            if not self._has_links:
+                walked.append(parent)
+            elif self._is_repeated(parent, start, seen, walked):
                 continue
-            seen.add(real)
-            folders[:] = sorted(name for name in folders if not self._is_hidden(name, is_folder=True))
-            for name in folders:
-                self._check_link(os.path.join(parent, name))
-            for name in files:
-                if self._is_hidden(name, is_folder=False):
-                    continue
-                if is_image_name(name):
-                    found.append(os.path.join(parent, name))
-                    self._check_link(found[-1])
-                else:
-                    self.ignored[os.path.splitext(name)[1].lower() or "without suffix"] += 1
-        return sorted(found)
+            here = self.look(parent)
+            before = os.path.join(parent, "")
+            found += [before + name for name in here.images]
+            for name in here.others:
+                self.ignored[_suffix(name)] += 1
+            waiting += [before + name for name in reversed(self.subfolders(parent))]
+        self._found[start] = sorted(found)
+        return self._found[start]
+
+    def _is_repeated(self, folder: str, start: str, seen: set[str], walked: list[str]) -> bool:
+        """Whether a walk has been in the folder, by any path; updates what was seen. Raises DataError for a loop."""
+        while walked:
+            seen.add(os.path.realpath(walked.pop()))
+        real = os.path.realpath(folder)
+        if os.path.islink(folder) and _lies_in(folder, real, start=start):
+            raise DataError(
+                f"{one_line(folder)} is a symlink to {one_line(real)}, which contains it: a loop; remove it"
+            )
+        is_repeated = real in seen
+        seen.add(real)
+        return is_repeated
+
+    def suffixes(self, folder: str | Path) -> Counter[str]:
+        """How many files that are not images lie in it, at any depth, by suffix."""
+        counts = Counter(map(_suffix, self.look(folder).others))
+        for name in self.subfolders(folder):
+            if not os.path.islink(inner := os.path.join(folder, name)):
+                counts += self.suffixes(inner)
+        return counts
+
+    def ignored_there(self, folder: str | Path) -> str:
+        """' (30 .jfif there are not image files by their suffix)', empty without such files."""
+        counts = self.suffixes(folder)
+        if not counts:
+            return ""
+        most = ", ".join(f"{count:,} {one_line(suffix)}" for suffix, count in counts.most_common(5))
+        are = "is not an image file by its" if sum(counts.values()) == 1 else "are not image files by their"
+        return f" ({most} there {are} suffix{heif_hint(counts)})"
+
+
+def heif_hint(suffixes: Counter[str]) -> str:
+    """How to read HEIC and AVIF, if there are any that cannot be."""
+    return "; pip install 'imgcls[heif]' to read HEIC and AVIF" if suffixes.keys() & {*HEIF_SUFFIXES} else ""
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symlink to itself
+        return False
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "without suffix"
 
 
 def is_image_name(name: str) -> bool:
@@ -100,15 +228,10 @@ def _refuse(error: OSError) -> None:
     raise DataError(f"cannot read the folder {one_line(str(error.filename))}: {error.strerror}") from error
 
 
-def entries(folder: Path) -> list[os.DirEntry[str]]:
+def entries(folder: str | Path) -> list[os.DirEntry[str]]:
     """What is in the folder, unsorted. Raises DataError if it cannot be read."""
     try:
         return list(os.scandir(folder))
     except OSError as error:
         _refuse(error)
         raise
-
-
-def has_images(folder: Path) -> bool:
-    """Whether there are image files in the folder itself."""
-    return any(is_image_name(entry.name) for entry in entries(folder))

@@ -1,0 +1,100 @@
+"""Your own images in a folder: class folders, flat or in parts; else a table in it, or a layout that is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from imgcls.data.datasets.folder_tables import Options, source_of_tables, unused_tables
+from imgcls.data.datasets.image_folder import alike, class_images, old_reading, outside_classes, source_of
+from imgcls.data.datasets.known_layouts import known_source
+from imgcls.data.datasets.layout import Reading, check_task, left_over, levels, reading_of, see, unwrapped
+from imgcls.data.datasets.places import folder_at
+from imgcls.data.datasets.scan import Scan
+from imgcls.data.renames import renamed, renames_of
+from imgcls.data.source import Source
+from imgcls.errors import DataError
+from imgcls.text import one_line
+
+
+def imagefolder(
+    *,
+    root: str | None,
+    follow_links: bool,
+    rename: dict[str, Any] | str | None,
+    verify: bool,
+    on_error: Literal["error", "skip"],
+    layout: Literal["auto", "flat", "old"],
+) -> Source:
+    """Class folders under root; images of any size and mode, resized when they are decoded.
+
+    Hidden folders and files (a leading dot), what operating systems and storage devices leave, and runs of imgcls are
+    skipped; files with other suffixes than an image's are counted. The class names are those of train; the other splits
+    are matched to them by name.
+
+    **Arguments:**
+
+    - root: the folder; flat, or with train/, val/ and test/ in it (other common names are known, too).
+    - follow_links: false refuses symlinks that point outside root.
+    - rename: {old: new}, classes that are renamed or merged.
+    - verify: decode every file once, and report all that are corrupt.
+    - on_error: "skip" leaves corrupt files out, "error" refuses them.
+    - layout: "auto" decides by names and contents, and asks where two readings are likely; "flat" makes every folder in
+      root a class; "old" reads it as version 0.1.0 did.
+
+    Raises DataError if a folder is missing, a class has no images, two readings are likely, or files are corrupt.
+    """
+    if root is None:
+        raise ValueError("missing required value 'dataset.root': the folder with the images (short: dataset=./photos)")
+    base = folder_at(root)
+    scan = Scan(None if follow_links else base, old=layout == "old")
+    options = Options(verify, on_error)
+    names = renames_of(rename)
+    if layout == "old":
+        reading, warnings = old_reading(base, scan)
+        return renamed(_source(reading, scan, options, warnings), names)
+    if scan.is_run(base):
+        raise DataError(f"{one_line(str(base))} is a run of imgcls, not a data set; give the folder of the images")
+    return renamed(_decided(base, scan, options, is_flat=layout == "flat"), names)
+
+
+def _decided(root: Path, scan: Scan, options: Options, *, is_flat: bool) -> Source:
+    """The folder by what it looks like; is_flat: each folder in it is a class, whatever it looks like."""
+    base = unwrapped(root, scan)
+    around = levels(root, base)
+    for folder in () if is_flat else around:
+        if (known := known_source(folder, scan, options)) is not None:
+            return known
+        check_task(folder, scan)
+    if not is_flat and (listed := source_of_tables(base, scan, options)) is not None:
+        return listed
+    reading = reading_of(base, scan, is_flat=is_flat)
+    more = [note for folder in around for note in left_over(see(folder, scan))]
+    if not is_flat:
+        more += unused_tables([*around, *reading.homes.values()], reading, scan)
+    return _source(replace(reading, findings=(*reading.findings, *more)), scan, options, [])
+
+
+def _source(reading: Reading, scan: Scan, options: Options, warnings: list[str]) -> Source:
+    """The images of the reading."""
+    names = reading.classes
+    missing: list[str] = []
+    parts = {part: class_images(part, reading, scan, missing) for part in reading.parts}
+    findings = [
+        *alike(names),
+        *reading.findings,
+        *outside_classes(reading.homes, scan),
+    ]
+    places = reading.parts["train"]
+    used = {int(label) for label in set(parts["train"].labels.tolist())}
+    return source_of(
+        parts,
+        tuple(map(one_line, names)),
+        [f"{places[name]}{'' if i in used else scan.ignored_there(places[name])}" for i, name in enumerate(names)],
+        verify=options.verify,
+        on_error=options.on_error,
+        notes=scan.notes(),
+        warnings=[*(one.line for one in findings if one.severity == "warning"), *missing, *warnings],
+        findings=findings,
+    )

@@ -1,0 +1,183 @@
+"""What folders of images look like in the wild: names as data. To know one more, add it to its table.
+
+Names are compared in lower case.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+# --- passed over wherever they are ------------------------------------------------------------------------------------
+
+# fmt: off
+JUNK_FOLDERS = frozenset([  # hidden folders (a leading dot) are passed over without being listed here
+    "__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder",  # macOS
+    "system volume information", "msocache", "config.msi",  # Windows
+    "lost+found",  # Linux
+    "@eadir", "@tmp", "@sharebin", "@database", "@download", "#recycle", "#snapshot", "#archive",  # Synology
+    "@recycle", "@recently-snapshot", "@transcode", "@qsync", "@__thumb", "@sync",  # QNAP
+    "~snapshot", "_recycle", "network recycle bin",  # NetApp, TerraMaster
+    "__pycache__", "node_modules", "_vti_cnf", "site-packages",  # tools
+    "wandb", "mlruns", "lightning_logs", "tensorboard_logs",  # other trainers
+])
+JUNK_FILES = frozenset([
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "thumbs.db:encryptable", "desktop.ini", "folder.ini",
+    "picasa.ini", "icon\r", "zbthumbnail.info", "pspbrwse.jbf", "synofile_thumb_m.png", "indexervolumeguid",
+])
+# fmt: on
+JUNK_IN_CAPITALS = frozenset(["RECYCLER", "RECYCLED"])  # of Windows; in lower case they may be classes
+JUNK_PATTERNS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\$[a-z]{3,}[a-z.~]*",  # $RECYCLE.BIN, $Extend, $WinREAgent
+        r"synophoto_\S+\.(jpg|png)",  # Synology's thumbnails
+        r".*:zone\.identifier",  # Windows files copied to Linux
+        r"found\.\d{3}",  # chkdsk
+        r"trash-\d+",
+    )
+)
+
+
+def is_junk(name: str) -> bool:
+    """Whether operating systems, storage devices or tools leave files and folders of this name."""
+    if name in JUNK_IN_CAPITALS:
+        return True
+    name = name.lower()
+    if name in JUNK_FOLDERS or name in JUNK_FILES:
+        return True
+    first = name[:1]
+    return (first in "$sft" or name.endswith("identifier")) and any(one.fullmatch(name) for one in JUNK_PATTERNS)
+
+
+# What a folder holds that is a run of imgcls, a sweep, or the results of an evaluation: all names of one of the rows.
+RUN_MARKS = (
+    {"config.yaml", "checkpoints"},
+    {"config.yaml", "split.npz"},
+    {"config.yaml", "metrics.jsonl"},
+    {"sweep.json"},
+    {"report.json", "predictions.npz"},
+)
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+PART_WORDS = {
+    "train": ("train", "training", "trn", "trainval"),
+    "val": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
+    "test": ("test", "testing", "tst", "holdout"),
+}
+USUAL_PARTS = {  # that need no word in the header
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+# fmt: off
+FILLERS = frozenset([  # words that may stand beside that of the part
+    "set", "sets", "data", "dataset", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo",
+    "photos", "split", "folder", "dir", "part", "subset", "jpg", "jpeg", "png", "files", "samples", "batch", "ds",
+])
+UNLABELED = frozenset([  # beside train/, without labels
+    "unlabelled", "unlabeled", "unlabel", "unlabelleddata", "unlabeleddata", "unsup", "unsupervised", "nolabel",
+    "pred", "predict", "prediction", "predictions", "segpred", "extra", "submission", "inference", "pool", "unknown",
+    "unsorted", "todo", "demo", "other", "misc", "backup", "old", "tmp", "temp",
+])
+# fmt: on
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_a-zA-Z]+")
+ENDINGS = ("dataset", "set", "sets", "data", "images", "imgs", "img", "pics", "photos", "dir", "split")
+
+
+PART_OF_WORD = {
+    word + ending: part for part, words in PART_WORDS.items() for word in words for ending in ("", *ENDINGS)
+}
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a folder's name in lower case, without numbers: TrainData2, train-data and train_data are equal."""
+    return [word.lower() for word in WORD.findall(name) if not word.isdigit()]
+
+
+@lru_cache(maxsize=1 << 16)
+def part_of(name: str) -> str | None:
+    """train, val or test if the folder's name says nothing else (Train, trainset, test1, val_images), or None."""
+    words = words_of(name)
+    found = [part for word in words if (part := PART_OF_WORD.get(word))]
+    others = [word for word in words if word not in PART_OF_WORD and word not in FILLERS]
+    return found[0] if len(found) == 1 and not others else None
+
+
+@lru_cache(maxsize=1 << 16)
+def without_part(name: str) -> str:
+    """The name's words without those of a part, joined: masks for train_masks and masks2017."""
+    return "".join(word for word in words_of(name) if word not in ("tr", "ts") and word not in PART_OF_WORD)
+
+
+# --- folders of other tasks, of annotations and of copies -------------------------------------------------------------
+
+# fmt: off
+IMAGE_FOLDERS = frozenset([
+    "images", "image", "imgs", "img", "jpegimages", "pictures", "picture", "photos", "photo", "frames", "rgb",
+    "inputs", "input", "pics", "pngimages", "leftimgbit", "jpgs", "jpg", "x", "imagesdata", "rawimages", "originals",
+])
+TARGET_FOLDERS = {
+    "image segmentation": (
+        "masks", "mask", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "segmented",
+        "segmentationmasks", "groundtruth", "groundtruths", "gt", "gtfine", "gtcoarse", "trimaps", "segmaps", "seg",
+        "annotationmasks", "labelmaps", "labelids", "alpha", "mattes", "contours", "superpixels",
+    ),
+    "object detection or segmentation": (
+        "labels", "label", "annotations", "annotation", "annots", "annot", "ann", "anns", "bboxes", "bbox", "boxes",
+        "xmls", "xml", "json", "jsons", "yolo", "yololabels", "targets", "target", "polygons", "labelstxt", "txt",
+    ),
+    "depth estimation": ("depth", "depths", "depthmaps", "disparity", "disparities"),
+    "keypoint detection": ("keypoints", "landmarks", "joints", "poses", "heatmaps"),
+    "optical flow or surface estimation": ("flow", "normals"),
+    "crowd counting": ("density", "densitymaps"),
+    "saliency or edge detection": ("saliency", "saliencymaps", "edges", "edgemaps"),
+    "image captioning": ("captions", "caption", "texts", "text"),
+}
+PAIRS = {  # two folders of images, the one to be made from the other
+    ("hr", "lr"): "super-resolution", ("highres", "lowres"): "super-resolution", ("gt", "lq"): "image restoration",
+    ("noisy", "clean"): "denoising", ("blur", "sharp"): "deblurring", ("traina", "trainb"): "image translation",
+    ("low", "high"): "low-light enhancement", ("rain", "norain"): "deraining",
+    ("content", "style"): "style transfer",
+}
+SIDECARS = {
+    ".txt": "object detection (YOLO)", ".xml": "object detection (Pascal VOC)", ".json": "annotated regions (LabelMe)",
+}
+COCO = re.compile(r"(_annotations\.coco|instances_.*|.*annotations.*|coco.*|.*_coco|via_.*)\.json")
+SUPPORT = frozenset([  # not a class if there are no images in it
+    *(name for names in TARGET_FOLDERS.values() for name in names),
+    "meta", "metadata", "docs", "doc", "documentation", "scripts", "script", "src", "code", "notebooks", "notebook",
+    "lists", "list", "splits", "imagesets", "imdb", "devkit", "attributes", "parts", "logs", "log", "info", "misc",
+    "readme", "license", "models", "weights", "checkpoints", "config", "configs", "evaluation", "tools", "utils",
+    "tables", "csv", "csvs", "features", "outputs", "multirun", "runs", "results",
+])
+COPIES = frozenset([  # the same images in another form
+    "color", "colour", "rgb", "grayscale", "greyscale", "gray", "grey", "segmented", "raw", "original", "originals",
+    "processed", "preprocessed", "augmented", "aug", "cropped", "crops", "resized", "small", "large", "clean",
+    "cleaned", "noisy", "enhanced", "normalized", "thumbnails", "images", "masks", "without_background", "x", "px",
+])
+# fmt: on
+NOT_TABLES = re.compile(r"(sample_?submission|submission|sample|gender_submission)\.\w+")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+ARCHIVES = (
+    *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"),
+    *(".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"),
+)
+CLASS_IN_NAME = re.compile(r"(.*[^\W\d_])[._\- ]*\(?\d+\)?\.\w+")  # cat.10.png, Abyssinian_12.jpg, dog (3).jpg
+
+
+def task_of_target(name: str) -> str | None:
+    """The task that a folder of this name belongs to, beside a folder of images; None if it may be a class."""
+    plain = without_part(name)
+    return next((task for task, names in TARGET_FOLDERS.items() if plain in names), None)
+
+
+def is_image_folder(name: str) -> bool:
+    """Whether the name says no more than that there are images in it."""
+    return without_part(name) in IMAGE_FOLDERS
+
+
+def archive_suffix(name: str) -> str:
+    """The suffix if the name is that of an archive, else empty."""
+    return next((suffix for suffix in ARCHIVES if name.lower().endswith(suffix)), "")
