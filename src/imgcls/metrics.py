@@ -139,3 +139,8 @@ def report(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, 
         ],
         "confusion_matrix": matrix.tolist(),
     }
+
+
+def no_report() -> dict[str, Any]:
+    """The same keys for no images at all."""
+    return {"n": 0, **dict.fromkeys(METRICS), "per_class": [], "confusion_matrix": None}

@@ -44,8 +44,16 @@ class Job:
             text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
             values = [json.loads(line)["val_accuracy"] for line in text.splitlines()]
             found["val_accuracy"] = max((value for value in values if value is not None), default=None)
-            found["accuracy"] = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))["accuracy"]
+            report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+            found["accuracy"] = report["accuracy"] if report.get("split", "test") == "test" else None
         return found
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its report is written, the last thing that a run does."""
+        with contextlib.suppress(OSError, ValueError):
+            return "accuracy" in json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+        return False
 
     def command(self) -> list[str]:
         """The words of ``imgcls train`` that start the job, or resume it if it has been started."""

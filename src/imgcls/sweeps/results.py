@@ -93,8 +93,13 @@ def print_results(jobs: Sequence[Job], advice: str, *, is_quiet: bool) -> None:
 
 
 def table(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[str]:
-    """The jobs, best test accuracy first."""
-    order = sorted(range(len(jobs)), key=lambda i: -(results[i]["accuracy"] or -1.0))
+    """The jobs, best test accuracy first; without a test, best validation accuracy."""
+
+    def quality(i: int) -> tuple[float, float]:
+        test, val = (-1.0 if results[i][key] is None else results[i][key] for key in ("accuracy", "val_accuracy"))
+        return test, val
+
+    order = sorted(range(len(jobs)), key=quality, reverse=True)
     width = min(44, max([len("what differs"), *(len(job.differs) for job in jobs)]))
     lines = ["", f"job  {'what differs':<{width}}  val acc  test acc  seconds"]
     for i in order:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +56,7 @@ def imagefolder(
         raise DataError(f"no class folders in {folders['train']}; put the images into one folder for each class")
     warnings = _alike(names)
     parts = {name: _images(folder, names, base, scan, warnings) for name, folder in folders.items()}
-    return source_of(
+    source = source_of(
         parts,
         tuple(map(one_line, names)),
         [str(folders["train"] / name) for name in names],
@@ -64,6 +65,13 @@ def imagefolder(
         notes=scan.notes(),
         warnings=[*warnings, *_unused(folders, others)],
     )
+    return named_in(source, None if _names_train(folders, _existing(root)) else {})
+
+
+def _names_train(folders: dict[str, Path], root: Path) -> bool:
+    """Whether the folders below root name a train part; a flat folder, or one of another part alone, does not."""
+    inner = folders["train"].relative_to(root).parts
+    return len(folders) > 1 or any(name.lower() in SPLIT_NAMES["train"] for name in inner)
 
 
 def _existing(root: str) -> Path:
@@ -125,6 +133,16 @@ def source_of(
         warnings=(*warnings, *only, *leaks(parts), *([left_out] if skipped else [])),
         skipped=len(skipped),
     )
+
+
+def named_in(source: Source, part_of: Mapping[str, str] | None) -> Source:
+    """The same data set. part_of: the part that it names for an image, by id, if it brings no train part; else None."""
+    if part_of is None:
+        return source
+    images = source.train
+    names = np.array([part_of.get(one, "") for one in images.ids.tolist()] if part_of else [], dtype=np.str_)
+    named = {name: images.take(np.flatnonzero(names == name)) for name in sorted({*names.tolist()})}
+    return replace(source, untrained={name: part for name, part in named.items() if name})
 
 
 def _check_not_empty(train: Images, classes: tuple[str, ...], places: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imgcls.data.datasets.image_folder import SPLIT_NAMES, source_of
+from imgcls.data.datasets.image_folder import SPLIT_NAMES, named_in, source_of
 from imgcls.data.datasets.scan import is_image_name
 from imgcls.data.decoding import SUFFIXES
 from imgcls.data.source import Images, Source
@@ -36,6 +36,7 @@ YES, NO = (
     ("1", "1.0", "true", "yes", "t", "y"),
     ("0", "0.0", "false", "no", "f", "n"),
 )  # in a column is_train, is_valid or is_test
+POOLED = "all rows are pooled and split again"
 NONE = "none"  # dataset.split=none: ignore any split column
 LARGEST = 1 << 30  # bytes of a table
 SHOWN = 8  # columns named in a message
@@ -81,16 +82,28 @@ def imagelist(
     folder = table.parent if images is None else Path(os.path.expanduser(images))
     classes = _in_order({row.label for row in rows})
     numbers = {name: i for i, name in enumerate(classes)}
-    parts, missing = {}, list[str]()
+    parts, missing, every = {}, list[str](), list[tuple[Row, str]]()
     for name, own in by_split.items():
         found, lost = _find_files(own, folder, table, skip=on_error == "skip")
         missing += [f"no such file: {one_line(row.path)}" for row in lost]
+        every += found
         parts[name] = Images(
             [numbers[row.label] for row, _ in found],
             paths=[os.path.join(folder, one) for _, one in found],
             ids=[printable(one) for _, one in found],
         )
-    return source_of(parts, classes, verify=verify, on_error=on_error, notes=notes, warnings=warnings, missing=missing)
+    source = source_of(
+        parts, classes, verify=verify, on_error=on_error, notes=notes, warnings=warnings, missing=missing
+    )
+    return named_in(source, _untrained(every, table))
+
+
+def _untrained(rows: list[tuple[Row, str]], table: Path) -> dict[str, str] | None:
+    """The part that the table names for each image, by the image's id; {} if it has no parts, None if it has train."""
+    if not any(row.split for row, _ in rows):
+        return {}
+    part_of = {printable(one): _split_of(row, table) for row, one in rows}
+    return None if "train" in part_of.values() else part_of
 
 
 def _existing(root: str | None) -> Path:
@@ -111,7 +124,7 @@ def _by_split(rows: list[Row], table: Path) -> tuple[dict[str, list[Row]], list[
     for row in rows:
         found.setdefault(_split_of(row, table), []).append(row)
     if "train" not in found:  # to be evaluated as a whole, say
-        warning = f"{table.name} has no training rows: all rows are pooled and split again"
+        warning = f"{table.name} has no training rows: {POOLED}"
         return {"train": rows}, [warning]
     learned = {row.label for row in found["train"]}
     for own in found.values():
