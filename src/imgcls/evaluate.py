@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from imgcls.config.migrations import completed_node
 from imgcls.config.options import Node
 from imgcls.config.parsing import unknown_key
 from imgcls.config.schema import EvaluateConfig
-from imgcls.data.datamodule import DataSpec, auto_workers, data_spec, load_source
+from imgcls.config.yaml_files import read_yaml
+from imgcls.data.datamodule import DataSpec, auto_workers, cut, data_spec, load_source
+from imgcls.data.datasets.image_table import POOLED
 from imgcls.data.source import Images, Source, all_images, describe_parts
-from imgcls.data.splits import split
-from imgcls.errors import CheckpointError, ConfigError, DataError
+from imgcls.data.splits import Cut, stratified
+from imgcls.errors import CheckpointError, ConfigError, DataError, ImgclsError
 from imgcls.inference.assess import assess, assess_attacked, choose_attack, fetcher_of
 from imgcls.inference.restore import open_model
 from imgcls.loggers.run_log import RunLog
@@ -30,10 +33,11 @@ from imgcls.text import listing
 class Selection(NamedTuple):
     """The images of one split, labeled with the model's classes.
 
-    how: in words, how the split was made; trained: how many of them the model was trained on.
+    split: its name. how: in words, how it was made. trained: how many of its images the model was trained on.
     """
 
     source: Source
+    split: str
     images: Images
     how: str
     trained: int
@@ -58,7 +62,7 @@ def evaluate(
     log = RunLog(is_quiet=is_quiet)
     with open_model(config, own_names) as (model, runtime):
         checkpoint = model.checkpoint
-        spec = _data_spec(checkpoint.meta, dataset, own_names)
+        spec = _data_spec(checkpoint.meta, run_folders.folder_of(checkpoint.path), dataset, own_names)
         component = choose_attack(checkpoint.meta, attack)
         folder = _output_folder(config, checkpoint, spec.name, component)
         selection = _select(config, spec, dataset, checkpoint, model.classes)
@@ -69,13 +73,13 @@ def evaluate(
         report, logits = assess(model, images, fetcher, runtime, tta=config.tta)
         if (made := component()) is not None:
             report |= assess_attacked(model, images, fetcher, runtime, made, component.node, tta=config.tta)
-    report = complete(report, checkpoint, model.parameters, config.split, spec.name, source.skipped)
+    report = complete(report, checkpoint, model.parameters, selection.split, spec.name, source.skipped)
     report |= {} if config.tta == "none" else {"tta": config.tta}
     write_predictions(folder, report, logits, images)
     write_report(folder, report)
     if warning := empty_classes(report):
         log.warning(warning)
-    for line in result_lines(report, f"the {config.split} split of {spec.name}"):
+    for line in result_lines(report, f"the {selection.split} split of {spec.name}"):
         log.output(line)
     log.output(f"\nreport   {folder / 'report.json'}")
     return report
@@ -98,7 +102,7 @@ def _output_folder(config: EvaluateConfig, checkpoint: Checkpoint, dataset: str,
         return Path(os.path.expanduser(config.output))
     run = run_folders.folder_of(checkpoint.path)
     run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
-    name = f"{dataset}-{config.split}"
+    name = f"{dataset}-{config.split or 'test'}"
     name += "" if config.tta == "none" else f"-tta-{config.tta}"
     name += f"-{run_folders.folder_word(attack.name)}" if attack.node != _own_attack(checkpoint) else ""
     folder = run / "evaluations" / name
@@ -114,7 +118,7 @@ def _own_attack(checkpoint: Checkpoint) -> Node | None:
         return None
 
 
-def _data_spec(meta: Mapping[str, Any], dataset: Choice, own_names: frozenset[str]) -> DataSpec:
+def _data_spec(meta: Mapping[str, Any], folder: Path, dataset: Choice, own_names: frozenset[str]) -> DataSpec:
     """The data set that is named, else the run's own with the changed keys."""
     node = dataset.node
     if node is None:
@@ -125,8 +129,20 @@ def _data_spec(meta: Mapping[str, Any], dataset: Choice, own_names: frozenset[st
         known = {f"dataset.{key}": value for key, value in own.items()}
         if unknown := [key for key in dataset.changes if key not in own]:
             raise unknown_key(f"dataset.{unknown[0]}", known)
-        node = completed_node("dataset", {**meta["config"]["dataset"], **dataset.changes}, with_keys=True)
+        places = _moved(folder, own)
+        node = completed_node("dataset", {**meta["config"]["dataset"], **places, **dataset.changes}, with_keys=True)
     return data_spec(node, trusted=dataset.node is not None or str(node.get("name")) in own_names)
+
+
+def _moved(folder: Path, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the run's images are now, if it was resumed after they moved and its best checkpoint is from before."""
+    try:
+        stored = read_yaml(folder / "config.yaml")["dataset"]
+    except (ImgclsError, OSError, LookupError, TypeError):
+        return {}
+    if not isinstance(stored, Mapping) or stored.get("name") != own.get("name"):
+        return {}
+    return {key: stored[key] for key in ("root", "images") if key in own and isinstance(stored.get(key), str)}
 
 
 def _select(
@@ -134,12 +150,48 @@ def _select(
 ) -> Selection:
     """The images of the split. Raises DataError if they are no longer those of the run."""
     source = load_source(spec, allow_empty=True)
-    images, how = _split(source, spec, config.split, classes)
-    is_sample = config.split == "test" and set(dataset.changes) == {"test_limit"}  # of the same test images
-    if dataset.node is None and config.split != "all" and not is_sample:
-        fingerprint.check_same_images(run_folders.folder_of(checkpoint.path), {config.split: images})
-    trained = 0 if config.split == "train" else _count_trained(checkpoint, spec, images)
-    return Selection(source, images, how, trained)
+    _check_classes(source, spec, classes)
+    name, folder = config.split or "test", run_folders.folder_of(checkpoint.path)
+    is_own = _is_own(checkpoint, spec, dataset)
+    if is_own:
+        spec = replace(spec, rule=fingerprint.cut_rule(folder, checkpoint.meta))
+    is_whole = source.untrained is not None and not is_own
+    if is_whole or name == "all":  # nothing is cut
+        source = replace(source, warnings=tuple(text for text in source.warnings if not text.endswith(POOLED)))
+    if is_whole and name != "all":
+        images, how = _untrained(source, spec, config.split)
+    else:
+        images, how = _split(source, spec, name)
+    images = images.relabel([classes.index(each) for each in source.classes])
+    is_sample = name == "test" and set(dataset.changes) == {"test_limit"}  # of the same test images
+    if dataset.node is None and name != "all" and not is_sample:
+        fingerprint.check_same_images(folder, {name: images})
+    trained = 0 if name == "train" else _count_trained(checkpoint, spec, images, by_content=is_whole and name != "all")
+    return Selection(source, name, images, how, trained)
+
+
+def _is_own(checkpoint: Checkpoint, spec: DataSpec, dataset: Choice) -> bool:
+    """Whether it is the data set that the run was trained on."""
+    config = checkpoint.meta.get("config")
+    own = config.get("dataset") if isinstance(config, Mapping) else None
+    if dataset.node is None or not isinstance(own, Mapping):
+        return dataset.node is None
+    return spec.source.name == own.get("name") and _root(spec.source.node) == _root(own)
+
+
+def _untrained(source: Source, spec: DataSpec, name: str | None) -> tuple[Images, str]:
+    """The images of a different data set that brings no train part: all of them, unless the part is in it."""
+    assert source.untrained is not None
+    if name is not None and name in source.untrained:
+        return source.untrained[name], ""
+    if name not in (None, "test"):
+        raise ConfigError(f"split: {spec.name} has no {name} part; split=all evaluates every image that it has")
+    images, limit = source.train, spec.options.test_limit
+    if limit is not None and limit < len(images):
+        count = len(images)
+        rows = stratified(images.labels, limit, spec.options.split_seed, "limit", "test", take_one=True)[1]
+        return images.take(rows), f"; {Cut('test', 'test', limit, count)}"
+    return images, "; every image, as it brings no train part"
 
 
 def _print_header(
@@ -153,18 +205,26 @@ def _print_header(
         log.warning(warning)
     if selection.trained:
         log.warning(f"{selection.trained:,} of these {len(images):,} images were used in training")
-    log.info(f"data     {spec.name}: {describe_parts({config.split: images})}{selection.how}")
+    log.info(f"data     {spec.name}: {describe_parts({selection.split: images})}{selection.how}")
     log.info(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
     if config.tta != "none" and not source.mirror:
         log.warning(f"tta={config.tta} also averages mirrored images, which may not be valid for {spec.name}")
 
 
-def _count_trained(checkpoint: Checkpoint, spec: DataSpec, images: Images) -> int:
-    """How many of the images the model was trained on, if they are from the run's own folder or table."""
-    config = checkpoint.meta.get("config")
+def _count_trained(checkpoint: Checkpoint, spec: DataSpec, images: Images, *, by_content: bool) -> int:
+    """How many of the images the model was trained on, by name if they are from the run's own folder or table.
+
+    by_content: look for copies of the run's files in another folder or table.
+    """
+    config, folder = checkpoint.meta.get("config"), run_folders.folder_of(checkpoint.path)
     own = config.get("dataset") if isinstance(config, Mapping) else None
-    is_own = _root(spec.source.node) == _root(own)
-    return fingerprint.count_trained(run_folders.folder_of(checkpoint.path), images) if is_own else 0
+    root = _root(own)
+    if _root(spec.source.node) == root:
+        return fingerprint.count_trained(folder, images)
+    if root is None or not isinstance(own, Mapping) or not by_content:
+        return 0
+    start = own.get("images") or (root if os.path.isdir(root) else os.path.dirname(root))
+    return fingerprint.count_copies(folder, images, str(start))
 
 
 def _root(node: object) -> str | None:
@@ -173,17 +233,19 @@ def _root(node: object) -> str | None:
     return os.path.realpath(os.path.expanduser(root)) if isinstance(root, str) else None
 
 
-def _split(source: Source, spec: DataSpec, name: str, classes: tuple[str, ...]) -> tuple[Images, str]:
-    """The images of the split, labeled with the model's classes, and a phrase on how the split was made."""
+def _check_classes(source: Source, spec: DataSpec, classes: tuple[str, ...]) -> None:
+    """Raises DataError for classes that the model does not have."""
     if set(source.classes) - set(classes):
         both = f"the data set has {listing(source.classes, 10)}; the model has {listing(classes, 10)}"
         raise DataError(f"the classes of {spec.name} are not the model's: {both}")
+
+
+def _split(source: Source, spec: DataSpec, name: str) -> tuple[Images, str]:
+    """The images of the split, and a phrase on how the split was made."""
     if name == "all":
-        images, how = all_images(source), "; every image it has"
-    else:
-        splits = split(source, spec.options)
-        found = splits.parts[name]
-        if found is None:
-            raise ConfigError(f"split: {spec.name} has no {name} split")
-        images, how = found, "".join(f"; {text}" for text in splits.how if text.startswith(name))
-    return images.relabel([classes.index(each) for each in source.classes]), how
+        return all_images(source), "; every image it has"
+    splits, _ = cut(source, spec)
+    found = splits.parts[name]
+    if found is None:
+        raise ConfigError(f"split: {spec.name} has no {name} split")
+    return found, "".join(f"; {text}" for text in splits.how if text.startswith(name))

@@ -160,3 +160,8 @@ def report(logits: Floats, labels: Ints, classes: tuple[str, ...]) -> dict[str, 
         ],
         "confusion_matrix": confusion_matrix(labels, predicted, len(classes)).tolist() if is_small else None,
     }
+
+
+def no_report() -> dict[str, Any]:
+    """The same keys for no images at all."""
+    return {"n": 0, **dict.fromkeys(METRICS), "per_class": [], "confusion_matrix": None}

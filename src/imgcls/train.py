@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import yaml
 
-from imgcls import files
+from imgcls import files, metrics
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.config.schema import TrainConfig, every_of
 from imgcls.errors import ConfigError, ImgclsError, RunError
@@ -25,6 +26,7 @@ from imgcls.reports.tables import result_lines
 from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
 from imgcls.runs.folder import folder_word
+from imgcls.runs.tested import tested_before
 from imgcls.runtime.device import choose_device, rank_and_world
 from imgcls.runtime.session import Runtime, keep_freed_memory, session
 from imgcls.runtime.signals import Signals
@@ -83,6 +85,7 @@ def resume(
     # locked before anything is read: another process may be writing
     with closing(run_folders.RunFolder(folder)) if rank == 0 else nullcontext():
         point = resume_point(folder, config)
+        spec = replace(spec, data=replace(spec.data, rule=fingerprint.cut_rule(folder, point.meta)))
         precision = point.chosen.get("precision", config.precision)
         if precision == "fp16" and choose_device(config.device).type == "cpu":
             raise ConfigError(f"device: {folder} was trained in fp16; resume it on a GPU")
@@ -106,7 +109,7 @@ def resume(
             where = f"resuming at step {state.step:,} (epoch {state.epochs + 1} of {config.epochs})"
             _print_header(run, log, f"{folder}, {where}", point)
             outputs = Outputs(folder, log, plotter or BackgroundWorker())
-            return _execute(run, outputs, point.best, was_tested=point.report is not None)
+            return _execute(run, outputs, point.best, was_tested=point.was_tested)
 
 
 def _session(config: TrainConfig, precision: str, threads: int | None) -> AbstractContextManager[Runtime]:
@@ -196,30 +199,61 @@ def _fit(run: Run, folder: Path, log: RunLog, best: Best | None) -> None:
 
 
 def _test(run: Run, outputs: Outputs, *, was_tested: bool) -> Report | None:
-    """The only use of the test images: predictions.npz, the plots, the table, and report.json last."""
+    """The only use of the test images: predictions.npz, the plots, the table, and report.json last.
+
+    With test=false the validation images take their place.
+    """
     folder, log, data = outputs.folder, outputs.log, run.data
+    part: Literal["test", "val"] = "test" if run.config.test else "val"
+    images = data.splits.parts[part]
     best = checkpoint_format.read(folder / "checkpoints" / checkpoint_format.BEST)
     exact = replace(run.runtime, precision="fp32")
     trained = restore(best, exact, frozenset({run.model.name}))
-    images, fetcher = data.splits.test, data.fetcher("test")
+    if images is None:
+        return _untested(run, outputs, best, trained.parameters)
+    fetcher = data.fetcher(part)
     numbers, logits = assess(trained, images, fetcher, exact)
     attack = choose_attack(best.meta)
     if (made := attack()) is not None:
         numbers |= assess_attacked(trained, images, fetcher, exact, made, attack.node)
     if not run.runtime.is_main:
         return None
-    report = complete(numbers, best, trained.parameters, "test", data.name, data.source.skipped)
+    report = complete(numbers, best, trained.parameters, part, data.name, data.source.skipped)
     if warning := empty_classes(report):
         log.warning(warning)
     write_predictions(folder, report, logits, images)
-    matrix = draw_test(run, folder, report, outputs.plotter) if run.config.plots else None
+    matrix = draw_test(run, images, folder, report, outputs.plotter) if run.config.plots else None
     log_result(run, log, report, matrix)
+    used = _use(folder, was_tested=was_tested) if run.config.test else "the test images are left alone (test=false)"
     write_report(folder, report)
     log.info("")
-    used = "used before by the shorter run" if was_tested else "never used before"
-    for line in result_lines(report, f"{used}; checkpoint of epoch {report['epoch']}"):
+    for line in result_lines(report, f"{used}; checkpoint of epoch {report['epoch']}", part):
         log.output(line)
-    own = f" model.name={run.model.name}" if ":" in run.model.name else ""
-    log.output(f"\nreport   {folder / 'report.json'}")
-    log.output(f"next     imgcls predict {shlex.quote(str(folder))} photo.png{own}")
+    _print_end(run, outputs)
     return report
+
+
+def _use(folder: Path, *, was_tested: bool) -> str:
+    """How often the test images were used before."""
+    others = tested_before(folder)
+    if was_tested:
+        return f"used before by the shorter run{others and f', {others}'}"
+    return others or "never used before"
+
+
+def _untested(run: Run, outputs: Outputs, best: checkpoint_format.Checkpoint, parameters: int) -> Report | None:
+    """The report of a run with neither test nor validation: no figures."""
+    if not run.runtime.is_main:
+        return None
+    report = complete(metrics.no_report(), best, parameters, None, run.data.name, run.data.source.skipped)
+    write_report(outputs.folder, report)
+    outputs.log.output("\ntest     none: the test images are left alone (test=false), and there are no val images")
+    _print_end(run, outputs)
+    return report
+
+
+def _print_end(run: Run, outputs: Outputs) -> None:
+    """Where the report is, and what can be done next."""
+    own = f" model.name={run.model.name}" if ":" in run.model.name else ""
+    outputs.log.output(f"\nreport   {outputs.folder / 'report.json'}")
+    outputs.log.output(f"next     imgcls predict {shlex.quote(str(outputs.folder))} photo.png{own}")

@@ -56,6 +56,7 @@ class TrainConfig:
     threads: Annotated[int, Range(low=1, high=1024)] | None
     loader: Literal["auto", "resident", "stream"]
     workers: Literal["auto"] | Annotated[int, Range(low=0, high=256)]
+    test: bool
     plots: bool
     tensorboard: bool
     checkpoint_every: Any  # str | int | None, see every_of
@@ -85,7 +86,7 @@ class ModelConfig:
 class EvaluateConfig(ModelConfig):
     """The keys of ``imgcls evaluate``."""
 
-    split: Literal["train", "val", "test", "all"]
+    split: Literal["train", "val", "test", "all"] | None
     tta: TTA
     output: str | None
 

@@ -18,15 +18,19 @@ from imgcls.config.options import Node
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig
 from imgcls.data import DATASETS
+from imgcls.data.copies import groups_of
+from imgcls.data.cut_findings import cut_findings
 from imgcls.data.datasets.image_folder import EmptyClasses
 from imgcls.data.decoding import header, quiet_decoders
 from imgcls.data.fetchers import Fetcher, decode_all, fits, make_fetcher, memory_bytes
+from imgcls.data.findings import Finding
 from imgcls.data.preprocessing import Preprocessing, statistics
 from imgcls.data.source import Images, Source
-from imgcls.data.splits import SplitOptions, Splits, split
+from imgcls.data.splits import RULE, SplitOptions, Splits, split
 from imgcls.errors import ConfigError
 from imgcls.parallel.process_pool import helpers, spread
 from imgcls.runtime.session import Runtime
+from imgcls.text import listing
 
 LARGEST_NATIVE = 512  # pixels: images of one size keep it up to here; larger ones are photos, and resized
 AUTO_WORKERS = 8
@@ -38,10 +42,11 @@ STATISTICS_SAMPLE = 2000  # training images that mean and standard deviation are
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The dataset's node, checked: which source, and the keys that every data set has."""
+    """The dataset's node, checked: which source, and the keys that every data set has; rule: how it is cut."""
 
     source: Component
     options: SplitOptions
+    rule: int = RULE
 
     @property
     def name(self) -> str:
@@ -156,13 +161,36 @@ def load_source(spec: DataSpec, *, allow_empty: bool = False) -> Source:
         raise ConfigError(f"dataset.classes: {error}") from error
 
 
+def cut(source: Source, spec: DataSpec) -> tuple[Splits, list[Finding]]:
+    """The splits of a data set, copies of a picture in one part if that part is cut from others; and findings."""
+    is_test_cut = source.test is None and source.val is None
+    is_val_cut = spec.options.val_fraction > 0 and (source.test is None or source.val is None)
+    groups, findings = groups_of(source.train) if (is_test_cut or is_val_cut) and spec.rule > 1 else (None, [])
+    splits = split(source, spec.options, groups=groups, rule=spec.rule)
+    return splits, [*findings, *cut_findings(source, splits)]
+
+
+def _check_limit(source: Source, options: SplitOptions) -> None:
+    """Raises ConfigError for a limit with which some class could not be learned at all."""
+    sizes = np.bincount(source.train.labels, minlength=len(source.classes))
+    count = int((sizes > 0).sum())
+    if options.limit is not None and options.limit < count:
+        raise ConfigError(
+            f"dataset.limit={options.limit} is fewer than the {count:,} classes ({listing(source.classes)}), and none "
+            f"is learned without an image; use dataset.limit={count} or more, or choose some: dataset.classes"
+        )
+
+
 def read_splits(spec: DataSpec, default_size: int, preset: InputPreset | None = None) -> SplitData:
     """The data set in its splits, and the geometry of the model's input; nothing is decoded.
 
     default_size: pixels per side for files of unequal size. preset: for pretrained weights.
     """
     source = load_source(spec)
-    splits = split(source, spec.options)
+    if spec.rule > 1:
+        _check_limit(source, spec.options)
+    splits, findings = cut(source, spec)
+    source = dataclasses.replace(source, findings=(*source.findings, *findings))
     return SplitData(spec.name, source, splits, geometry(splits.train, spec.options, default_size, preset))
 
 

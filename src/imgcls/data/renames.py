@@ -58,6 +58,8 @@ def renamed(source: Source, names: Mapping[str, str]) -> Source:
     classes = tuple(dict.fromkeys(new))
     labels = [classes.index(name) for name in new]
     parts: dict[str, Any] = {name: part.relabel(labels) for name, part in source.parts.items()}
+    if source.untrained is not None:
+        parts["untrained"] = {name: part.relabel(labels) for name, part in source.untrained.items()}
     left = {*source.classes} - {*names}
     warnings = tuple(
         one

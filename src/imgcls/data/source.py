@@ -130,6 +130,8 @@ class Source:
     - warnings: problems that the user should see.
     - skipped: how many files were left out because they are corrupt.
     - findings: the same kind of things as notes and warnings, each with its kind and examples; printed after them.
+    - untrained: of a data set that brings no train part, so that all images are in ``train``: those of the parts that
+      it does name. None if it brings one.
 
     **Attributes:**
 
@@ -148,6 +150,7 @@ class Source:
     warnings: tuple[str, ...] = ()
     skipped: int = 0
     findings: tuple[Finding, ...] = ()
+    untrained: dict[str, Images] | None = None
     parts: dict[str, Images] = field(init=False)
 
     def only(self, names: Sequence[str]) -> Source:
@@ -160,13 +163,17 @@ class Source:
             raise ValueError(f"unknown class '{unknown[0]}' (classes: {shown})")
         kept = [name for name in self.classes if name in names]
         new = np.array([kept.index(name) if name in kept else -1 for name in self.classes])
-        parts: dict[str, Any] = {"val": None, "test": None}
-        for name, part in self.parts.items():
+
+        def chosen(part: Images) -> Images | None:
             rows = np.flatnonzero(new[part.labels] >= 0)
-            parts[name] = part.take(rows).relabel(new.tolist()) if len(rows) else None
+            return part.take(rows).relabel(new.tolist()) if len(rows) else None
+
+        parts: dict[str, Any] = {"val": None, "test": None} | {name: chosen(one) for name, one in self.parts.items()}
         if parts["train"] is None or (self.test is not None and parts["test"] is None):
             raise ValueError(f"no images of {', '.join(kept)} in one of its splits")
-        return replace(self, classes=tuple(kept), **parts)
+        named = {name: chosen(part) for name, part in (self.untrained or {}).items()}
+        untrained = None if self.untrained is None else {name: part for name, part in named.items() if part is not None}
+        return replace(self, classes=tuple(kept), untrained=untrained, **parts)
 
     def all_notes(self) -> tuple[str, ...]:
         """The lines to print at the top of a run."""

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imgcls import seeding
 from imgcls.config.types import Fraction, Range, Seed
 from imgcls.data.source import Images, Indices, Source
 from imgcls.errors import DataError
+
+RULE = 2  # how splits are cut; 1: ties went to the first class, a limit could leave classes out, copies were not seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,22 +81,27 @@ class Splits:
         return tuple(map(str, self.cuts))
 
 
-def stratified(labels: Indices, count: int, seed: int, *key: str, keep_one: bool = False) -> tuple[Indices, Indices]:
+def stratified(
+    labels: Indices,
+    count: int,
+    seed: int,
+    *key: str,
+    keep_one: bool = False,
+    take_one: bool = False,
+    rule: int = RULE,
+) -> tuple[Indices, Indices]:
     """Rows (rest, sample), both sorted: a sample of ``count`` rows in which each class keeps its share.
 
-    Quotas are rounded by largest remainder, so their sum is ``count``. keep_one: leave one image of each class in the
-    rest, to train on; the sample is then smaller if the classes are too small.
+    Quotas are rounded by largest remainder, so their sum is ``count``; among equal remainders the seed decides.
+    keep_one: leave one image of each class in the rest, to train on; the sample is then smaller if the classes are too
+    small. take_one: at least one image of each class in the sample, if ``count`` allows.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     count = min(count, len(labels))
-    exact = sizes * (count / len(labels))
-    ceiling = sizes - 1 if keep_one else sizes
-    quotas = np.minimum(np.floor(exact).astype(np.int64), ceiling)
-    by_remainder = np.argsort(-(exact - np.floor(exact)), kind="stable")
-    while quotas.sum() < count and (quotas < ceiling).any():
-        for i in by_remainder:
-            if quotas.sum() < count and quotas[i] < ceiling[i]:
-                quotas[i] += 1
+    lots = seeding.rng(seed, "ties", *key).permutation(len(classes))
+    quotas = _quotas(sizes, count, sizes - 1 if keep_one else sizes, lots, rule)
+    if take_one and rule > 1 and count >= len(classes):
+        quotas = _at_least_one(quotas, np.asarray(sizes * (count / len(labels)), np.float64))
     draws = seeding.rng(seed, "split", *key).random(len(labels))
     chosen = np.zeros(len(labels), dtype=bool)
     for name, quota in zip(classes, quotas, strict=True):
@@ -102,21 +110,56 @@ def stratified(labels: Indices, count: int, seed: int, *key: str, keep_one: bool
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
-def _sample(images: Images, limit: int | None, seed: int, key: str) -> Images:
-    if limit is None or limit >= len(images):
-        return images
-    return images.take(stratified(images.labels, limit, seed, "limit", key)[1])
+def _quotas(sizes: Indices, count: int, ceiling: Indices, lots: Indices, rule: int) -> Indices:
+    """How many of each class, at most its ceiling. lots: the order of classes with equal remainders."""
+    if rule == 1:
+        exact = sizes * (count / int(sizes.sum()))
+        whole = np.floor(exact).astype(np.int64)
+        by_remainder = np.argsort(-(exact - np.floor(exact)), kind="stable")
+    else:
+        whole, remainder = np.divmod(sizes * count, sizes.sum())  # in whole numbers, where equal is equal
+        by_remainder = np.lexsort((lots, -remainder))
+    quotas: Indices = np.minimum(whole, ceiling)
+    while quotas.sum() < count and (quotas < ceiling).any():
+        for i in by_remainder:
+            if quotas.sum() < count and quotas[i] < ceiling[i]:
+                quotas[i] += 1
+    return quotas
 
 
-def _cut(images: Images, fraction: float, seed: int, key: str) -> tuple[Images, Images]:
-    rest, part = stratified(images.labels, round(len(images) * fraction), seed, key, keep_one=True)
-    return images.take(rest), images.take(part)
+def _at_least_one(quotas: Indices, exact: NDArray[np.float64]) -> Indices:
+    """The same sum, no class left out: taken from the classes that are furthest above their share."""
+    raised: Indices = np.maximum(quotas, 1)
+    while raised.sum() > quotas.sum():
+        raised[np.argmax(np.where(raised > 1, raised - exact, -np.inf))] -= 1
+    return raised
 
 
-def split(source: Source, options: SplitOptions) -> Splits:
+def _cut(
+    images: Images, groups: Indices | None, fraction: float, seed: int, key: str, rule: int
+) -> tuple[Indices, Indices]:
+    """Rows (rest, part). groups: for each image the row of the first in its group; a group stays together."""
+    if groups is None:
+        return stratified(images.labels, round(len(images) * fraction), seed, key, keep_one=True, rule=rule)
+    first, sizes = np.unique(groups, return_index=True, return_counts=True)[1:]
+    _, part = stratified(images.labels[first], round(len(first) * fraction), seed, key, keep_one=True, rule=rule)
+    chosen = np.isin(groups, groups[first[part]])
+    lost = np.setdiff1d(images.labels, images.labels[~chosen])  # classes of nothing but copies of another's images
+    chosen &= ~np.isin(groups, groups[np.isin(images.labels, lost)])
+    short = round(len(images) * fraction) - int(chosen.sum())  # made up for by images that have no copy
+    alone = np.zeros(len(images), dtype=bool)
+    alone[first[sizes == 1]] = True
+    pool = np.flatnonzero(alone & (chosen if short < 0 else ~chosen))
+    if short and len(pool):
+        chosen[pool[stratified(images.labels[pool], abs(short), seed, key, "rest", keep_one=True)[1]]] = short > 0
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def split(source: Source, options: SplitOptions, *, groups: Indices | None = None, rule: int = RULE) -> Splits:
     """The data set's train, val and test; those that it lacks are drawn with split_seed, not with the run's seed.
 
-    Raises DataError if train or test would be empty.
+    groups: for each image of ``source.train`` a number; those of one group stay in one part. rule: 1 cuts as imgcls did
+    before ties were drawn, for the runs of that time. Raises DataError if test would be empty.
     """
     seed, cuts = options.split_seed, list[Cut]()
     train, val, test = source.train, source.val, source.test
@@ -125,20 +168,33 @@ def split(source: Source, options: SplitOptions) -> Splits:
         cuts.append(Cut("test", "val", len(test), len(test)))
     if test is None:
         total, fraction = len(train), options.test_fraction
-        train, test = _cut(train, fraction, seed, "test")
+        rest, part = _cut(train, groups, fraction, seed, "test", rule)
+        if len(part) == 0:
+            raise _too_few(train if groups is None else train.take(np.unique(groups, return_index=True)[1]), fraction)
+        train, test, groups = train.take(rest), train.take(part), None if groups is None else groups[rest]
         cuts.append(Cut("test", "all", len(test), total, fraction))
-    for name, part, limit in (("train", train, options.limit), ("test", test, options.test_limit)):
-        if limit is not None and limit < len(part):
-            cuts.append(Cut(name, name, limit, len(part)))
-    train = _sample(train, options.limit, seed, "train")
-    test = _sample(test, options.test_limit, seed, "test")
+    if options.limit is not None and options.limit < len(train):
+        cuts.append(Cut("train", "train", options.limit, len(train)))
+        rows = stratified(train.labels, options.limit, seed, "limit", "train", take_one=True, rule=rule)[1]
+        train, groups = train.take(rows), None if groups is None else groups[rows]
+    if options.test_limit is not None and options.test_limit < len(test):
+        cuts.append(Cut("test", "test", options.test_limit, len(test)))
+        rows = stratified(test.labels, options.test_limit, seed, "limit", "test", take_one=True, rule=rule)[1]
+        test = test.take(rows)
     if val is None and options.val_fraction > 0:
         total, fraction = len(train), options.val_fraction
-        train, val = _cut(train, fraction, seed, "val")
+        rest, part = _cut(train, groups, fraction, seed, "val", rule)
+        train, val = train.take(rest), train.take(part)
         cuts.append(Cut("val", "train", len(val), total, fraction))
         val = val if len(val) else None
-    if len(train) == 0 or len(test) == 0:
-        raise DataError(
-            "too few images to split: train and test need at least one each; add images or lower the fractions"
-        )
     return Splits(train, val, test, tuple(cuts))
+
+
+def _too_few(images: Images, fraction: float) -> DataError:
+    """The error for images of which nothing can be cut for the test."""
+    if int(np.bincount(images.labels).max()) == 1:
+        what = f"each of the {len(images):,} classes has one, which it needs to train on"
+        return DataError(f"too few images to split: {what}; add images, or a test set of your own")
+    what = f"{fraction:.0%} of {len(images):,} different ones is not one image for the test"
+    way = f"dataset.test_fraction={max(0.5, fraction):g}"
+    return DataError(f"too few images to split: {what}; add images, or take more of them with {way}")

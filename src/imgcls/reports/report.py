@@ -30,11 +30,12 @@ RESULTS = {
 
 
 def complete(
-    report: Report, checkpoint: Checkpoint, parameters: int, split_name: str, dataset: str, skipped: int
+    report: Report, checkpoint: Checkpoint, parameters: int, split_name: str | None, dataset: str, skipped: int
 ) -> Report:
     """The report together with what was tested, in the order of report.json.
 
-    skipped: files of the data set that were left out because they are corrupt (dataset.on_error=skip).
+    split_name: None if nothing was. skipped: files of the data set that were left out because they are corrupt
+    (dataset.on_error=skip).
     """
     meta = checkpoint.meta
     return {

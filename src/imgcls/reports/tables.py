@@ -8,12 +8,12 @@ ALL_ROWS = 12  # classes in the table
 WORST = 8  # classes in the table if there are more
 
 
-def result_lines(report: Report, images_word: str) -> list[str]:
-    """Accuracy, then a row for each class (or for the worst), under 80 columns."""
+def result_lines(report: Report, images_word: str, label: str = "test") -> list[str]:
+    """The label, accuracy, then a row for each class (or for the worst), under 80 columns."""
     low, high = (bound * 100 for bound in report["accuracy_ci95"])
     macro = {name: report[name]["macro"] * 100 for name in ("precision", "recall", "f1")}
     lines = [
-        f"test     {report['n']:,} images, {images_word}",
+        f"{label:<9}{report['n']:,} images, {images_word}",
         f"         accuracy {report['accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f})  "
         f"precision {macro['precision']:.1f}  recall {macro['recall']:.1f}  F1 {macro['f1']:.1f}",
     ]

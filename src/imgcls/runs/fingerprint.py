@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,25 +13,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.data.copies import MOST_COMPARED, digest, end
 from imgcls.data.source import Images
+from imgcls.data.splits import RULE
 from imgcls.errors import CheckpointError, DataError
 from imgcls.files import write_whole
 
+MOST_READ = 256  # test files whose ends are read
 LARGEST_SPLIT = 1 << 31  # bytes of split.npz, unpacked
 
 
 def write_split(folder: Path, parts: Mapping[str, Images | None]) -> None:
-    """split.npz: names and fingerprints of the images of each split."""
-    arrays: dict[str, Any] = {}
+    """split.npz: names and fingerprints of the images of each split, the rule by which they were cut, and a
+    checksum of the ends of some test files, which tells other data of the same names and sizes."""
+    arrays: dict[str, Any] = {"rule": np.array(RULE)}
     for name, part in parts.items():
         if part is not None:
             arrays[name] = part.ids
     for name, part in parts.items():
         if part is not None:
             arrays[f"{name}.fingerprint"] = part.fingerprint()
+    if (test := parts.get("test")) is not None and test.paths is not None:
+        some = np.linspace(0, len(test) - 1, min(len(test), MOST_READ)).astype(np.int64)
+        arrays["test.content"] = np.array(zlib.crc32(b"".join(end(test.paths[row]) for row in some)))
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     write_whole(folder / "split.npz", file.getbuffer())
+
+
+def cut_rule(run: Path, meta: Mapping[str, Any]) -> int:
+    """By which rule (see splits.RULE) the run's splits were cut. meta: its checkpoint's, for one that left its run."""
+    if (run / "split.npz").is_file():
+        return RULE if "rule" in _split(run / "split.npz") else 1
+    return 1 if meta.get("cut_rule", 1) == 1 else RULE
 
 
 def check_same_images(run: Path, parts: Mapping[str, Images | None]) -> None:
@@ -62,6 +78,43 @@ def count_trained(run: Path, images: Images) -> int:
     stored = _split(run / "split.npz") if images.paths is not None and (run / "split.npz").is_file() else {}
     known = {*zip(stored.get("train", ()), stored.get("train.fingerprint", ()), strict=False)}
     return sum(one in known for one in zip(images.ids, images.fingerprint(), strict=True)) if known else 0
+
+
+def count_copies(run: Path, images: Images, start: str) -> int:
+    """How many of these files are copies of some that the run was trained on, byte for byte.
+
+    start: the folder that the names of the run's files begin at, or one that holds nothing but that folder. Only files
+    of equal size are read. Of a run whose files are gone, names and sizes must do: all of them must be there.
+    """
+    stored = _split(run / "split.npz") if images.paths is not None and (run / "split.npz").is_file() else {}
+    names, sizes = stored.get("train", np.array([])), stored.get("train.fingerprint", np.array([]))
+    own = images.fingerprint()
+    if images.paths is None or names.dtype.kind != "U" or len(names) != len(sizes):
+        return 0
+    theirs, ours = np.flatnonzero(np.isin(sizes, own)), np.flatnonzero(np.isin(own, sizes))
+    if len(theirs) == 0 or len(theirs) + len(ours) > MOST_COMPARED:
+        return 0
+    base = _base(os.path.expanduser(start), str(names[theirs[0]]))
+    if base is None:
+        known = {*zip(images.ids.tolist(), own.tolist(), strict=True)}
+        return len(names) if known.issuperset(zip(names.tolist(), sizes.tolist(), strict=True)) else 0
+    trained = {digest(os.path.join(base, name)) for name in names[theirs].tolist()} - {b""}
+    return sum(digest(images.paths[row]) in trained for row in ours)
+
+
+def _base(folder: str, name: str) -> str | None:
+    """The folder that the file's name begins at: this one, or below folders that hold nothing else."""
+    for _ in range(4):
+        if os.path.isfile(os.path.join(folder, name)):
+            return folder
+        try:
+            inner = [entry.path for entry in os.scandir(folder) if not entry.name.startswith((".", "_"))]
+        except OSError:
+            return None
+        if len(inner) != 1:
+            return None
+        folder = inner[0]
+    return None
 
 
 def _split(path: Path) -> dict[str, NDArray[Any]]:

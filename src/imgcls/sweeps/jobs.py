@@ -46,7 +46,8 @@ class Job:
         epoch: int | None = None
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the files do not exist yet, or not whole
             report = json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
-            found["accuracy"], epoch = report["accuracy"], report.get("epoch")
+            found["accuracy"] = report["accuracy"] if report.get("split", "test") == "test" else None
+            epoch = report.get("epoch")
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             text = (self.folder / "metrics.jsonl").read_text(encoding="utf-8")
             rows = [json.loads(line) for line in text.splitlines()]
@@ -54,6 +55,13 @@ class Job:
             values = [row["val_accuracy"] for row in rows if epoch is None or row["epoch"] == epoch]
             found["val_accuracy"] = max((value for value in values if value is not None), default=None)
         return found
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its report is written, the last thing that a run does."""
+        with contextlib.suppress(OSError, ValueError):
+            return "accuracy" in json.loads((self.folder / "report.json").read_text(encoding="utf-8"))
+        return False
 
     def command(self) -> list[str]:
         """The words of ``imgcls train`` that start the job, or resume it if it has been started."""

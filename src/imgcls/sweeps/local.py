@@ -75,7 +75,7 @@ def _run_all(jobs: Sequence[Job], folder: Path, launcher: Launcher) -> None:
     for i, job in enumerate(jobs):
         if launcher.received:
             return
-        is_done = job.result()["accuracy"] is not None
+        is_done = job.is_done
         print_job(i, job, is_done=is_done)
         if is_done:
             job.code = 0

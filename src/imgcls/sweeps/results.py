@@ -97,7 +97,7 @@ def table(jobs: Sequence[Job], results: Sequence[dict[str, Any]]) -> list[str]:
 
     def rank(i: int) -> tuple[bool, float]:
         value = results[i]["val_accuracy"]
-        return results[i]["accuracy"] is None, 1.0 if value is None else -value
+        return not jobs[i].is_done, 1.0 if value is None else -value
 
     order = sorted(range(len(jobs)), key=rank)
     width = min(44, max([len("what differs"), *(len(job.differs) for job in jobs)]))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from imgcls.config.schema import TrainConfig
 from imgcls.data.fetchers import decode_all
+from imgcls.data.source import Images
 from imgcls.loggers.run_log import RunLog
 from imgcls.parallel.background import BackgroundWorker
 from imgcls.reports import plots
@@ -41,11 +42,11 @@ def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:
     return " ".join(f"{classes[i][:6]} {target[i]:.1f}".replace(" 0.", " .") for i in (first, second))
 
 
-def draw_test(run: Run, folder: Path, report: Report, plotter: BackgroundWorker) -> NDArray[np.uint8]:
-    """The plots of the test; returns the confusion matrix as an image, (H, W, 3)."""
+def draw_test(run: Run, images: Images, folder: Path, report: Report, plotter: BackgroundWorker) -> NDArray[np.uint8]:
+    """The plots of the test on these images; returns the confusion matrix as an image, (H, W, 3)."""
     target, classes = folder / "plots", run.data.source.classes
     worst = plots.worst_mistakes(folder / "predictions.npz", MISTAKES)
-    pixels = [_pixels(run, row) for row, _, _, _ in worst]
+    pixels = [_pixels(run, images, row) for row, _, _, _ in worst]
     plotter.draw(
         plots.mistakes, pixels, [(true, taken, p) for _, true, taken, p in worst], classes, target / "mistakes.png"
     )
@@ -62,8 +63,8 @@ def log_result(run: Run, log: RunLog, report: Report, matrix: NDArray[np.uint8] 
         return
     log.board.begin()
     if matrix is not None:
-        log.board.picture("test/confusion_matrix", run.state.step, matrix)
-    numbers = {"hparam/test_accuracy": report["accuracy"], "hparam/test_loss": report["loss"]}
+        log.board.picture(f"{report['split']}/confusion_matrix", run.state.step, matrix)
+    numbers = {f"hparam/{report['split']}_{name}": report[name] for name in ("accuracy", "loss")}
     kept = next((row["val_accuracy"] for row in log.rows if row["epoch"] == report["epoch"]), None)
     if kept is not None:
         numbers["hparam/val_accuracy"] = kept
@@ -71,9 +72,9 @@ def log_result(run: Run, log: RunLog, report: Report, matrix: NDArray[np.uint8] 
     log.board.flush()
 
 
-def _pixels(run: Run, row: int) -> NDArray[np.uint8]:
-    """A test image as the model sees it, before normalization."""
-    one = run.data.splits.test.take(np.array([row]))
+def _pixels(run: Run, images: Images, row: int) -> NDArray[np.uint8]:
+    """An image as the model sees it, before normalization."""
+    one = images.take(np.array([row]))
     pixels: NDArray[np.uint8] = decode_all(one, run.data.preprocessing, threads=1)[0]
     return pixels
 

@@ -199,6 +199,7 @@ def checkpoint_metadata(run: Run) -> dict[str, Any]:
         "classes": list(run.data.source.classes),
         "preprocessing": run.data.preprocessing.as_dict(),
         "dataset": run.data.name,
+        "cut_rule": run.spec.data.rule,
         "chosen": run.chosen,
         "versions": versions(),
         "git_commit": git_commit(),

@@ -68,7 +68,7 @@ def resumed_config(run: str, given: Mapping[str, Any]) -> tuple[Path, dict[str, 
 class ResumePoint:
     """Where a run stopped: its newest intact checkpoint (None before the first), and what is known of its result.
 
-    best: the best epoch so far, None if its checkpoint is lost. report: of the test, if the run has been tested.
+    best: the best epoch so far, None if its checkpoint is lost. report: of the finished run.
     warnings: about checkpoints that are damaged.
     """
 
@@ -83,6 +83,16 @@ class ResumePoint:
         """What auto became when the run began."""
         chosen: dict[str, Any] = {} if self.checkpoint is None else self.checkpoint.meta["chosen"]
         return chosen
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What the checkpoint says besides its tensors; empty before the first one."""
+        return {} if self.checkpoint is None else self.checkpoint.meta
+
+    @property
+    def was_tested(self) -> bool:
+        """Whether the run has used its test images."""
+        return self.report is not None and self.report.get("split", "test") == "test"
 
     @property
     def epochs(self) -> int:
@@ -166,6 +176,8 @@ def _check_same_config(config: TrainConfig, checkpoint: Checkpoint, folder: Path
     before, now = (parsing.flatten(completed(table)) for table in (checkpoint.meta["config"], vars(config)))
     for key in [key for key in {**now, **before} if key not in (*RESUMABLE, *OF_THE_COMMAND)]:
         one, other = now.get(key), before.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            continue  # its keys are compared one by one
         if one != other:
             raise ConfigError(
                 f"{key} is {show(one)} in {folder / 'config.yaml'}, but the run was trained with "
@@ -207,7 +219,7 @@ def _lost_best(folder: Path) -> str:
 
 
 def _finished_report(folder: Path) -> Report | None:
-    """report.json, if the run has been tested."""
+    """report.json, if the run has been finished."""
     try:
         report: Report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

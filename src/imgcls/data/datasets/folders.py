@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imgcls.data.datasets.folder_tables import Options, source_of_tables, unused_tables
-from imgcls.data.datasets.image_folder import alike, class_images, old_reading, outside_classes, source_of
+from imgcls.data.datasets.image_folder import alike, class_images, named_in, old_reading, outside_classes, source_of
 from imgcls.data.datasets.known_layouts import known_source
 from imgcls.data.datasets.layout import Reading, check_task, left_over, levels, reading_of, see, unwrapped
+from imgcls.data.datasets.layout_names import part_of
 from imgcls.data.datasets.places import folder_at
 from imgcls.data.datasets.scan import Scan
 from imgcls.data.renames import renamed, renames_of
@@ -53,7 +54,7 @@ def imagefolder(
     names = renames_of(rename)
     if layout == "old":
         reading, warnings = old_reading(base, scan)
-        return renamed(_source(reading, scan, options, warnings), names)
+        return renamed(_source(base, reading, scan, options, warnings), names)
     if scan.is_run(base):
         raise DataError(f"{one_line(str(base))} is a run of imgcls, not a data set; give the folder of the images")
     return renamed(_decided(base, scan, options, is_flat=layout == "flat"), names)
@@ -73,10 +74,10 @@ def _decided(root: Path, scan: Scan, options: Options, *, is_flat: bool) -> Sour
     more = [note for folder in around for note in left_over(see(folder, scan))]
     if not is_flat:
         more += unused_tables([*around, *reading.homes.values()], reading, scan)
-    return _source(replace(reading, findings=(*reading.findings, *more)), scan, options, [])
+    return _source(root, replace(reading, findings=(*reading.findings, *more)), scan, options, [])
 
 
-def _source(reading: Reading, scan: Scan, options: Options, warnings: list[str]) -> Source:
+def _source(root: Path, reading: Reading, scan: Scan, options: Options, warnings: list[str]) -> Source:
     """The images of the reading."""
     names = reading.classes
     missing: list[str] = []
@@ -88,7 +89,7 @@ def _source(reading: Reading, scan: Scan, options: Options, warnings: list[str])
     ]
     places = reading.parts["train"]
     used = {int(label) for label in set(parts["train"].labels.tolist())}
-    return source_of(
+    source = source_of(
         parts,
         tuple(map(one_line, names)),
         [f"{places[name]}{'' if i in used else scan.ignored_there(places[name])}" for i, name in enumerate(names)],
@@ -98,3 +99,10 @@ def _source(reading: Reading, scan: Scan, options: Options, warnings: list[str])
         warnings=[*(one.line for one in findings if one.severity == "warning"), *missing, *warnings],
         findings=findings,
     )
+    return named_in(source, None if _names_train(reading, root) else {})
+
+
+def _names_train(reading: Reading, root: Path) -> bool:
+    """Whether the folders below root name a train part; a flat folder, or one of another part alone, does not."""
+    inner = reading.homes["train"].relative_to(root).parts if "train" in reading.homes else ()
+    return len(reading.parts) > 1 or any(part_of(name) == "train" for name in inner)

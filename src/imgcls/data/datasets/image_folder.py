@@ -6,6 +6,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -76,6 +77,16 @@ def source_of(
     if empty:
         raise EmptyClasses(empty.line, source)
     return source
+
+
+def named_in(source: Source, part_of: Mapping[str, str] | None) -> Source:
+    """The same data set. part_of: the part that it names for an image, by id, if it brings no train part; else None."""
+    if part_of is None:
+        return source
+    images = source.train
+    names = np.array([part_of.get(one, "") for one in images.ids.tolist()] if part_of else [], dtype=np.str_)
+    named = {name: images.take(np.flatnonzero(names == name)) for name in sorted({*names.tolist()})}
+    return replace(source, untrained={name: part for name, part in named.items() if name})
 
 
 def _empty_classes(train: Images, classes: tuple[str, ...], places: Sequence[str]) -> Finding | None:

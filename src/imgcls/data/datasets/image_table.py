@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from imgcls.data.datasets.image_folder import SPLIT_NAMES, source_of
+from imgcls.data.datasets.image_folder import SPLIT_NAMES, named_in, source_of
 from imgcls.data.datasets.places import no_such_file
 from imgcls.data.datasets.table_columns import (
     FLAGS,
@@ -43,6 +43,7 @@ YES, NO = (
     ("1", "1.0", "true", "yes", "t", "y"),
     ("0", "0.0", "false", "no", "f", "n"),
 )  # in a column is_train, is_valid or is_test
+POOLED = "all rows are pooled and split again"
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,14 @@ def source_from(
     classes = _classes(listings, names)
     numbers = {name: i for i, name in enumerate(classes)}
     base = next(iter(listings.values())).files.folder
-    parts, missing = {}, list[str]()
+    parts, missing, every = {}, list[str](), dict[str, tuple[Row, Path]]()
     for part, pairs in by_split.items():
         found: list[tuple[Row, str, Files]] = []
         for one, own in pairs:
             there, lost = _find_files(own, one, skip=on_error == "skip")
             found += [(row, place, one.files) for row, place in there]
             missing += [f"no such file: {one_line(row.path)}" for row in lost]
+            every |= {_id(place, one.files.folder, base): (row, one.table) for row, place in there}
         parts[part] = Images(
             [numbers[row.label] for row, _, _ in found],
             paths=[os.path.join(files.folder, place) for _, place, files in found],
@@ -146,7 +148,16 @@ def source_from(
         missing=missing,
     )
     seen = [finding for one in listings.values() for finding in (*one.findings, *one.files.findings(one.table.name))]
-    return replace(source, findings=(*source.findings, *seen, *label_findings(labels)))
+    source = replace(source, findings=(*source.findings, *seen, *label_findings(labels)))
+    return source if len(listings) > 1 else named_in(source, _untrained(every))
+
+
+def _untrained(rows: Mapping[str, tuple[Row, Path]]) -> dict[str, str] | None:
+    """The part that the table names for each image, by the image's id; {} if it has no parts, None if it has train."""
+    if not any(row.split for row, _ in rows.values()):
+        return {}
+    part_of = {name: _split_of(row, table) for name, (row, table) in rows.items()}
+    return None if "train" in part_of.values() else part_of
 
 
 def _id(place: str, folder: Path, base: Path) -> str:
@@ -195,7 +206,7 @@ def _by_split(listings: Mapping[str, Listing]) -> tuple[dict[str, list[tuple[Lis
             found.setdefault(name, []).append((one, rows))
     first = next(iter(listings.values()))
     if "train" not in found:  # to be evaluated as a whole, say
-        warning = f"{first.table.name} has no training rows: all rows are pooled and split again"
+        warning = f"{first.table.name} has no training rows: {POOLED}"
         return {"train": [(one, one.rows) for one in listings.values()]}, [warning]
     learned = {row.label for _, rows in found["train"] for row in rows}
     for one, rows in (pair for pairs in found.values() for pair in pairs):
