@@ -12,6 +12,7 @@ from imgcls.config.components import NO_CHOICE, Choice
 from imgcls.config.migrations import completed_node
 from imgcls.config.parsing import unknown_key
 from imgcls.config.schema import EvaluateConfig
+from imgcls.data import mirroring
 from imgcls.data.datamodule import DataSpec, auto_workers, data_spec, load_source
 from imgcls.data.source import Images, Source, all_images, describe_parts
 from imgcls.data.splits import split
@@ -133,6 +134,8 @@ def _print_header(
     log.info(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
     if config.tta != "none" and not source.mirror:
         log.warning(f"tta={config.tta} also averages mirrored images, which may not be valid for {spec.name}")
+    elif config.tta != "none" and (mirrored := mirroring.warning(source.classes, f"tta={config.tta}")):
+        log.warning(mirrored)
 
 
 def _count_trained(checkpoint: Checkpoint, spec: DataSpec, images: Images) -> int:

@@ -13,7 +13,8 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
     "precision", "deterministic", "threads", "loader", "workers", "checkpoint_every", "run_dir", "resume", "sweep_dir",
 ])
 # fmt: on
-NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes",)}
+NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes", "background", "depth")}
+BEFORE = {"dataset": {"depth": "full"}}  # newer keys whose default is not what earlier versions did
 NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {"imagefolder": ("follow_links", "verify", "on_error")},
     "augment": {
@@ -54,5 +55,5 @@ def completed_node(group: str, node: Node, *, with_keys: bool) -> Node:
     newer = NEWER_PARAMS.get(group, {}).get(name, ()) if isinstance(name, str) else ()
     filled = {param: option_node(group, str(name))[param] for param in newer}
     if with_keys:
-        filled |= {key: common_keys(group)[key] for key in NEWER_KEYS.get(group, ())}
+        filled |= {key: common_keys(group)[key] for key in NEWER_KEYS.get(group, ())} | BEFORE.get(group, {})
     return {**filled, **node}
