@@ -94,6 +94,8 @@ def _check_output(output: str | None) -> None:
 def _data_spec(meta: Mapping[str, Any], dataset: Choice, own_names: frozenset[str]) -> DataSpec:
     """The data set that is named, else the run's own with the changed keys."""
     node = dataset.node
+    if fixed := [key for key in ("background", "depth") if key in dataset.changes]:
+        raise ConfigError(f"dataset.{fixed[0]}: stored in the checkpoint, as the model was trained; leave it out")
     if node is None:
         try:
             own = completed_node("dataset", meta["config"]["dataset"], with_keys=True)
