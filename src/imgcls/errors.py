@@ -16,6 +16,10 @@ class RunError(ImgclsError):
     """The run failed: non-finite loss, full disk, a folder that cannot be written."""
 
 
+class ReadingFailed(RunError):
+    """A file that the disk or the network does not deliver: nothing is known about what is in it."""
+
+
 class ConfigError(ImgclsError):
     """A key, value or flag that cannot be used as given."""
 

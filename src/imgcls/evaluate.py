@@ -15,6 +15,7 @@ from imgcls.config.options import Node
 from imgcls.config.parsing import unknown_key
 from imgcls.config.schema import EvaluateConfig
 from imgcls.config.yaml_files import read_yaml
+from imgcls.data import mirroring
 from imgcls.data.datamodule import DataSpec, auto_workers, cut, data_spec, load_source
 from imgcls.data.datasets.image_table import POOLED
 from imgcls.data.source import Images, Source, all_images, describe_parts
@@ -121,6 +122,8 @@ def _own_attack(checkpoint: Checkpoint) -> Node | None:
 def _data_spec(meta: Mapping[str, Any], folder: Path, dataset: Choice, own_names: frozenset[str]) -> DataSpec:
     """The data set that is named, else the run's own with the changed keys."""
     node = dataset.node
+    if fixed := [key for key in ("background", "depth") if key in dataset.changes]:
+        raise ConfigError(f"dataset.{fixed[0]}: stored in the checkpoint, as the model was trained; leave it out")
     if node is None:
         try:
             own = completed_node("dataset", meta["config"]["dataset"], with_keys=True)
@@ -209,6 +212,8 @@ def _print_header(
     log.info(f"model    {checkpoint.meta['model']['name']} from {checkpoint.path}")
     if config.tta != "none" and not source.mirror:
         log.warning(f"tta={config.tta} also averages mirrored images, which may not be valid for {spec.name}")
+    elif config.tta != "none" and (mirrored := mirroring.warning(source.classes, f"tta={config.tta}")):
+        log.warning(mirrored)
 
 
 def _count_trained(checkpoint: Checkpoint, spec: DataSpec, images: Images, *, by_content: bool) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgcls.config.schema import PredictConfig
+from imgcls.data import mirroring
 from imgcls.data.datasets.scan import Scan
 from imgcls.data.fetchers import evaluation_batch
 from imgcls.errors import ConfigError, PartialFailure, RunError, error_line
@@ -29,12 +30,14 @@ FORMATS = (".csv", ".json", ".jsonl")
 class Classified:
     """The result: a row for each image, a message for each unreadable file.
 
-    several: how many files have more frames or pages than the first, which was used.
+    several: how many files have more frames or pages than the first, which was used. has_unread: there are files that
+    the disk or the network did not deliver.
     """
 
     rows: list[Row] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     several: int = 0
+    has_unread: bool = False
 
 
 def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), is_quiet: bool = False) -> list[Row]:
@@ -48,6 +51,8 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
         _check_output(Path(os.path.expanduser(config.output)))
     log, scan = RunLog(is_quiet=is_quiet), Scan()
     with open_model(config, own_names) as (model, runtime):
+        if config.tta != "none" and (mirrored := mirroring.warning(model.classes, f"tta={config.tta}")):
+            log.warning(mirrored)
         paths = find_images(config.input, scan)
         for note in scan.notes():
             log.info(note)
@@ -58,7 +63,9 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
     for message in found.unreadable[:-1]:
         log.info(error_line(message))
     if found.unreadable:
-        raise PartialFailure(found.unreadable[-1], found.rows)
+        failure = PartialFailure(found.unreadable[-1], found.rows)
+        failure.exit_code = RunError.exit_code if found.has_unread else failure.exit_code
+        raise failure
     return found.rows
 
 
@@ -85,6 +92,7 @@ def _classify(classifier: Classifier, paths: Sequence[str], threads: int, topk: 
     with contextlib.closing(decode_files(classifier.preprocessing, paths, threads)) as decoded:
         while some := list(itertools.islice(decoded, batch)):
             found.unreadable += [one_line(file.problem) for _, file in some if file.problem]
+            found.has_unread |= any(file.is_unread for _, file in some)
             found.several += sum(file.has_more for _, file in some)
             good = [(printable(path), file.pixels) for path, file in some if file.pixels is not None]
             found.rows += classifier.rows([pixels for _, pixels in good], [path for path, _ in good], topk)

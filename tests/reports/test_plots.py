@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imgcls.reports import fonts
 from imgcls.reports import plots as report
 
 ODD_NAMES = (
@@ -95,3 +96,27 @@ def test_drawing_needs_no_torch() -> None:
 
     code = "import sys, imgcls.reports.plots; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("name", "has_font"), [("cat", True), ("кот", True), ("قط", True), ("Ω é", True)])
+def test_names_that_our_own_font_has_are_drawn_as_they_are(name: str, has_font: bool) -> None:
+    assert (fonts.family(name) == (fonts.OWN,)) is has_font
+    assert fonts.drawn_names(["x", name]) == ("x", name)
+
+
+def test_names_without_a_font_become_numbers_with_a_legend(monkeypatch: pytest.MonkeyPatch) -> None:
+    fonts._family.cache_clear()
+    monkeypatch.setattr(fonts, "_installed", lambda: ())
+    report.confusion_matrix([[1, 0], [0, 2]], ["dog", "猫"], Path("matrix.png"))
+    assert fonts.drawn_names(["dog", "猫"]) == ("dog", "1")
+    assert Path("classes.txt").read_text(encoding="utf-8") == "0\tdog\n1\t猫\n"
+    fonts._family.cache_clear()
+
+
+def test_another_font_is_used_if_it_has_the_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    fonts._family.cache_clear()
+    monkeypatch.setattr(fonts, "_installed", lambda: ("Latin", "Noto Sans CJK SC"))
+    monkeypatch.setattr(fonts, "_letters", lambda name: frozenset(map(ord, "猫犬" if "CJK" in name else "é")))
+    assert fonts.family("猫 cat") == (fonts.OWN, "Noto Sans CJK SC")
+    assert fonts.family("鳥") is None
+    fonts._family.cache_clear()

@@ -13,7 +13,11 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
     "precision", "deterministic", "threads", "loader", "workers", "checkpoint_every", "run_dir", "resume", "sweep_dir",
 ])
 # fmt: on
-NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes",)}
+NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes", "background", "depth")}
+BEFORE = {  # (group, newer key): what earlier versions did, where that is not its default
+    ("dataset", "depth"): "full",
+    ("dataset", "layout"): "old",
+}
 NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
         "imagefolder": ("follow_links", "rename", "verify", "on_error", "layout"),
@@ -31,9 +35,6 @@ NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
         "convnet": ("activation", "batch_norm", "dropout"),
     },
 }
-
-
-BEFORE = {("dataset", "imagefolder", "layout"): "old"}  # what such a key would have been then, if not its default
 
 
 def completed(table: Mapping[str, Any]) -> Node:
@@ -58,7 +59,7 @@ def completed_node(group: str, node: Node, *, with_keys: bool) -> Node:
     """
     name = node.get("name")
     newer = NEWER_PARAMS.get(group, {}).get(name, ()) if isinstance(name, str) else ()
-    filled = {param: BEFORE.get((group, str(name), param), option_node(group, str(name))[param]) for param in newer}
+    filled = {param: option_node(group, str(name))[param] for param in newer}
     if with_keys:
         filled |= {key: common_keys(group)[key] for key in NEWER_KEYS.get(group, ())}
-    return {**filled, **node}
+    return {**{key: BEFORE.get((group, key), value) for key, value in filled.items()}, **node}

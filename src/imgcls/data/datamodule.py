@@ -22,11 +22,14 @@ from imgcls.data.copies import groups_of
 from imgcls.data.cut_findings import cut_findings
 from imgcls.data.datasets.image_folder import EmptyClasses
 from imgcls.data.decoding import header, quiet_decoders
+from imgcls.data.depth import rendering_for
 from imgcls.data.fetchers import Fetcher, decode_all, fits, make_fetcher, memory_bytes
 from imgcls.data.findings import Finding
 from imgcls.data.preprocessing import Preprocessing, statistics
+from imgcls.data.rendering import background_of, depth_of
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import RULE, SplitOptions, Splits, split
+from imgcls.data.survey import decode_sample, findings_of
 from imgcls.errors import ConfigError
 from imgcls.parallel.process_pool import helpers, spread
 from imgcls.runtime.session import Runtime
@@ -38,6 +41,7 @@ AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_PER_EPOCH = 128, 16, 8  # so that a hundre
 FIRST_HEADERS = 16  # files whose headers are read before other processes are asked to help
 STATISTICS_BYTES = 1 << 30  # of decoded images for the statistics
 STATISTICS_SAMPLE = 2000  # training images that mean and standard deviation are computed from
+PRESET_SAMPLE = 128  # training images that are looked at where the weights bring mean and standard deviation
 
 
 @dataclass(frozen=True)
@@ -208,7 +212,11 @@ def set_up(
     default_size, preset: see ``read_splits``. stored_loader: what ``loader=auto`` was when the run began.
     """
     data = read_splits(spec, default_size, preset)
-    train, preprocessing = data.splits.train, _preprocessing(data, preset)
+    train = data.splits.train
+    preprocessing, findings = _preprocessing(data, spec.options, preset)
+    data = dataclasses.replace(
+        data, source=dataclasses.replace(data.source, findings=(*data.source.findings, *findings))
+    )
     loader = stored_loader or config.loader if config.loader == "auto" else config.loader
     return DataModule(
         **{field.name: getattr(data, field.name) for field in fields(data)},
@@ -295,19 +303,35 @@ def fitting_batch(asked: int | str, count: int) -> int:
     return min(count, AUTO_BATCH, max(LEAST_AUTO_BATCH, count // UPDATES_PER_EPOCH))
 
 
-def _preprocessing(data: SplitData, preset: InputPreset | None) -> Preprocessing:
-    """With the mean and standard deviation of the weights, else of at most 2,000 evenly spaced training images.
+def _preprocessing(
+    data: SplitData, options: SplitOptions, preset: InputPreset | None
+) -> tuple[Preprocessing, tuple[Finding, ...]]:
+    """With the mean and standard deviation of the weights, else of at most 2,000 evenly spaced training images; and
+    what these images say about all of them.
 
     The files that were decoded for it are kept with the training images until a fetcher takes them over.
     """
     train, (height, width, channels, _) = data.splits.train, data.geometry
-    if preset is not None:
-        return Preprocessing(channels, height, width, *preset.for_channels(channels))
-    blank = Preprocessing(channels, height, width, (0.0,) * channels, (1.0,) * channels)
-    count = min(len(train), STATISTICS_SAMPLE, max(1, STATISTICS_BYTES // (channels * height * width)))
+    threads = torch.get_num_threads()
+    with quiet_decoders():
+        rendering, findings = rendering_for(
+            train.paths or (), background_of(options.background), depth_of(options.depth), threads
+        )
+    normal = ((0.0,) * channels, (1.0,) * channels) if preset is None else preset.for_channels(channels)
+    made = Preprocessing(channels, height, width, *normal, rendering)
+    if train.paths is None and preset is not None:
+        return made, findings
+    most = STATISTICS_SAMPLE if preset is None else PRESET_SAMPLE
+    count = min(len(train), most, max(1, STATISTICS_BYTES // (channels * height * width)))
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
-    pixels = decode_all(train.take(rows), blank, threads=torch.get_num_threads())
-    mean, std = statistics(pixels)
-    if train.paths is not None:
+    sample = train.take(rows)
+    if sample.paths is None:
+        pixels = decode_all(sample, made, threads=threads)
+    else:
+        pixels, seen = decode_sample(sample.paths, made, threads)
         train.decoded = rows, pixels
-    return dataclasses.replace(blank, mean=mean, std=std)
+        findings += findings_of(sample.paths, pixels, seen, rendering, total=len(train))
+    if preset is None:
+        mean, std = statistics(pixels)
+        made = dataclasses.replace(made, mean=mean, std=std)
+    return made, findings

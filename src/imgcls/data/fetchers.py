@@ -138,6 +138,11 @@ def _decoder(images: Images, preprocessing: Preprocessing) -> Callable[[int], ND
     return lambda row: preprocessing.fit(whole[rows[row]][None])[0]
 
 
+def _is_ready(whole: NDArray[np.uint8], preprocessing: Preprocessing) -> bool:
+    """Whether these pixels are used as they are."""
+    return whole.shape[1:] == preprocessing.shape and not preprocessing.rendering.has_8_bits
+
+
 def decode_all(
     images: Images, preprocessing: Preprocessing, threads: int, progress: Callable[[int, int], None] | None = None
 ) -> NDArray[np.uint8]:
@@ -146,7 +151,7 @@ def decode_all(
     progress(images done, images in total) is called on the way. Raises DataError for a file that cannot be decoded.
     """
     shape = preprocessing.shape
-    if images.whole is not None and images.whole.shape[1:] == shape:
+    if images.whole is not None and _is_ready(images.whole, preprocessing):
         return images.whole if images.rows is None else images.whole[images.rows]
     todo = np.arange(len(images))
     out, load = process_pool.shared_zeros((len(images), *shape)), _decoder(images, preprocessing)
@@ -205,7 +210,7 @@ def make_fetcher(
     """The fetcher for these images; a resident one decodes them all now."""
     if not is_resident:
         fetcher: Fetcher = Streamed(images, preprocessing, device, workers)
-    elif images.whole is not None and images.whole.shape[1:] == preprocessing.shape:
+    elif images.whole is not None and _is_ready(images.whole, preprocessing):
         fetcher = Resident(images.whole, device, images.rows)
     else:
         fetcher = Resident(decode_all(images, preprocessing, threads, progress), device)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imgcls.data.decoding import fit_pixels, load_image
+from imgcls.data.rendering import PLAIN, Rendering
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Preprocessing:
     """What turns an image into a model's input; it is stored in the checkpoint.
 
     channels: 1 (gray) or 3 (RGB), or as many as the arrays have. height, width: in pixels. mean, std: of each channel,
-    for pixels from 0 to 1.
+    for pixels from 0 to 1. rendering: how stored pixels become 8 bits.
     """
 
     channels: int
@@ -27,6 +28,7 @@ class Preprocessing:
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rendering: Rendering = PLAIN
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -40,11 +42,11 @@ class Preprocessing:
 
     def load(self, path: str) -> NDArray[np.uint8]:
         """A file -> uint8 (height, width, channels)."""
-        return load_image(path, self.channels, self.height, self.width)
+        return load_image(path, self.channels, self.height, self.width, self.rendering)
 
     def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 (N, H, W, 1 or 3) -> (N, height, width, channels)."""
-        return fit_pixels(pixels, self.channels, self.height, self.width)
+        return fit_pixels(pixels, self.channels, self.height, self.width, self.rendering)
 
     def normalizer(self, device: torch.device) -> Normalize:
         """The step from pixels to the model's input, on that device."""
@@ -58,6 +60,7 @@ class Preprocessing:
             "width": self.width,
             "mean": list(self.mean),
             "std": list(self.std),
+            **self.rendering.as_dict(),
         }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgcls import seeding
 from imgcls.config.types import Fraction, Range, Seed
+from imgcls.data.rendering import background_of, depth_of
 from imgcls.data.source import Images, Indices, Source
 from imgcls.errors import DataError
 
@@ -28,8 +29,12 @@ class SplitOptions:
     classes: list[str | int] | None
     limit: Annotated[int, Range(low=2)] | None
     test_limit: Annotated[int, Range(low=1)] | None
+    background: Any  # see background_of
+    depth: Any  # see depth_of
 
     def __post_init__(self) -> None:
+        background_of(self.background)
+        depth_of(self.depth)
         if self.channels == 2:
             raise ValueError("dataset.channels must be 1 (gray) or 3 (RGB), got 2")
         if self.classes == []:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from imgcls import metrics
 from imgcls.config.schema import TTA
-from imgcls.data.decoding import fit_image, fit_pixels
+from imgcls.data.decoding import fit_image
 from imgcls.data.fetchers import Resident
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import DataError
@@ -56,7 +57,7 @@ class Classifier:
         return self._trained.module
 
     def pixels(self, image: str | Path | Pixels | Image.Image) -> Pixels:
-        """A file, a PIL image or a uint8 array (H, W) or (H, W, C) as the model's uint8 (height, width, channels)."""
+        """A file, PIL image or array, as ``predict`` takes it, as the model's uint8 (height, width, channels)."""
         if isinstance(image, str | Path):
             return self.preprocessing.load(str(image))
         try:
@@ -66,13 +67,18 @@ class Classifier:
 
     def _fit(self, image: Pixels | Image.Image) -> Pixels:
         shape = self.preprocessing
+        if isinstance(image, np.ndarray) and image.size and (gray := _deep_gray(image)) is not None:
+            image = gray
         if isinstance(image, Image.Image):
-            return fit_image(image, shape.channels, shape.height, shape.width)
+            return fit_image(image, shape.channels, shape.height, shape.width, shape.rendering)
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
             given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise DataError(f"expected a path or a uint8 array of shape (H, W) or (H, W, 1, 3 or 4), got {given}")
+            raise DataError(
+                "expected a path, a PIL image or an array of shape (H, W) or (H, W, 1, 3 or 4): uint8 from 0 to 255 "
+                f"in the order red, green, blue, or gray of 16 or 32 bits, got {given}"
+            )
         whole: Pixels = image[None, ..., None] if image.ndim == 2 else image[None]
-        pixels: Pixels = fit_pixels(whole, shape.channels, shape.height, shape.width)[0]
+        pixels: Pixels = shape.fit(whole)[0]
         return pixels
 
     def preprocess(self, image: str | Path | Pixels | Image.Image) -> Tensor:
@@ -83,9 +89,11 @@ class Classifier:
     def predict(self, images: Sequence[str | Path | Pixels | Image.Image], topk: int = 1) -> list[Row]:
         """Classify images; returns a row for each: {"path", "label", "probability", "topk": [...]}.
 
-        images: files, PIL images or uint8 arrays (H, W) or (H, W, 1, 3 or 4). topk: how many of the most probable
+        images: files, PIL images of any mode, or arrays: uint8 from 0 to 255, (H, W) or (H, W, 1, 3 or 4), in the
+        order red, green, blue (RGB; OpenCV's are BGR: turn them around with ``image[..., ::-1]``), or one gray channel
+        of uint16, int32 or float as in the files that the model was trained on. topk: how many of the most probable
         classes to list, as {"label", "probability"}. The path of an array is None. Raises DataError for an image that
-        cannot be read.
+        cannot be read, ReadingFailed if the disk or the network fails.
         """
         if isinstance(images, str | Path | np.ndarray | Image.Image):
             images = [images]
@@ -106,6 +114,20 @@ class Classifier:
         return [
             _row(path, one, best, self.classes) for path, one, best in zip(paths, probabilities, order, strict=True)
         ]
+
+
+def _deep_gray(array: NDArray[Any]) -> Image.Image | None:
+    """A gray array of more than 8 bits as a PIL image; None for any other array."""
+    flat = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    kinds = {"uint16": np.uint16, "int16": np.int32, "uint32": np.int64, "int32": np.int32, "int64": np.int64}
+    kind = np.float32 if flat.dtype.kind == "f" else kinds.get(flat.dtype.name)
+    if flat.ndim != 2 or kind is None:
+        return None
+    if kind is np.int64:
+        if flat.min() < -(2**31) or flat.max() >= 2**31:
+            raise ValueError("its values do not fit into 32 bits")
+        kind = np.int32
+    return Image.fromarray(np.ascontiguousarray(flat, dtype=kind))
 
 
 def _row(

@@ -13,7 +13,7 @@ from imgcls.data.datasets.layout_names import is_junk
 from imgcls.data.datasets.scan import Scan, is_image_name
 from imgcls.data.decoding import load_first, quiet_decoders
 from imgcls.data.preprocessing import Preprocessing
-from imgcls.errors import DataError
+from imgcls.errors import DataError, ReadingFailed
 from imgcls.inference.classifier import Pixels
 from imgcls.parallel.process_pool import helpers, spread
 
@@ -49,11 +49,15 @@ def _matches(given: str, scan: Scan) -> list[str]:
 
 
 class Decoded(NamedTuple):
-    """A file's pixels or what is wrong with it, and whether it has more frames than the first."""
+    """A file's pixels or what is wrong with it, and whether it has more frames than the first.
+
+    is_unread: the disk or the network failed, and nothing is known about the picture.
+    """
 
     pixels: Pixels | None = None
     problem: str = ""
     has_more: bool = False
+    is_unread: bool = False
 
 
 def decode_files(
@@ -77,9 +81,11 @@ def decode_files(
 def _attempt(preprocessing: Preprocessing, path: str) -> Decoded:
     shape = preprocessing
     try:
-        pixels, has_more = load_first(path, shape.channels, shape.height, shape.width)
+        pixels, has_more = load_first(path, shape.channels, shape.height, shape.width, shape.rendering)
     except DataError as error:
         return Decoded(problem=str(error))
+    except ReadingFailed as error:
+        return Decoded(problem=str(error), is_unread=True)
     except MemoryError:
         return Decoded(problem=f"not a readable image: {path} (out of memory)")
     return Decoded(pixels, has_more=has_more)

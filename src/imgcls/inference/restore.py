@@ -17,6 +17,7 @@ from imgcls.config.components import select
 from imgcls.config.migrations import completed_node
 from imgcls.config.schema import ModelConfig
 from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.rendering import Rendering
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
 from imgcls.models import MODELS
 from imgcls.models.build import MODEL_CONTEXT, build_model
@@ -70,6 +71,7 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
             int(stored["width"]),
             tuple(stored["mean"]),
             tuple(stored["std"]),
+            Rendering.from_dict(stored),
         )
         component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=node.get("name") in own_names)
     except (KeyError, TypeError, ValueError) as error:

@@ -19,7 +19,10 @@ from imgcls import errors
 
 ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind
-    for kind in (errors.DataError, errors.UnreadableImage, errors.RunError, MemoryError, ValueError, TypeError)
+    for kind in (
+        *(errors.DataError, errors.UnreadableImage, errors.RunError, errors.ReadingFailed),
+        *(MemoryError, ValueError, TypeError),
+    )
 }
 
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.errors import DataError, RunError
+from imgcls.errors import DataError, ReadingFailed, RunError
 from imgcls.parallel import ipc
 
 FEWEST = 64  # rows that are worth a fork (30 ms if the memory is full)
@@ -160,7 +160,7 @@ def _serve(
             number = int.from_bytes(token, "little")
             try:
                 answer = work(shares[number])
-            except (DataError, MemoryError, ValueError) as error:
+            except (DataError, ReadingFailed, MemoryError, ValueError) as error:
                 answer = error
             ipc.send(answers, (number, answer))
 

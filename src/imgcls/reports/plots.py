@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.reports import fonts
+
 Pixels = NDArray[np.uint8]
 
 MOST_CELLS = 30  # classes: up to here the confusion matrix shows its counts
@@ -40,6 +42,11 @@ def _short(text: str, most: int) -> str:
 
 
 def _save(figure: Any, path: Path) -> None:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_fontfamily(list(fonts.family(text.get_text()) or (fonts.OWN,)))
     with warnings.catch_warnings():  # class names in any alphabet
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         warnings.filterwarnings("ignore", "Matplotlib currently does not support .* natively", UserWarning)
@@ -79,7 +86,9 @@ def confusion_matrix(matrix: Sequence[Sequence[int]] | NDArray[np.int64], classe
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if len(classes) <= MOST_NAMES:
-        names = [_plain(_short(name, 24)) for name in classes]
+        drawn = fonts.drawn_names(classes)
+        axes.set_xlabel(f"predicted{fonts.write_legend(classes, drawn, path.parent)}")
+        names = [_plain(_short(name, 24)) for name in drawn]
         axes.set_xticks(range(len(classes)), names, rotation=90)
         axes.set_yticks(range(len(classes)), names)
     if len(classes) <= MOST_CELLS:
@@ -105,18 +114,20 @@ def mistakes(
     images: Sequence[Pixels], facts: Sequence[tuple[int, int, float]], classes: Sequence[str], path: Path
 ) -> None:
     """Plot images with their predicted class, its probability and the true class, the facts in another order."""
+    drawn = fonts.drawn_names(classes)
+    hint = fonts.write_legend(classes, drawn, path.parent)
     captions = [
-        f"{_short(classes[predicted], 14)} {probability:.0%}\nis {_short(classes[true], 16)}"
+        f"{_short(drawn[predicted], 14)} {probability:.0%}\nis {_short(drawn[true], 16)}"
         for true, predicted, probability in facts
     ]
-    _tiles(images, captions, path, "the most confident mistakes" if images else "no mistakes", columns=6)
+    title = "the most confident mistakes" if images else "no mistakes"
+    _tiles(images, captions, path, title + hint, columns=6)
 
 
-def batch(images: Sequence[Pixels], captions: Sequence[str], path: Path) -> None:
-    """Plot a training batch as the model sees it."""
-    _tiles(
-        images, [_short(caption, 19) for caption in captions], path, "a training batch as the model sees it", columns=8
-    )
+def batch(images: Sequence[Pixels], captions: Sequence[str], path: Path, hint: str = "") -> None:
+    """Plot a training batch as the model sees it; hint: added to the title."""
+    title = f"a training batch as the model sees it{hint}"
+    _tiles(images, [_short(caption, 19) for caption in captions], path, title, columns=8)
 
 
 def _tiles(images: Sequence[Pixels], captions: Sequence[str], path: Path, title: str, *, columns: int) -> None:

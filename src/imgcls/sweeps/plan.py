@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from imgcls.compose.overrides import Override
 
 NEWER_KEYS = ("plots", "tensorboard")  # true by default, and not in the digests of earlier versions' sweeps
+NEWER_OF_DATASET = {"background": "white", "depth": "auto"}  # the same, with their defaults
 
 
 def plan(
@@ -36,6 +37,9 @@ def plan(
             check(parse(TrainConfig, table))
             own = [f"{key}={name}" for key, name in own_code(flatten(table)).items()]
             known = {key: value for key, value in table.items() if key not in NEWER_KEYS or value is not True}
+            known["dataset"] = {
+                key: one for key, one in table["dataset"].items() if NEWER_OF_DATASET.get(key, ...) != one
+            }
             plans.append(Plan(composer.words(job), own, digest(as_yaml(known))))
         except ConfigError as error:
             which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""

@@ -13,7 +13,7 @@ from imgcls.data.fetchers import decode_all
 from imgcls.data.source import Images
 from imgcls.loggers.run_log import RunLog
 from imgcls.parallel.background import BackgroundWorker
-from imgcls.reports import plots
+from imgcls.reports import fonts, plots
 from imgcls.reports.report import Report, confusion_counts
 from imgcls.training.builder import Run
 
@@ -28,8 +28,10 @@ def draw_batch(run: Run, folder: Path, plotter: BackgroundWorker) -> None:
     classes, normalize = run.data.source.classes, run.data.preprocessing.normalizer(run.runtime.device)
     if run.recipe.attack is not None:
         images = run.recipe.attack(run.state.module, images, targets, run.recipe.loss, seed=run.config.seed)
-    captions = [_caption(target, classes) for target in targets.tolist()]
-    plotter.draw(plots.batch, list(normalize.inverse(images)), captions, folder / "plots" / "train_batch.png")
+    drawn = fonts.drawn_names(classes)
+    hint = fonts.write_legend(classes, drawn, folder / "plots")
+    captions = [_caption(target, drawn) for target in targets.tolist()]
+    plotter.draw(plots.batch, list(normalize.inverse(images)), captions, folder / "plots" / "train_batch.png", hint)
 
 
 def _caption(target: int | list[float], classes: tuple[str, ...]) -> str:

@@ -88,7 +88,7 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
         preset=spec.preset,
         stored_loader=stored.get("loader"),
     )
-    model, augment = resolve_auto(spec, data)
+    model, augment = resolve_auto(config, spec, data)
     if config.patience is not None and data.splits.val is None:
         raise ConfigError("patience: there is no validation split to watch; set dataset.val_fraction or patience=null")
     seeding.seed_default(config.seed, "weights")

@@ -37,7 +37,7 @@ class DryRun:
         spec = check(config)
         data = self._data(config, spec)
         if data is not None:
-            model, _ = resolve_auto(spec, data)
+            model, _ = resolve_auto(config, spec, data)
             class_weights(config.class_weights, data.source.classes, np.arange(data.num_classes))
             self._make(model, spec, data)
 

@@ -63,7 +63,7 @@ class RunSpec:
         if model["name"] == "auto":
             resolved_node(model, "model", "lenet")  # it has no keys
         if config.augment["name"] == "default":
-            resolved_node(config.augment, "augment", "none")
+            default_augment(config.augment, "standard")
         return cls(
             data=data_spec(config.dataset, trusted=may(config.dataset)),
             model=None if model["name"] == "auto" else _model(model, trusted=may(model)),
@@ -136,7 +136,7 @@ def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64
     return [wanted.get(name, 1.0) for name in classes]
 
 
-def resolve_auto(spec: RunSpec, data: SplitData) -> tuple[Component, Augment]:
+def resolve_auto(config: TrainConfig, spec: RunSpec, data: SplitData) -> tuple[Component, Augment]:
     """The model and the augmentation for these images: what auto and default mean here.
 
     Raises ConfigError for what does not fit the images.
@@ -145,9 +145,20 @@ def resolve_auto(spec: RunSpec, data: SplitData) -> tuple[Component, Augment]:
         given = f"model.num_classes: got {spec.options.num_classes}"
         raise ConfigError(f"{given}, but {data.name} has {data.num_classes} classes; leave it null")
     model = spec.model or select(MODELS, resolved_node({"name": "auto"}, "model", automatic(data.image_size)), "model")
-    default = resolved_node({"name": "default"}, "augment", data.source.augment)
-    augment = spec.augment or select(AUGMENTS, default, "augment")
+    augment = spec.augment or default_augment(config.augment, data.source.augment)
     return model, augment(data.image_size, data.source.mirror)
+
+
+def default_augment(node: Node, name: str) -> Component:
+    """What augment=default means where the data set's own is ``name``, with the keys that were given beside it.
+
+    Where it is none, every step is off but those that the keys turn on. Raises ConfigError.
+    """
+    keys = {key: value for key, value in node.items() if key != "name"}
+    if not keys:
+        return select(AUGMENTS, option_node("augment", name), "augment")
+    off = {"padding": 0, "flip": 0.0} if name == "none" else {}
+    return select(AUGMENTS, {**option_node("augment", "standard"), **off, **keys}, "augment")
 
 
 def resolved_node(node: Node, group: str, name: str) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imgcls.data import mirroring
 from imgcls.data.datamodule import AUTO_BATCH
 from imgcls.data.fetchers import memory_bytes
 from imgcls.data.source import describe_parts
@@ -24,8 +25,11 @@ def _data(run: Run) -> list[str]:
     lines = [line("data", f"{what}; {data.num_classes} classes, {shape.width}x{shape.height} {kind}")]
     lines += [line("", text) for text in (*data.splits.how, _resized(run)) if text]
     lines += [*data.source.all_notes(), *(f"{WARNING_PREFIX}{warning}" for warning in data.source.all_warnings())]
+    if "flip" in run.augment.stages and (mirrored := mirroring.warning(data.source.classes, "flip")):
+        lines.append(f"{WARNING_PREFIX}{mirrored}; augment.flip=0 turns it off")
     is_default = run.config.augment["name"] == "default" and run.augment.draws
-    why = f"  (the default for {data.name}; augment=none turns it off)" if is_default else ""
+    changed = ", changed" if len(run.config.augment) > 1 else ""
+    why = f"  (the default for {data.name}{changed}; augment=none turns it off)" if is_default else ""
     return [*lines, line("augment", f"{run.augment.words}{why}"), *_batch(run)]
 
 

@@ -269,6 +269,8 @@ OPTIONS = SplitOptions(
     classes=None,
     limit=None,
     test_limit=None,
+    background="white",
+    depth="auto",
 )
 
 
@@ -331,7 +333,7 @@ def test_images_are_decoded_once_for_statistics_and_training(monkeypatch: pytest
     shapes("photos", 30)
     source = imagefolder(root="photos")
     data = prepare.SplitData("photos", source, split(source, OPTIONS), prepare.Geometry(9, 9, 3))
-    train, shape = data.splits.train, prepare._preprocessing(data, None)
+    train, shape = data.splits.train, prepare._preprocessing(data, OPTIONS, None)[0]
     pixels = decode_all(train.take(np.arange(len(train))), shape, threads=1)
     assert (shape.mean, shape.std) == statistics(pixels)
     monkeypatch.setattr(Preprocessing, "load", None)  # nothing is left to be read
