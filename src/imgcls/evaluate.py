@@ -12,7 +12,7 @@ from imgcls.config.components import NO_CHOICE, Choice
 from imgcls.config.migrations import completed_node
 from imgcls.config.parsing import unknown_key
 from imgcls.config.schema import EvaluateConfig
-from imgcls.data.datamodule import DataSpec, auto_workers, data_spec, load_source
+from imgcls.data.datamodule import DataSpec, auto_workers, data_spec, load_source, with_stored_tables
 from imgcls.data.source import Images, Source, all_images, describe_parts
 from imgcls.data.splits import split
 from imgcls.errors import CheckpointError, ConfigError, DataError
@@ -57,6 +57,8 @@ def evaluate(
     with open_model(config, own_names) as (model, runtime):
         checkpoint = model.checkpoint
         spec = _data_spec(checkpoint.meta, dataset, own_names)
+        if dataset.node is None:
+            spec = with_stored_tables(spec, run_folders.folder_of(checkpoint.path), given=dataset.changes)
         component = choose_attack(checkpoint.meta, attack)
         selection = _select(config, spec, dataset, checkpoint, model.classes)
         source, images = selection.source, selection.images

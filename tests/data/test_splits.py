@@ -16,6 +16,8 @@ DEFAULTS: dict[str, Any] = {
     "image_size": None, "channels": None, "val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0, "classes": None,
     "limit": None,
     "test_limit": None,
+    "exclude": None,
+    "relabel": None,
 }  # fmt: skip
 
 

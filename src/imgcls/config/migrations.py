@@ -13,7 +13,7 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
     "precision", "deterministic", "threads", "loader", "workers", "checkpoint_every", "run_dir", "resume", "sweep_dir",
 ])
 # fmt: on
-NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes",)}
+NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes", "exclude", "relabel")}
 NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {"imagefolder": ("follow_links", "verify", "on_error")},
     "augment": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +104,12 @@ class Images:
         return other
 
 
+def names_of(part: str, images: Images) -> list[str]:
+    """The names of a split's images: their paths in the data set, or ``test/17`` for pixels in memory."""
+    ids = images.ids.tolist()
+    return list(map(str, ids)) if images.paths is not None else [f"{part}/{one}" for one in ids]
+
+
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
@@ -130,6 +136,7 @@ class Source:
     - warnings: problems that the user should see.
     - skipped: how many files were left out because they are corrupt.
     - findings: the same kind of things as notes and warnings, each with its kind and examples; printed after them.
+    - tables: {file name: content} of dataset.exclude and dataset.relabel, to be stored with a run.
 
     **Attributes:**
 
@@ -148,6 +155,7 @@ class Source:
     warnings: tuple[str, ...] = ()
     skipped: int = 0
     findings: tuple[Finding, ...] = ()
+    tables: Mapping[str, bytes] = field(default_factory=dict)
     parts: dict[str, Images] = field(init=False)
 
     def only(self, names: Sequence[str]) -> Source:

@@ -25,6 +25,8 @@ class SplitOptions:
     classes: list[str | int] | None
     limit: Annotated[int, Range(low=2)] | None
     test_limit: Annotated[int, Range(low=1)] | None
+    exclude: str | None
+    relabel: str | None
 
     def __post_init__(self) -> None:
         if self.channels == 2:

@@ -10,7 +10,10 @@ from imgcls.errors import CheckpointError, ConfigError, RunError
 from imgcls.files import LOCK, hold, holder_of, new_numbered_folder
 
 OUTPUTS = Path("outputs")
-UNBEGUN = {LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"}  # what a kill may leave before there is a run
+UNBEGUN = {
+    *(LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"),
+    *("exclude.csv", ".exclude.csv.tmp", "relabel.csv", ".relabel.csv.tmp"),
+}  # what a kill may leave before there is a run
 
 
 def check_new(run_dir: str | None) -> None:

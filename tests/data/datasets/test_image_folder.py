@@ -269,6 +269,8 @@ OPTIONS = SplitOptions(
     classes=None,
     limit=None,
     test_limit=None,
+    exclude=None,
+    relabel=None,
 )
 
 
