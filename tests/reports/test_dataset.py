@@ -17,6 +17,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from imgcls.cli.app import main
+from imgcls.data.inspection import without_source
+from imgcls.errors import DataError
 
 Capture = pytest.CaptureFixture[str]
 CONTRACT = {"kind", "severity", "count", "examples", "advice"}
@@ -258,6 +260,25 @@ def test_what_the_reader_refuses_is_an_error_in_json(
     assert needle in printed.err
     assert needle in Path("out/index.html").read_text()
     assert Path("out/findings.csv").read_text().splitlines() == ["path,kind,label,severity,like"]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "expected"),
+    [
+        ("photos: images/ beside masks/ is a data set for image segmentation", "", "other_task"),
+        ("photos: anything at all", "other_task", "other_task"),
+        ("2 corrupt files: a.png, b.png", "", "broken"),
+        ("no images in the class folder photos/dog; add some or remove it", "", "empty_class"),
+        ("no such folder: segmentation", "", "error"),
+        ("table.csv, line 3: no label", "", "error"),
+    ],
+)
+def test_a_refusal_has_the_kind_that_fits(text: str, kind: str, expected: str) -> None:
+    error = DataError(text)
+    error.kind = kind
+    (one,) = without_source(error).report["findings"]
+    assert one["kind"] == expected
+    assert one["text"] == text
 
 
 def test_a_corrupt_file_that_the_reader_names_is_broken(photos: str, capsys: Capture) -> None:

@@ -28,7 +28,7 @@ KINDS = (  # of what readers say in words alone
     ("broken", r"^left out: |corrupt file|not a readable image"),
     ("empty_class", r"has no folder for|no images in the class folder|no images of class"),
     ("not_used", r"^ignored\b|not used"),
-    ("other_task", r"other task|masks?\b|segmentation|detection|bounding box"),
+    ("other_task", r"other task|segmentation|detection|estimation|counting|captioning|super-resolution|restoration"),
 )
 # fmt: on
 
@@ -67,7 +67,7 @@ def inspect_source(source: Source, options: SplitOptions) -> Inspection:
 
 def without_source(error: DataError) -> Inspection:
     """What is left to say of a data set that its reader refused."""
-    kind = getattr(error, "kind", "") or _kind(str(error)) or "error"
+    kind = error.kind or ("error" if str(error).startswith("no such") else _kind(str(error)) or "error")
     return _inspection([Problem(Finding(kind, "error", str(error)))], None, None)
 
 
