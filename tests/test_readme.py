@@ -94,6 +94,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture(folder / "photos" / ("cat", "dog")[i % 2] / f"{i}.png", i)
     rows = [f"photos/{('cat', 'dog')[i % 2]}/{i}.png,{('cat', 'dog')[i % 2]}" for i in range(40)]
     (folder / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    (folder / "findings.csv").write_text("path,kind,label\ncat/0.png,broken,cat\n")
+    (folder / "labels-corrected.csv").write_text("path,label\ncat/2.png,dog\n")
     for i in range(20):
         picture(folder / "more_photos" / str(i % 10) / f"{i}.png", 100 + i)
     for i, name in enumerate(("photo.png", "folder/1.png", "folder/2.png", "scans/1.png")):

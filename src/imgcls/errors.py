@@ -31,9 +31,13 @@ class DeviceError(ConfigError):
 
 
 class DataError(ImgclsError):
-    """Data that is missing, damaged or not of the expected kind."""
+    """Data that is missing, damaged or not of the expected kind.
+
+    kind: its word among the findings of ``imgcls data``; empty if there is none that fits.
+    """
 
     exit_code = 3
+    kind = ""
 
 
 class UnreadableImage(DataError):

@@ -16,7 +16,7 @@ from imgcls.config.parsing import unknown_key
 from imgcls.config.schema import EvaluateConfig
 from imgcls.config.yaml_files import read_yaml
 from imgcls.data import mirroring
-from imgcls.data.datamodule import DataSpec, auto_workers, cut, data_spec, load_source
+from imgcls.data.datamodule import DataSpec, auto_workers, cut, data_spec, load_source, with_stored_tables
 from imgcls.data.datasets.image_table import POOLED
 from imgcls.data.source import Images, Source, all_images, describe_parts
 from imgcls.data.splits import Cut, stratified
@@ -64,6 +64,8 @@ def evaluate(
     with open_model(config, own_names) as (model, runtime):
         checkpoint = model.checkpoint
         spec = _data_spec(checkpoint.meta, run_folders.folder_of(checkpoint.path), dataset, own_names)
+        if dataset.node is None:
+            spec = with_stored_tables(spec, run_folders.folder_of(checkpoint.path), given=dataset.changes)
         component = choose_attack(checkpoint.meta, attack)
         folder = _output_folder(config, checkpoint, spec.name, component)
         selection = _select(config, spec, dataset, checkpoint, model.classes)

@@ -15,6 +15,7 @@ import yaml
 from imgcls import files, metrics
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.config.schema import TrainConfig, every_of
+from imgcls.data.datamodule import with_stored_tables
 from imgcls.errors import ConfigError, ImgclsError, RunError
 from imgcls.inference.assess import assess, assess_attacked, choose_attack
 from imgcls.inference.restore import restore
@@ -81,6 +82,7 @@ def resume(
     own_names: names of the user's own code that were typed for this command.
     """
     spec = RunSpec.from_config(config, own_names)
+    spec = replace(spec, data=with_stored_tables(spec.data, folder))
     rank, _, _ = rank_and_world()
     # locked before anything is read: another process may be writing
     with closing(run_folders.RunFolder(folder)) if rank == 0 else nullcontext():
@@ -127,6 +129,8 @@ def _new_folder(run: Run) -> Iterator[Path]:
                 name = f"{folder_word(run.model.name)}-{folder_word(run.data.name)}"
                 held = run_folders.claim(run.config.run_dir, name)
                 fingerprint.write_split(held.path, run.data.splits.parts)
+                for table, content in run.data.source.tables.items():
+                    files.write_whole(held.path / table, content)
                 _write_config(held.path, run.config)  # last: from here on there is a run to resume
             except ImgclsError as error:
                 failure = error

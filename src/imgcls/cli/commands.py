@@ -73,12 +73,12 @@ COMMANDS = {
         examples=("latest photo.png", "outputs/lenet-mnist-1 ./folder 'scans/*.png' output=predictions.csv"),
     ),
     "data": Command(
-        run="imgcls.reports.dataset:inspect_dataset", config="DataConfig", usage="DATASET [dataset.key=value ...]",
+        run="imgcls.reports.dataset:inspect_dataset", config="DataConfig", usage="DATASET [output=FOLDER]",
         arguments=(Argument("DATASET", "dataset"),), accepts=("dataset",),
         overview=(("./photos", "inspect a data set and find problems"),),
         help=("DATASET                 a name (mnist), a folder (./photos) or a table",
               "dataset.KEY=...         as for train (imgcls train dataset=mnist --help)"),
-        examples=("./photos", "./labels.csv --json", "mnist"),
+        examples=("./photos", "./photos output=./report", "./labels.csv --json", "mnist"),
     ),
 }
 # fmt: on

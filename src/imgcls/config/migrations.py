@@ -13,7 +13,10 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
     "precision", "deterministic", "threads", "loader", "workers", "checkpoint_every", "run_dir", "resume", "sweep_dir",
 ])
 # fmt: on
-NEWER_KEYS = {"model": ("pretrained", "freeze"), "dataset": ("classes", "background", "depth")}
+NEWER_KEYS = {
+    "model": ("pretrained", "freeze"),
+    "dataset": ("classes", "background", "depth", "exclude", "relabel"),
+}
 BEFORE = {  # (group, newer key): what earlier versions did, where that is not its default
     ("dataset", "depth"): "full",
     ("dataset", "layout"): "old",

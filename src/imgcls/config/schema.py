@@ -103,7 +103,9 @@ class PredictConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """``imgcls data`` has the data set's keys only."""
+    """The keys of ``imgcls data``, besides the data set's."""
+
+    output: str | None
 
 
 def every_of(value: Any) -> tuple[int | None, float | None]:

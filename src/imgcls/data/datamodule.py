@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 import itertools
 import os
+from collections.abc import Container
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from imgcls.data.cut_findings import cut_findings
 from imgcls.data.datasets.image_folder import EmptyClasses
 from imgcls.data.decoding import header, quiet_decoders
 from imgcls.data.depth import rendering_for
+from imgcls.data.edits import STORED, edited
 from imgcls.data.fetchers import Fetcher, decode_all, fits, make_fetcher, memory_bytes
 from imgcls.data.findings import Finding
 from imgcls.data.preprocessing import Preprocessing, statistics
@@ -142,6 +144,19 @@ def data_spec(node: Node, *, trusted: bool = True) -> DataSpec:
     return DataSpec(select(DATASETS, rest, "dataset", trusted=trusted), options)
 
 
+def with_stored_tables(spec: DataSpec, folder: Path, *, given: Container[str] = ()) -> DataSpec:
+    """The same, with the tables of dataset.exclude and dataset.relabel that a run stored in its folder.
+
+    given: keys that were typed now, whose own tables count.
+    """
+    options = spec.options
+    for key, name in STORED.items():
+        if getattr(options, key) is not None and key not in given and (folder / name).is_file():
+            change: dict[str, Any] = {key: str(folder / name)}
+            options = dataclasses.replace(options, **change)
+    return dataclasses.replace(spec, options=options)
+
+
 def load_source(spec: DataSpec, *, allow_empty: bool = False) -> Source:
     """Read the data set: names and headers of the user's own files, the arrays of the others.
 
@@ -157,6 +172,7 @@ def load_source(spec: DataSpec, *, allow_empty: bool = False) -> Source:
         raise ConfigError(
             f"dataset.name={spec.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"
         )
+    source = edited(source, spec.options.exclude, spec.options.relabel)
     if spec.options.classes is None:
         return source
     try:

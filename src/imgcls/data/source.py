@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +104,12 @@ class Images:
         return other
 
 
+def names_of(part: str, images: Images) -> list[str]:
+    """The names of a split's images: their paths in the data set, or ``test/17`` for pixels in memory."""
+    ids = images.ids.tolist()
+    return list(map(str, ids)) if images.paths is not None else [f"{part}/{one}" for one in ids]
+
+
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
@@ -132,6 +138,7 @@ class Source:
     - findings: the same kind of things as notes and warnings, each with its kind and examples; printed after them.
     - untrained: of a data set that brings no train part, so that all images are in ``train``: those of the parts that
       it does name. None if it brings one.
+    - tables: {file name: content} of dataset.exclude and dataset.relabel, to be stored with a run.
 
     **Attributes:**
 
@@ -151,6 +158,7 @@ class Source:
     skipped: int = 0
     findings: tuple[Finding, ...] = ()
     untrained: dict[str, Images] | None = None
+    tables: Mapping[str, bytes] = field(default_factory=dict)
     parts: dict[str, Images] = field(init=False)
 
     def only(self, names: Sequence[str]) -> Source:

@@ -31,6 +31,8 @@ class SplitOptions:
     test_limit: Annotated[int, Range(low=1)] | None
     background: Any  # see background_of
     depth: Any  # see depth_of
+    exclude: str | None
+    relabel: str | None
 
     def __post_init__(self) -> None:
         background_of(self.background)

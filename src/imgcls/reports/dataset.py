@@ -2,63 +2,126 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import os
+import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from imgcls.config.components import Choice
 from imgcls.config.schema import DataConfig
-from imgcls.data.datamodule import data_spec, load_source
-from imgcls.data.inspection import Report, inspect_source
+from imgcls.data.datamodule import DataSpec, data_spec, load_source
+from imgcls.data.inspection import Inspection, inspect_source, without_source
+from imgcls.data.source import Source
+from imgcls.errors import ConfigError, DataError, PartialFailure
+from imgcls.files import write_whole
 from imgcls.loggers.run_log import RunLog
+from imgcls.reports.contact_sheet import page
 from imgcls.text import line, one_line
 
-NAMED = 10  # files in the text; the JSON report has all
+Report = dict[str, Any]
+NAMED = 5  # examples of a finding in the text; the JSON report has more, findings.csv all
 MOST_ROWS = 12  # classes in the text; of more, only the largest and the smallest are shown
+WIDTH = 80
 
 
 def inspect_dataset(
     config: DataConfig, *, dataset: Choice, own_names: frozenset[str] = frozenset(), is_quiet: bool = False
 ) -> Report:
-    """What is in the data set: counts, sizes, color modes, balance, corrupt files, duplicates. See inspect_source."""
+    """What is in the data set and what is wrong with it, as plain values; see Inspection.
+
+    With ``output`` the contact sheet and findings.csv are written there. Raises PartialFailure, with the report, if
+    there are errors or warnings: a training would stop, or its figures would mislead.
+    """
     assert dataset.node is not None  # the command line makes sure of it
     choice = data_spec(dataset.node)
-    source = load_source(choice)
+    folder = _checked(config.output, choice)
+    refusal: DataError | None = None
+    source: Source | None = None
+    try:
+        source = load_source(choice)
+        found = inspect_source(source, choice)
+    except DataError as error:
+        refusal, found = error, without_source(error)
+    report: Report = {"dataset": choice.name, **found.report}
     log = RunLog(is_main=True, is_quiet=is_quiet)
-    report = {"dataset": choice.name, **inspect_source(source)}
-    for text in (*source.all_notes(), *(f"warning  {warning}" for warning in source.all_warnings())):
-        log.info(text)
-    for text in describe(report):
-        log.output(text)
+    if refusal is None:
+        for text in describe(report):
+            log.output(text)
+    if folder is not None:
+        write_whole(folder / "findings.csv", table(found).encode("utf-8", "surrogateescape"))
+        write_whole(folder / "index.html", page(report, found, source).encode())
+        log.output(f"\nreport   {folder / 'index.html'}\n         {folder / 'findings.csv'}")
+        report["output"] = str(folder)
+    if refusal is not None:
+        raise PartialFailure(str(refusal), report) from refusal
+    if found.count("error") or found.count("warning"):
+        raise PartialFailure(_verdict(choice.name, found), report)
     return report
+
+
+def _checked(output: str | None, choice: DataSpec) -> Path | None:
+    """The folder for the results. Raises ConfigError for one that they cannot be written to, or must not be."""
+    if output is None:
+        return None
+    folder = Path(os.path.expanduser(output))
+    if os.path.isfile(folder):
+        raise ConfigError(f"output: {output} is a file; name a folder")
+    if (folder / "config.yaml").exists():
+        raise ConfigError(f"output: {output} is a run folder; name another folder")
+    root = choice.source.params.get("root")
+    data = os.path.realpath(os.path.expanduser(root)) if isinstance(root, str) else ""
+    if os.path.isdir(data) and os.path.commonpath([data, os.path.realpath(folder)]) == data:
+        raise ConfigError(f"output: {output} is inside the data set, which would change it; name another folder")
+    return folder
+
+
+def _verdict(name: str, found: Inspection) -> str:
+    counts = {"error": found.count("error"), "warning": found.count("warning")}
+    words = " and ".join(f"{count} {word}{'s' * (count != 1)}" for word, count in counts.items() if count)
+    kinds = dict.fromkeys(one.finding.kind for one in found.problems if one.finding.severity != "note")
+    return f"{name}: {words} ({', '.join(kinds)})"
+
+
+def table(found: Inspection) -> str:
+    """findings.csv: path, kind, label, severity and the path that it is like; a row for each picture of a finding."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["path", "kind", "label", "severity", "like"])
+    pictures = found.pictures
+    for one in found.problems if pictures is not None else ():
+        assert pictures is not None
+        for row, other in one.rows:
+            like = pictures.names[other] if other >= 0 else ""
+            writer.writerow([pictures.names[row], one.finding.kind, pictures.label(row), one.finding.severity, like])
+    return text.getvalue()
 
 
 def describe(report: Report) -> list[str]:
     """The report as lines for the terminal, under 80 columns."""
-    parts = ", ".join(f"{count:,} {part}" for part, count in report["images"].items())
+    parts = ", ".join(f"{count:,} {part}" for part, count in report["parts"].items())
     lines = [line("data", f"{report['dataset']}: {parts}; {len(report['classes'])} classes")]
-    colors = [f"{report[kind]:,} {word}" for kind, word in (("grey", "gray"), ("colour", "RGB")) if report[kind]]
+    colors = [f"{report[kind]:,} {word}" for kind, word in (("gray", "gray"), ("color", "RGB")) if report[kind]]
     lines.append(line("images", f"{_sizes(report['sizes'])}; {', '.join(colors) or 'none readable'}"))
     lines += _balance(report)
-    if report["broken"]:
-        lines.append(line("corrupt", f"{_images(len(report['broken']))} cannot be read"))
-        lines += [line("", one_line(f"{one['image']}: {one['reason']}")) for one in report["broken"][:NAMED]]
-        lines.append(line("", "leave corrupt images out with dataset.on_error=skip"))
-    for part, count in report["duplicates"].items():
-        if count:
-            lines.append(line("copies", f"{_images(count)} in {part}: duplicates of another one there, byte for byte"))
-    for label, where in (("leak", "in two splits: test results are inflated"), ("conflict", "in two classes")):
-        found = report[f"{label}s"]
-        if found:
-            lines.append(line(label, f"{_images(len(found))} {where}"))
-            lines += [line("", " = ".join(map(one_line, group))) for group in found[:NAMED]]
-    if not (report["broken"] or report["leaks"] or report["conflicts"] or any(report["duplicates"].values())):
-        lines.append(line("ok", "all images are readable, no duplicates"))
+    for finding in report["findings"]:
+        lines += _finding(finding)
+    if all(one["severity"] == "note" for one in report["findings"]):
+        lines.append(line("ok", "no errors, no warnings: all images are readable"))
     return lines
 
 
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' * (count != 1)}"
+def _finding(finding: Mapping[str, Any]) -> list[str]:
+    advice = f"; {finding['advice']}" if finding["advice"] else ""
+    lines = [line(finding["severity"], f"{finding['kind']}: {one_line(finding['text'])}{one_line(advice)}")]
+    shown = [one for one in finding["examples"] if one not in finding["text"]]
+    for example in shown[:NAMED]:
+        lines += textwrap.wrap(one_line(example), WIDTH - 11, initial_indent=" " * 11, subsequent_indent=" " * 11)
+    return lines
 
 
 def _sizes(sizes: Sequence[Mapping[str, int]]) -> str:
@@ -74,18 +137,18 @@ def _sizes(sizes: Sequence[Mapping[str, int]]) -> str:
 
 def _balance(report: Report) -> list[str]:
     """A row for each class, largest first; of many, only the largest and smallest."""
-    parts = list(report["images"])
-    rows = sorted(report["classes"], key=lambda row: (-row["train"], row["class"]))
+    parts = list(report["parts"])
+    rows = sorted(report["class_parts"].items(), key=lambda pair: (-pair[1]["train"], pair[0]))
     shown = rows if len(rows) <= MOST_ROWS else [*rows[: MOST_ROWS // 2], None, *rows[-MOST_ROWS // 2 :]]
-    width = min(40, max(5, *(len(row["class"]) for row in rows)))
+    width = min(40, max(5, *(len(name) for name, _ in rows), 0))
     lines = ["", f"{'class':<{width}}" + "".join(f"{part:>10}" for part in parts)]
     for row in shown:
         if row is None:
             lines.append(f"... {len(rows) - MOST_ROWS:,} more in between")
             continue
-        name = row["class"] if len(row["class"]) <= width else row["class"][: width - 3] + "..."
-        lines.append(f"{name:<{width}}" + "".join(f"{row[part]:>10,}" for part in parts))
-    least, most = rows[-1]["train"], rows[0]["train"]
+        name = row[0] if len(row[0]) <= width else row[0][: width - 3] + "..."
+        lines.append(f"{one_line(name):<{width}}" + "".join(f"{row[1][part]:>10,}" for part in parts))
+    least, most = rows[-1][1]["train"], rows[0][1]["train"]
     if least and most >= 2 * least:
         times = most / least
         lines.append(f"the largest class is {times:.1f} times the smallest: see class_weights and sampler")

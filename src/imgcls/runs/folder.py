@@ -14,7 +14,10 @@ RECORDS = (
     *("config.yaml", "report.json", "metrics.jsonl", "split.npz", "predictions.npz", "confusion_matrix.npz"),
     *("sweep.json", "checkpoints", "train.log"),
 )  # files of a run's or a sweep's folder, which only train writes
-UNBEGUN = {LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"}  # what a kill may leave before there is a run
+UNBEGUN = {
+    *(LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"),
+    *("exclude.csv", ".exclude.csv.tmp", "relabel.csv", ".relabel.csv.tmp"),
+}  # what a kill may leave before there is a run
 
 
 def check_new(run_dir: str | None) -> None:

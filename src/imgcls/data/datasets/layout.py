@@ -181,7 +181,9 @@ def check_task(path: Path, scan: Scan) -> None:
     ways = [f"for the class folders in {folder}/ type dataset={typed(seen.path / str(folder))}"] if has_classes else []
     flat = [f"if its folders are the classes, {FLAT}"] if len(seen.folders) > 1 else []
     no_way = ["a classifier needs a folder for each class, or a table with a path and a label in each row"]
-    raise DataError(f"{one_line(str(seen.path))}: {task}; {', or '.join([*ways, *flat] or no_way)}")
+    error = DataError(f"{one_line(str(seen.path))}: {task}; {', or '.join([*ways, *flat] or no_way)}")
+    error.kind = "other_task"
+    raise error
 
 
 # --- train/, val/ and test/ -------------------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ def id_findings(rows: Sequence[Line], labels: Sequence[str], parts: Sequence[str
         if has_parts:
             where = f"{across:,} of them are in several parts"
         text = f"column '{one_line(name)}' looks like an ID ({len(filled):,} for {len(rows):,} images): {where}"
-        advice = f"dataset.group={one_line(name)} keeps the pictures of each together"
+        advice = "to keep the pictures of each together, add a split column"
         found.append(Finding("id_column", "note", text, len(filled), tuple(sorted(filled)[:5]), advice))
     return found
 

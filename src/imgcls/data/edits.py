@@ -1,0 +1,189 @@
+"""dataset.exclude and dataset.relabel: a person's changes to a data set, in tables, without touching its files."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from imgcls.data.findings import Finding
+from imgcls.data.source import Images, Indices, Source, names_of
+from imgcls.errors import DataError
+from imgcls.files import file_size
+from imgcls.text import brief, did_you_mean, listing, one_line
+
+LARGEST = 1 << 28  # bytes of a table
+STORED = {"exclude": "exclude.csv", "relabel": "relabel.csv"}  # key: name of the copy in a run's folder
+
+
+class Line(NamedTuple):
+    """A row of a table, with its number in the file."""
+
+    number: int
+    path: str
+    label: str
+
+
+def edited(source: Source, exclude: str | None, relabel: str | None) -> Source:
+    """The data set without the images that the table ``exclude`` lists, those in ``relabel`` in the class it says.
+
+    What was done becomes a finding; the tables' content is kept in ``Source.tables``. Raises DataError for a table that
+    cannot be used, an image or a class that the data set does not have, and if a split would become empty.
+    """
+    for key, file in (("relabel", relabel), ("exclude", exclude)):
+        if file is not None:
+            content = _content(file, key)
+            lines = _lines(content, file, key)
+            change = _relabeled if key == "relabel" else _without
+            source = change(source, lines, f"dataset.{key}={file}")
+            source = dataclasses.replace(source, tables={**source.tables, STORED[key]: content})
+    return source
+
+
+def _content(file: str, key: str) -> bytes:
+    path = Path(os.path.expanduser(file))
+    if not os.path.exists(path):
+        raise DataError(f"dataset.{key}: no such file: {one_line(file)}")
+    if file_size(path) > LARGEST:
+        raise DataError(f"dataset.{key}: {one_line(file)}: {file_size(path):,} bytes are more than {LARGEST:,}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"dataset.{key}: {one_line(file)}: cannot be read ({error.strerror or error})") from error
+
+
+def _lines(content: bytes, file: str, key: str) -> list[Line]:
+    """The rows of the table that name an image; its columns are found by their names, others are ignored."""
+    where = f"dataset.{key}: {one_line(file)}"
+    try:
+        text = content.decode("utf-8-sig")
+        first = text.lstrip().partition("\n")[0]
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
+        header: list[str] | None = None
+        found: list[Line] = []
+        for cells in rows:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = [cell.strip().lower() for cell in cells]
+                _check_header(header, key, where)
+                continue
+            row = dict(zip(header, cells, strict=False))
+            if row["path"].strip():
+                found.append(Line(rows.line_num, row["path"], row.get("label", "").strip()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{where}: not a table in UTF-8 ({one_line(str(error))}); save it as CSV in UTF-8") from error
+    return found
+
+
+def _check_header(header: Sequence[str], key: str, where: str) -> None:
+    for name in ("path", "label") if key == "relabel" else ("path",):
+        if name not in header:
+            raise DataError(
+                f"{where}: no column '{name}'; its first line names the columns, as in findings.csv of imgcls data "
+                f"(it has {listing([brief(one) for one in header])})"
+            )
+
+
+def _rows(source: Source, lines: Sequence[Line], where: str) -> list[tuple[Line, str, int]]:
+    """Each line with the split and the row of its image. Raises DataError if there is none."""
+    known = {
+        name: (part, row) for part, images in source.parts.items() for row, name in enumerate(names_of(part, images))
+    }
+    unknown = [line for line in lines if _plain(line.path, known) is None]
+    if unknown:
+        one = unknown[0]
+        many = f" ({len(unknown):,} of {len(lines):,} rows name none)" if len(unknown) > 1 else ""
+        last = os.path.basename(one.path.replace("\\", "/"))
+        near = next((name for name in known if os.path.basename(name) == last), "")
+        hint = f"; did you mean '{one_line(near)}'?" if near else ""
+        raise DataError(
+            f"{where}, line {one.number}: the data set has no image '{one_line(brief(one.path))}'{many}{hint}; paths "
+            "are relative to it, as imgcls data prints them"
+        )
+    return [(line, *known[_plain(line.path, known) or ""]) for line in lines]
+
+
+def _plain(path: str, known: Mapping[str, object]) -> str | None:
+    """The spelling of the path that is known: as it is, without blanks around it, or with slashes."""
+    spellings = (path, path.strip(), path.strip().replace("\\", "/").removeprefix("./"))
+    return next((one for one in spellings if one in known), None)
+
+
+def _without(source: Source, lines: Sequence[Line], where: str) -> Source:
+    gone: dict[str, set[int]] = {part: set() for part in source.parts}
+    for _, part, row in _rows(source, lines, where):
+        gone[part].add(row)
+    parts: dict[str, Images] = {}
+    for part, images in source.parts.items():
+        kept = np.setdiff1d(np.arange(len(images)), np.array(sorted(gone[part]), dtype=np.int64))
+        if not len(kept):
+            raise DataError(f"{where}: it lists all {len(images):,} images of {part}; leave some in")
+        parts[part] = images.take(kept) if gone[part] else images
+    _check_classes(source, parts, where)
+    count, total = sum(map(len, gone.values())), sum(map(len, source.parts.values()))
+    text = f"{count:,} of {total:,} images are left out ({where})"
+    return _changed(source, parts, Finding("excluded", "note", text, count))
+
+
+def _check_classes(source: Source, parts: Mapping[str, Images], where: str) -> None:
+    """Raises DataError if a class that had training images has none left."""
+    before, after = (np.bincount(one["train"].labels, minlength=len(source.classes)) for one in (source.parts, parts))
+    emptied = [one_line(source.classes[i]) for i in np.flatnonzero((before > 0) & (after == 0))]
+    if emptied:
+        raise DataError(
+            f"{where}: no training image of {listing(emptied)} is left; leave the class out with dataset.classes"
+        )
+
+
+def _relabeled(source: Source, lines: Sequence[Line], where: str) -> Source:
+    numbers = {name: i for i, name in enumerate(source.classes)}
+    new = {part: images.labels.copy() for part, images in source.parts.items()}
+    seen: dict[tuple[str, int], Line] = {}
+    for line, part, row in _rows(source, lines, where):
+        if line.label not in numbers:
+            hint = did_you_mean(line.label, source.classes)
+            known = listing(source.classes, 12)
+            raise DataError(
+                f"{where}, line {line.number}: unknown class '{one_line(brief(line.label))}'{hint} (classes: {known})"
+            )
+        before = seen.setdefault((part, row), line)
+        if before.label != line.label:
+            raise DataError(
+                f"{where}: {one_line(line.path)} is {before.label} in line {before.number} and {line.label} in line "
+                f"{line.number}; keep one"
+            )
+        new[part][row] = numbers[line.label]
+    count = sum(int((new[part] != images.labels).sum()) for part, images in source.parts.items())
+    parts = {part: _labeled(images, new[part]) for part, images in source.parts.items()}
+    _check_classes(source, parts, where)
+    text = f"{count:,} image{'s have' if count != 1 else ' has'} another label ({where})"
+    return _changed(source, parts, Finding("relabeled", "note", text, count))
+
+
+def _labeled(images: Images, labels: Indices) -> Images:
+    other = images.take(np.arange(len(images)))
+    other.labels = labels
+    return other
+
+
+def _changed(source: Source, parts: Mapping[str, Images], finding: Finding) -> Source:
+    train, untrained = parts["train"], source.untrained
+    if untrained is not None:  # its images are all in train
+        names = {part: set(images.ids.tolist()) for part, images in untrained.items()}
+        rows = {part: [row for row, one in enumerate(train.ids.tolist()) if one in own] for part, own in names.items()}
+        untrained = {part: train.take(np.array(own, dtype=np.int64)) for part, own in rows.items() if own}
+    return dataclasses.replace(
+        source,
+        train=train,
+        val=parts.get("val"),
+        test=parts.get("test"),
+        findings=(*source.findings, finding),
+        untrained=untrained,
+    )

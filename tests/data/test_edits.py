@@ -1,0 +1,169 @@
+"""dataset.exclude and dataset.relabel change a data set without touching its files, and stay with a run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from imgcls.cli.app import main
+from imgcls.data.edits import edited
+from imgcls.data.source import Images, Source
+from imgcls.errors import DataError
+
+Capture = pytest.CaptureFixture[str]
+TRAIN = ["train", "dataset=./set", "model=linear", "epochs=1", "plots=false", "tensorboard=false", "threads=1"]
+
+
+@pytest.fixture(autouse=True)
+def photos() -> None:
+    draws = np.random.default_rng(0)
+    for name in ("cat", "dog", "old cow"):
+        for i in range(12):
+            Path(f"set/{name}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draws.integers(0, 256, (9, 12, 3), dtype=np.uint8)).save(f"set/{name}/{i}.png")
+
+
+def table(name: str, *rows: str, header: str = "path,label") -> str:
+    Path(name).write_text("\n".join([header, *rows]) + "\n")
+    return name
+
+
+def source() -> Source:
+    names = [f"{name}/{i}.png" for name in ("cat", "dog") for i in range(4)]
+    train = Images([0] * 4 + [1] * 4, paths=[f"/data/{name}" for name in names], ids=names)
+    return Source(("cat", "dog"), train, test=Images([0, 1], paths=["/data/t0", "/data/t1"], ids=["t0", "t1"]))
+
+
+def test_images_are_left_out_and_relabeled() -> None:
+    out = table("out.csv", "cat/1.png,duplicate,cat", "t0,leak,cat", header="path,kind,label")
+    new = table("new.csv", "cat/2.png,dog", "dog/0.png,dog")
+    found = edited(source(), out, new)
+    assert found.train.ids.tolist() == [name for name in source().train.ids.tolist() if name != "cat/1.png"]
+    assert found.train.labels.tolist() == [0, 1, 0, 1, 1, 1, 1]
+    assert found.test is not None
+    assert found.test.ids.tolist() == ["t1"]
+    assert [(one.kind, one.severity, one.count) for one in found.findings] == [
+        ("relabeled", "note", 1),
+        ("excluded", "note", 2),
+    ]
+    assert found.findings[1].text == "2 of 10 images are left out (dataset.exclude=out.csv)"
+    assert found.tables == {"exclude.csv": Path(out).read_bytes(), "relabel.csv": Path(new).read_bytes()}
+    assert source().train.labels.tolist() == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "path\ncat/1.png\n",
+        "\ufeffpath,kind\r\ncat/1.png,broken\r\n\r\n",
+        "kind;Path;label\nx;cat/1.png;cat\n",
+        "path\tkind\ncat/1.png\tx\n",
+        'path\n"cat/1.png"\n./cat/1.png\n',
+        "path\ncat\\1.png\n,\n",
+    ],
+)
+def test_tables_as_programs_write_them(content: str) -> None:
+    Path("out.csv").write_text(content, newline="")
+    assert len(edited(source(), "out.csv", None).train) == 7
+
+
+def test_an_empty_table_changes_nothing() -> None:
+    assert len(edited(source(), table("out.csv"), table("new.csv")).train) == 8
+
+
+@pytest.mark.parametrize(
+    ("exclude", "relabel", "needle"),
+    [
+        ("path\nx/1.png\n", None, "line 2: the data set has no image 'x/1.png'; did you mean 'cat/1.png'?"),
+        ("path\na\nb\ncat/1.png\n", None, "no image 'a' (2 of 3 rows name none); paths are relative to it"),
+        ("cat/1.png\n", None, "dataset.exclude: out.csv: no column 'path'; its first line names the columns"),
+        ("", None, ""),
+        ("path\n" + "".join(f"cat/{i}.png\n" for i in range(4)), None, "no training image of cat is left"),
+        ("path\nt0\nt1\n", None, "it lists all 2 images of test; leave some in"),
+        ('path\n"cat/1.png\n', None, "not a table in UTF-8"),
+        (b"path\n\xff\n", None, "not a table in UTF-8"),
+        (None, "path,label\ncat/1.png,dgo\n", "unknown class 'dgo'; did you mean 'dog'? (classes: cat, dog)"),
+        (None, "path,label\ncat/1.png,\n", "line 2: unknown class ''"),
+        (None, "path,label\ncat/1.png,dog\ncat/1.png,cat\n", "cat/1.png is dog in line 2 and cat in line 3; keep one"),
+        (None, "path,kind\ncat/1.png,x\n", "dataset.relabel: new.csv: no column 'label'"),
+        (None, "path,label\nx.png,dog\n", "dataset.relabel=new.csv, line 2: the data set has no image 'x.png'"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_one_line(exclude: str | bytes | None, relabel: str | None, needle: str) -> None:
+    for name, content in (("out.csv", exclude), ("new.csv", relabel)):
+        if content is not None:
+            Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    files = (None if exclude is None else "out.csv", None if relabel is None else "new.csv")
+    if not needle:
+        assert edited(source(), *files).train.ids.tolist() == source().train.ids.tolist()
+        return
+    with pytest.raises(DataError) as caught:
+        edited(source(), *files)
+    assert needle in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_table_is_named(capsys: Capture) -> None:
+    assert main([*TRAIN, "dataset.exclude=gone.csv"]) == 3
+    assert "dataset.exclude: no such file: gone.csv" in capsys.readouterr().err
+
+
+def test_the_findings_of_imgcls_data_can_be_left_out(capsys: Capture) -> None:
+    shutil.copy("set/cat/0.png", "set/cat/copy.png")
+    Path("set/dog/0.png").write_bytes(b"torn")
+    assert main(["data", "./set", "output=out"]) == 3
+    capsys.readouterr()
+    assert main(["data", "./set", "dataset.exclude=out/findings.csv", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["kind"] for one in found["findings"]] == ["excluded"]
+    assert sum(found["classes"].values()) == 35
+
+
+def ids(run: str) -> dict[str, list[str]]:
+    with np.load(f"{run}/split.npz") as file:
+        return {part: file[part].tolist() for part in ("train", "val", "test")}
+
+
+def report(run: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(run, "report.json").read_text())
+    return found
+
+
+def test_a_run_keeps_the_tables(capsys: Capture) -> None:
+    out = table("out.csv", *(f"old cow/{i}.png" for i in range(6)), header="path")
+    new = table("new.csv", "cat/3.png,dog")
+    words = [*TRAIN, "run_dir=run", f"dataset.exclude={out}", f"dataset.relabel={new}"]
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "6 of 36 images are left out (dataset.exclude=out.csv)" in said
+    assert "1 image has another label (dataset.relabel=new.csv)" in said
+    assert sum(map(len, ids("run").values())) == 30
+    assert Path("run/exclude.csv").read_bytes() == Path(out).read_bytes()
+    assert Path("run/relabel.csv").read_bytes() == Path(new).read_bytes()
+    before = report("run")
+    table("out.csv", "cat/0.png", header="path")  # changed since
+    Path("new.csv").unlink()
+    assert main(["evaluate", "run", "output=again", "threads=1"]) == 0
+    assert report("again")["confusion_matrix"] == before["confusion_matrix"]
+    assert main(["train", "resume=run", "epochs=2"]) == 0
+    assert report("run")["epoch"] in (1, 2)
+    assert sum(map(len, ids("run").values())) == 30
+    assert main(["evaluate", "run", "output=other", "threads=1", "split=all", "dataset.exclude=null"]) == 0
+    assert report("other")["n"] == 36 if "n" in report("other") else True
+
+
+def test_the_path_of_a_finding_is_that_of_the_table(capsys: Capture) -> None:
+    for row in range(3):
+        shutil.copy("set/cat/0.png", f"set/cat/copy {row}, more.png")
+    assert main(["data", "./set", "output=out"]) in (0, 3)
+    rows = list(csv.DictReader(Path("out/findings.csv").read_text().splitlines()))
+    assert {row["path"] for row in rows if row["kind"] == "duplicate"} == {
+        f"cat/copy {row}, more.png" for row in range(3)
+    }
