@@ -411,7 +411,8 @@ def test_parts_by_name(name: str, part: str | None) -> None:
 @pytest.mark.parametrize("name", [
     "@eaDir", "lost+found", "$RECYCLE.BIN", "#recycle", "#snapshot", "System Volume Information", "__MACOSX",
     "Thumbs.db", "desktop.ini", "@Recently-Snapshot", "@Recycle", "Network Trash Folder", "Temporary Items",
-    "__pycache__", "FOUND.000", "RECYCLER", "a.jpg:Zone.Identifier", "SYNOPHOTO_THUMB_XL.jpg", "$Extend", "~snapshot", "Icon\r",
+    "__pycache__", "FOUND.000", "RECYCLER", "a.jpg:Zone.Identifier", "SYNOPHOTO_THUMB_XL.jpg", "$Extend", "~snapshot",
+    "Icon\r",
 ])  # fmt: skip
 def test_junk_is_known(name: str) -> None:
     assert is_junk(name)
