@@ -165,7 +165,7 @@ COPIES = frozenset([  # the same images in another form
 ])
 # fmt: on
 NOT_TABLES = re.compile(r"(sample_?submission|submission|sample|gender_submission)\.\w+")
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 ARCHIVES = (
     *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"),
     *(".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"),
