@@ -40,7 +40,7 @@ CLASSES = {
 }
 JUNK = {
     "none": (),
-    "nas": ("@eaDir/cat/a.png", "cat/@eaDir/a.png/SYNOPHOTO_THUMB_M.png", "#recycle/a.png", "lost+found/"),
+    "nas": ("@eaDir/cat/a.png", "{first}/@eaDir/a.png/SYNOPHOTO_THUMB_M.png", "#recycle/a.png", "lost+found/"),
     "windows": ("$RECYCLE.BIN/a.png", "System Volume Information/x", "Thumbs.db", "desktop.ini"),
     "mac": ("__MACOSX/cat/._a.png", ".DS_Store", "Network Trash Folder/a.png", ".Trashes/a.png"),
     "tools": (".git/config", "__pycache__/a.pyc", ".ipynb_checkpoints/a.png"),
@@ -62,14 +62,9 @@ class Case:
     spelling: int
 
     @property
-    def is_class_first(self) -> bool:
-        return self.depth == 2
-
-    @property
     def is_clear(self) -> bool:
         """Whether there is only one likely reading."""
-        is_odd = self.is_class_first and self.parts == "seg"
-        return not self.parts.startswith("*") and not is_odd
+        return not self.parts.startswith("*")
 
     def files(self) -> Iterator[tuple[str, str, str]]:
         """(path, part, class) of each image."""
@@ -77,7 +72,7 @@ class Case:
         for folder, part in PARTS[self.parts].items():
             for name, i in itertools.product(CLASSES[self.classes], range(2)):
                 path = DEPTHS[self.depth].format(part=spell(folder), name=name, file=f"{i}.png")
-                yield str(Path(path)), part, name
+                yield str(Path(path.lstrip("/"))), part, name  # never an absolute path: it is joined to the root
 
 
 def every_case() -> list[Case]:
@@ -89,7 +84,9 @@ def every_case() -> list[Case]:
 
 
 def make(case: Case, root: Path) -> None:
-    for path in [*(one for one, _, _ in case.files()), *JUNK[case.junk]]:
+    images = [path for path, _, _ in case.files()]
+    for path in [*images, *(name.format(first=Path(images[0]).parent) for name in JUNK[case.junk])]:
+        assert (root / path).is_relative_to(root), path
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         if path.endswith("/"):
             (root / path).mkdir(exist_ok=True)

@@ -315,7 +315,7 @@ def test_of_several_tables_one_is_to_be_named() -> None:
 
 def test_a_table_that_cannot_be_read_is_named() -> None:
     touch(flat("d"))
-    table("d/x.csv", "path,width,height", "0.png,1,1")
+    table("d/x.csv", "path,width,height", "0.png,7,9")
     assert "which column is the label?" in refusal("d")
     assert "dataset=./d/x.csv" in refusal("d")
 

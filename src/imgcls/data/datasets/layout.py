@@ -368,10 +368,11 @@ def _of_classes_first(seen: Seen, scan: Scan) -> Reading | None:
         return None  # folds, each with its parts and class folders
     places: dict[str, dict[str, Path]] = {}
     for name, one in below.items():
-        for part, several in one.parts.items():
-            if len(several) > 1:
-                raise DataError(f"both {several[0]} and {several[1]} are in {one.path}; keep one as the {part} split")
-            places.setdefault(part, {})[name] = one.path / several[0]
+        for inner in one.folders:
+            own = places.setdefault(names_of.part_word_in(inner) or "", {})
+            if name in own:
+                raise DataError(f"both {own[name].name} and {inner} are in {one.path}; keep one of them")
+            own[name] = one.path / inner
     which = listing(sorted({inner for one in below.values() for inner in one.folders}))
     finding = Finding("parts", "note", f"parts from the folders {which} in each class folder", len(places))
     homes = dict.fromkeys(places, seen.path)
@@ -380,8 +381,8 @@ def _of_classes_first(seen: Seen, scan: Scan) -> Reading | None:
 
 def _is_split(one: Seen) -> bool:
     """Whether all folders in it are parts, train among them."""
-    named = sum(len(several) for several in one.parts.values())
-    return "train" in one.parts and len(one.parts) > 1 and named == len(one.folders)
+    parts = {names_of.part_word_in(name) for name in one.folders}
+    return "train" in parts and len(parts) > 1 and None not in parts
 
 
 def _of_repeated_names(seen: Seen, scan: Scan) -> Reading | None:

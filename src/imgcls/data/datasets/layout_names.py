@@ -105,6 +105,12 @@ def part_of(name: str) -> str | None:
     return found[0] if len(found) == 1 and not others else None
 
 
+def part_word_in(name: str) -> str | None:
+    """train, val or test if one word of the name means it, whatever else it says (seg_train), or None."""
+    found = [PART_OF_WORD[word] for word in words_of(name) if word in PART_OF_WORD]
+    return found[0] if len(found) == 1 else None
+
+
 @lru_cache(maxsize=1 << 16)
 def without_part(name: str) -> str:
     """The name's words without those of a part, joined: masks for train_masks and masks2017."""
@@ -159,7 +165,7 @@ COPIES = frozenset([  # the same images in another form
 ])
 # fmt: on
 NOT_TABLES = re.compile(r"(sample_?submission|submission|sample|gender_submission)\.\w+")
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 ARCHIVES = (
     *(".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst"),
     *(".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"),
