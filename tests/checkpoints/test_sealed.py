@@ -193,7 +193,8 @@ def test_a_prediction_that_cannot_be_written_leaves_the_old_file(run: None, caps
     from PIL import Image
 
     Image.new("L", (8, 8)).save("a.png")
-    Path("old.csv").write_text("old,rows\n")
+    old = "path,label,probability\nb.png,3,0.9\n"
+    Path("old.csv").write_text(old)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
@@ -202,7 +203,7 @@ def test_a_prediction_that_cannot_be_written_leaves_the_old_file(run: None, caps
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert Path("old.csv").read_text() == "old,rows\n"
+    assert Path("old.csv").read_text() == old
     assert "cannot save" in capsys.readouterr().err
 
 

@@ -492,7 +492,10 @@ def option_keys() -> list[tuple[str, str]]:
 
 
 TRAIN_KEYS = leaves(yaml.safe_load((conf_dir() / "train.yaml").read_text(encoding="utf-8")))
-PATHS = ("run_dir", "resume", "sweep_dir", "dataset.root", "dataset.images")
+PATHS = (
+    *("run_dir", "resume", "sweep_dir", "dataset.root", "dataset.images", "dataset.test"),
+    *("dataset.exclude", "dataset.relabel"),
+)
 EVERY = [("model=linear", key) for key in TRAIN_KEYS] + option_keys()
 
 
@@ -693,10 +696,9 @@ def test_own_code_that_exits_when_imported(capsys: Capture, monkeypatch: pytest.
         (["a", "b"], "expected one RUN, got 2: a b"),
         (["a", "checkpoint=b"], "expected one RUN, got 2: a checkpoint=b"),
         (["a", "split=tst"], "split: unknown 'tst'; did you mean 'test'?"),
-        (["a", "splt=test"], "unknown key 'splt'; did you mean 'split' (now 'test')?"),
+        (["a", "splt=test"], "unknown key 'splt'; did you mean 'split' (now null)?"),
         (["a", "chekpoint=test"], "unknown key 'chekpoint'; did you mean 'checkpoint'?"),
         (["a", "split=test,val"], "several values for split"),
-        (["a", "split=null"], "split: unknown null"),
         (["a", "split=${nope}"], "unresolved interpolation in split"),
         (["a", "split", "=", "tst"], "split: unknown 'tst'"),
         (["a", "output="], "output: empty value"),

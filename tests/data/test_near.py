@@ -126,13 +126,13 @@ def test_of_real_pictures_few_are_called_near_duplicates(read: Callable[..., obj
 
 
 def test_each_file_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from imgcls.data.datasets.image_folder import imagefolder
     from imgcls.data.inspection.pictures import look_at
+    from tests.conftest import imagefolder
 
     for i in range(6):
         Path(f"set/{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
         textured(i).save(f"set/{'ab'[i % 2]}/{i}.{('png', 'jpg')[i // 3]}")
-    source = imagefolder(root="set", follow_links=True, verify=False, on_error="error")
+    source = imagefolder(root="set")
     opened: list[str] = []
     whole = Image.open
 

@@ -352,6 +352,9 @@ def test_the_table_is_sorted_by_validation_not_by_the_test() -> None:
     plan = sweep_jobs.Plan(["x"], [], "")
     jobs = [sweep_jobs.Job(plan, f"job{i}", Path(str(i)), 0) for i in range(4)]
     figures = [(0.9, 0.5), (0.7, 0.8), (None, 0.9), (0.8, None)]
+    for i in (0, 1, 3):  # the third has no report yet
+        Path(str(i)).mkdir()
+        Path(str(i), "report.json").write_text('{"accuracy": 0.5}')
     results = [{"accuracy": test, "val_accuracy": val} for test, val in figures]
     assert [line.split()[0] for line in sweep_results.table(jobs, results)[2:]] == ["1", "0", "3", "2"]
 

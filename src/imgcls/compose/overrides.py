@@ -62,7 +62,7 @@ def make_absolute(dataset: Any) -> None:
 
 PATH_KEYS = (
     *("checkpoint", "input", "output", "run_dir", "resume", "sweep_dir"),
-    *("dataset.root", "dataset.images", "dataset.test"),
+    *("dataset.root", "dataset.images", "dataset.test", "dataset.exclude", "dataset.relabel"),
 )
 COLUMN_KEYS = ("dataset.path", "dataset.label", "dataset.split")  # names of columns, which may be any text
 NAMED_KEYS = ("class_weights", "dataset.rename")  # {name: ...}: names of classes may be anything
@@ -70,6 +70,7 @@ KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
 LONGEST = 20_000  # characters of a word
 LONGEST_KEY = 200
 PLAIN = re.compile(r"[A-Za-z0-9_.+-]{1,100}")  # one word or number in Hydra's grammar
+COLUMN = re.compile(r"[^\[\]{}()'\"$]+[ <>][^\[\]{}'\"$]*")  # words or an expression, which Hydra's grammar refuses
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def is_path(override: Override) -> bool:
 
 def is_column(override: Override) -> bool:
     """Whether the value is the name of a column that Hydra's grammar may not read as text ('prob > 0.5')."""
-    return override.key in COLUMN_KEYS and not PLAIN.fullmatch(override.value or "")
+    return override.key in COLUMN_KEYS and COLUMN.fullmatch(override.value or "") is not None
 
 
 def unquoted(value: str) -> str:

@@ -28,6 +28,7 @@ from imgcls.data.edits import STORED, edited
 from imgcls.data.fetchers import Fetcher, decode_all, fits, make_fetcher, memory_bytes
 from imgcls.data.findings import Finding
 from imgcls.data.preprocessing import Preprocessing, statistics
+from imgcls.data.renames import renames_of
 from imgcls.data.rendering import background_of, depth_of
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import RULE, SplitOptions, Splits, split
@@ -141,6 +142,7 @@ def data_spec(node: Node, *, trusted: bool = True) -> DataSpec:
     common = {field.name for field in fields(SplitOptions)}
     options = parse(SplitOptions, {key: node[key] for key in node if key in common}, "dataset.")
     rest = {key: value for key, value in node.items() if key not in common}
+    renames_of(rest.get("rename"))
     return DataSpec(select(DATASETS, rest, "dataset", trusted=trusted), options)
 
 

@@ -486,6 +486,7 @@ def pictures(root: str, names: Sequence[str] = ("blue", "red"), count: int = 10)
         Image.fromarray(rng.integers(0, 255, (4, 4, 3), np.uint8)).save(path)
 
 
+@pytest.mark.process
 def test_runs_in_the_folder_of_the_images_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     pictures("photos")
     os.chdir("photos")

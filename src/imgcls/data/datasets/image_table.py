@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from imgcls.config.types import Range
 from imgcls.data.datasets.image_folder import SPLIT_NAMES, named_in, source_of
 from imgcls.data.datasets.places import no_such_file
 from imgcls.data.datasets.table_columns import (
@@ -39,6 +40,7 @@ from imgcls.errors import DataError
 from imgcls.files import file_size, is_present
 from imgcls.text import one_line, printable
 
+Place = Annotated[int, Range(low=0)]  # a column by its number
 YES, NO = (
     ("1", "1.0", "true", "yes", "t", "y"),
     ("0", "0.0", "false", "no", "f", "n"),
@@ -73,9 +75,9 @@ def imagelist(
     root: str | None,
     images: str | None,
     test: str | None,
-    path: str | int | None,
-    label: str | int | None,
-    split: str | int | None,
+    path: str | Place | None,
+    label: str | Place | None,
+    split: str | Place | None,
     rename: dict[str, Any] | str | None,
     encoding: str | None,
     verify: bool,
