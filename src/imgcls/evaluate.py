@@ -105,7 +105,7 @@ def _output_folder(config: EvaluateConfig, checkpoint: Checkpoint, dataset: str,
         return Path(os.path.expanduser(config.output))
     run = run_folders.folder_of(checkpoint.path)
     run = run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run
-    name = f"{dataset}-{config.split or 'test'}"
+    name = f"{dataset}-{config.split}"
     name += "" if config.tta == "none" else f"-tta-{config.tta}"
     name += f"-{run_folders.folder_word(attack.name)}" if attack.node != _own_attack(checkpoint) else ""
     folder = run / "evaluations" / name
@@ -156,7 +156,7 @@ def _select(
     """The images of the split. Raises DataError if they are no longer those of the run."""
     source = load_source(spec, allow_empty=True)
     _check_classes(source, spec, classes)
-    name, folder = config.split or "test", run_folders.folder_of(checkpoint.path)
+    name, folder = config.split, run_folders.folder_of(checkpoint.path)
     is_own = _is_own(checkpoint, spec, dataset)
     if is_own:
         spec = replace(spec, rule=fingerprint.cut_rule(folder, checkpoint.meta))
@@ -164,7 +164,7 @@ def _select(
     if is_whole or name == "all":  # nothing is cut
         source = replace(source, warnings=tuple(text for text in source.warnings if not text.endswith(POOLED)))
     if is_whole and name != "all":
-        images, how = _untrained(source, spec, config.split)
+        images, how = _untrained(source, spec, name)
     else:
         images, how = _split(source, spec, name)
     images = images.relabel([classes.index(each) for each in source.classes])
@@ -184,12 +184,12 @@ def _is_own(checkpoint: Checkpoint, spec: DataSpec, dataset: Choice) -> bool:
     return spec.source.name == own.get("name") and _root(spec.source.node) == _root(own)
 
 
-def _untrained(source: Source, spec: DataSpec, name: str | None) -> tuple[Images, str]:
-    """The images of a different data set that brings no train part: all of them, unless the part is in it."""
+def _untrained(source: Source, spec: DataSpec, name: str) -> tuple[Images, str]:
+    """The images of a different data set that brings no train part: the part, or all for the test."""
     assert source.untrained is not None
-    if name is not None and name in source.untrained:
-        return source.untrained[name], ""
-    if name not in (None, "test"):
+    if name in source.untrained and len(source.untrained[name]) < len(source.train):
+        return source.untrained[name], f"; its own {name} part (split=all takes all {len(source.train):,})"
+    if name not in (*source.untrained, "test"):
         raise ConfigError(f"split: {spec.name} has no {name} part; split=all evaluates every image that it has")
     images, limit = source.train, spec.options.test_limit
     if limit is not None and limit < len(images):

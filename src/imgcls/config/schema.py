@@ -86,7 +86,7 @@ class ModelConfig:
 class EvaluateConfig(ModelConfig):
     """The keys of ``imgcls evaluate``."""
 
-    split: Literal["train", "val", "test", "all"] | None
+    split: Literal["train", "val", "test", "all"]
     tta: TTA
     output: str | None
 
