@@ -303,5 +303,5 @@ def test_a_color_run_on_real_images(real_data: str) -> None:
 
 def test_mnist_in_one_epoch(real_data: str) -> None:
     words = ["dataset=mnist", "model=mlp", "epochs=1", f"dataset.root={real_data}", "run_dir=run"]
-    assert main(["train", *words]) == 0
+    assert main(["train", *words, *QUIET]) == 0
     assert json.loads(Path("run/report.json").read_text())["accuracy"] > 0.95

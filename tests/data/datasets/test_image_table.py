@@ -256,6 +256,7 @@ def test_a_file_that_is_not_a_table_is_refused() -> None:
         read(table("path,label\na.png,b\n"), path="x")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("given", ["./pictures/labels.csv", pytest.param("labels.tsv", marks=pytest.mark.slow)])
 def test_a_run_on_a_table(given: str, capsys: Capture) -> None:
     rows = pictures()
