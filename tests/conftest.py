@@ -23,7 +23,7 @@ from imgcls.compose.composer import Composer
 from imgcls.compose.overrides import read_all
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig
-from imgcls.data.datasets.folders import imagefolder as class_folders
+from imgcls.data.datasets.folders.reader import imagefolder as class_folders
 from imgcls.data.source import Source
 
 QUIET = ("plots=false", "tensorboard=false")  # few tests look at them

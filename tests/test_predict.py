@@ -17,7 +17,7 @@ from PIL import Image
 import imgcls
 from imgcls.cli.app import main
 from imgcls.data.datasets.digits import digits
-from imgcls.data.datasets.scan import Scan
+from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.decoding import SUFFIXES, load_first
 from imgcls.data.splits import split
 from imgcls.errors import DataError

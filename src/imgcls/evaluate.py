@@ -17,7 +17,7 @@ from imgcls.config.schema import EvaluateConfig
 from imgcls.config.yaml_files import read_yaml
 from imgcls.data import mirroring
 from imgcls.data.datamodule import DataSpec, auto_workers, cut, data_spec, load_source, with_stored_tables
-from imgcls.data.datasets.image_table import POOLED
+from imgcls.data.datasets.tables.image_table import POOLED
 from imgcls.data.source import Images, Source, all_images, describe_parts
 from imgcls.data.splits import Cut, stratified
 from imgcls.errors import CheckpointError, ConfigError, DataError, ImgclsError

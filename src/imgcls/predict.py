@@ -11,7 +11,7 @@ from pathlib import Path
 
 from imgcls.config.schema import PredictConfig
 from imgcls.data import mirroring
-from imgcls.data.datasets.scan import Scan
+from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.fetchers import evaluation_batch
 from imgcls.errors import ConfigError, PartialFailure, RunError, error_line
 from imgcls.files import write_whole

@@ -10,7 +10,7 @@ from PIL import Image
 
 from imgcls.cli.app import main
 from imgcls.data import decoding as pixels
-from imgcls.data.datasets.scan import Scan
+from imgcls.data.datasets.folders.scan import Scan
 from imgcls.errors import DataError
 
 needs_extra = pytest.mark.skipif(not pixels.HAS_HEIF, reason="pillow-heif is not installed")
@@ -18,7 +18,7 @@ needs_extra = pytest.mark.skipif(not pixels.HAS_HEIF, reason="pillow-heif is not
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = tuple(suffix for suffix in pixels.SUFFIXES if suffix not in pixels.HEIF_SUFFIXES)
-    monkeypatch.setattr("imgcls.data.datasets.scan.SUFFIXES", plain)
+    monkeypatch.setattr("imgcls.data.datasets.folders.scan.SUFFIXES", plain)
     Path("photos").mkdir()
     for name in ("a.heic", "b.HEIF", "c.avif", "d.txt"):
         Path("photos", name).touch()

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from imgcls.data import decoding
-from imgcls.data.datasets.checks import reason
+from imgcls.data.datasets.folders.checks import reason
 from imgcls.data.decoding import header, load_image, quiet_decoders
 from imgcls.data.depth import Used, line_for, rendering_for
 from imgcls.data.exif import from_exif

@@ -11,9 +11,9 @@ from typing import Any
 
 from imgcls.data.datasets.cifar import cifar10, cifar100
 from imgcls.data.datasets.digits import digits
-from imgcls.data.datasets.folders import imagefolder
-from imgcls.data.datasets.image_table import imagelist
+from imgcls.data.datasets.folders.reader import imagefolder
 from imgcls.data.datasets.mnist import fashion_mnist, mnist
+from imgcls.data.datasets.tables.image_table import imagelist
 from imgcls.data.datasets.torchvision import TORCHVISION_DATASETS
 from imgcls.data.source import Images, Source
 

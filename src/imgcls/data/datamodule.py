@@ -21,7 +21,7 @@ from imgcls.config.schema import TrainConfig
 from imgcls.data import DATASETS
 from imgcls.data.copies import groups_of
 from imgcls.data.cut_findings import cut_findings
-from imgcls.data.datasets.image_folder import EmptyClasses
+from imgcls.data.datasets.folders.image_folder import EmptyClasses
 from imgcls.data.decoding import header, quiet_decoders
 from imgcls.data.depth import rendering_for
 from imgcls.data.edits import STORED, edited

@@ -9,8 +9,8 @@ import os
 from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
-from imgcls.data.datasets.layout_names import is_junk
-from imgcls.data.datasets.scan import Scan, is_image_name
+from imgcls.data.datasets.folders.layout_names import is_junk
+from imgcls.data.datasets.folders.scan import Scan, is_image_name
 from imgcls.data.decoding import load_first, quiet_decoders
 from imgcls.data.preprocessing import Preprocessing
 from imgcls.errors import DataError, ReadingFailed

@@ -6,8 +6,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from imgcls.data.datasets import layout_names as names_of
-from imgcls.data.datasets.scan import Scan
+from imgcls.data.datasets.folders import layout_names as names_of
+from imgcls.data.datasets.folders.scan import Scan
 
 
 def task_in(folder: Path, scan: Scan, *, has_classes: bool | None = None) -> str:

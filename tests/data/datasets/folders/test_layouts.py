@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from imgcls.cli.app import main
-from imgcls.data.datasets.layout import in_order, levels
-from imgcls.data.datasets.layout_names import is_junk, part_of, task_of_target
+from imgcls.data.datasets.folders.layout import in_order, levels
+from imgcls.data.datasets.folders.layout_names import is_junk, part_of, task_of_target
 from imgcls.data.source import Source
 from imgcls.errors import DataError
 from tests.conftest import QUIET, imagefolder

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from imgcls.config.types import Range
-from imgcls.data.datasets.image_folder import SPLIT_NAMES, named_in, source_of
-from imgcls.data.datasets.places import no_such_file
-from imgcls.data.datasets.table_columns import (
+from imgcls.data.datasets.folders.image_folder import SPLIT_NAMES, named_in, source_of
+from imgcls.data.datasets.folders.places import no_such_file
+from imgcls.data.datasets.tables.columns import (
     FLAGS,
     Columns,
     Given,
@@ -21,8 +21,8 @@ from imgcls.data.datasets.table_columns import (
     plain_name,
     unused_columns,
 )
-from imgcls.data.datasets.table_files import Files
-from imgcls.data.datasets.table_labels import (
+from imgcls.data.datasets.tables.files import Files
+from imgcls.data.datasets.tables.labels import (
     check_classes,
     check_numbers,
     empty_findings,
@@ -32,7 +32,7 @@ from imgcls.data.datasets.table_labels import (
     labels_of,
     plain_header,
 )
-from imgcls.data.datasets.table_rows import Line, read_grid
+from imgcls.data.datasets.tables.rows import Line, read_grid
 from imgcls.data.findings import Finding
 from imgcls.data.renames import check_renames, renames_of
 from imgcls.data.source import Images, Source

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imgcls.data.datasets.layout_names import RUN_MARKS, is_junk
+from imgcls.data.datasets.folders.layout_names import RUN_MARKS, is_junk
 from imgcls.data.decoding import HEIF_SUFFIXES, SUFFIXES
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from imgcls.cli.app import main
-from imgcls.data.datasets.checks import broken, leaks
+from imgcls.data.datasets.folders.checks import broken, leaks
 from imgcls.errors import DataError
 from tests.conftest import imagefolder
 

@@ -13,12 +13,12 @@ import yaml
 
 from imgcls.cli.app import main
 from imgcls.compose.overrides import is_table
-from imgcls.data.datasets.table_values import expression
+from imgcls.data.datasets.tables.values import expression
 from imgcls.data.renames import renames_of
 from imgcls.data.source import Source
 from imgcls.errors import ConfigError, DataError
 from tests.conftest import SMALL, imagefolder
-from tests.data.datasets.test_image_table import lines, pictures, read, table
+from tests.data.datasets.tables.test_image_table import lines, pictures, read, table
 
 Capture = pytest.CaptureFixture[str]
 PATHS = [*(f"red{i}.png" for i in range(12)), *(f"blue{i}.png" for i in range(12))]

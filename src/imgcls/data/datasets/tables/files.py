@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from imgcls.data.datasets.scan import is_image_name
+from imgcls.data.datasets.folders.scan import is_image_name
 from imgcls.data.decoding import SUFFIXES
 from imgcls.data.findings import Finding
 from imgcls.files import is_present

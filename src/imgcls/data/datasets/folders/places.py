@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from imgcls.data.datasets.layout_names import TABLE_SUFFIXES, archive_suffix, is_junk
-from imgcls.data.datasets.scan import is_image_name
+from imgcls.data.datasets.folders.layout_names import TABLE_SUFFIXES, archive_suffix, is_junk
+from imgcls.data.datasets.folders.scan import is_image_name
 from imgcls.errors import DataError
 from imgcls.text import closest, one_line
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from imgcls.cli.app import main
-from imgcls.data.datasets.image_table import imagelist
+from imgcls.data.datasets.tables.image_table import imagelist
 from imgcls.data.source import Source
 from imgcls.errors import DataError
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imgcls.data.datasets.image_folder import SPLIT_NAMES
-from imgcls.data.datasets.scan import is_image_name
-from imgcls.data.datasets.table_rows import Grid, Line, shown_cells
-from imgcls.data.datasets.table_values import MOST_NUMBERS, Expression, expression
+from imgcls.data.datasets.folders.image_folder import SPLIT_NAMES
+from imgcls.data.datasets.folders.scan import is_image_name
+from imgcls.data.datasets.tables.rows import Grid, Line, shown_cells
+from imgcls.data.datasets.tables.values import MOST_NUMBERS, Expression, expression
 from imgcls.errors import DataError
 from imgcls.text import did_you_mean, listing, one_line
 

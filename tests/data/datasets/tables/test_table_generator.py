@@ -14,7 +14,7 @@ import pytest
 
 from imgcls.data.source import Source
 from imgcls.errors import DataError
-from tests.data.datasets.test_image_table import read
+from tests.data.datasets.tables.test_image_table import read
 
 CLASSES = ("red", "dark blue", "grün", "a, b; c")
 COUNT = 16

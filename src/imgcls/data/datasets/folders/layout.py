@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgcls.data.datasets import layout_names as names_of
-from imgcls.data.datasets.other_tasks import has_class_folders, task_in
-from imgcls.data.datasets.places import typed, unpack
-from imgcls.data.datasets.scan import Scan
+from imgcls.data.datasets.folders import layout_names as names_of
+from imgcls.data.datasets.folders.other_tasks import has_class_folders, task_in
+from imgcls.data.datasets.folders.places import typed, unpack
+from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.findings import Finding
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line

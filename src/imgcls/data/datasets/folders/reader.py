@@ -6,13 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from imgcls.data.datasets.folder_tables import Options, source_of_tables, unused_tables
-from imgcls.data.datasets.image_folder import alike, class_images, named_in, old_reading, outside_classes, source_of
-from imgcls.data.datasets.known_layouts import known_source
-from imgcls.data.datasets.layout import Reading, check_task, left_over, levels, reading_of, see, unwrapped
-from imgcls.data.datasets.layout_names import part_of
-from imgcls.data.datasets.places import folder_at
-from imgcls.data.datasets.scan import Scan
+from imgcls.data.datasets.folders.folder_tables import Options, source_of_tables, unused_tables
+from imgcls.data.datasets.folders.image_folder import (
+    alike,
+    class_images,
+    named_in,
+    old_reading,
+    outside_classes,
+    source_of,
+)
+from imgcls.data.datasets.folders.known_layouts import known_source
+from imgcls.data.datasets.folders.layout import Reading, check_task, left_over, levels, reading_of, see, unwrapped
+from imgcls.data.datasets.folders.layout_names import part_of
+from imgcls.data.datasets.folders.places import folder_at
+from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.renames import renamed, renames_of
 from imgcls.data.source import Source
 from imgcls.errors import DataError

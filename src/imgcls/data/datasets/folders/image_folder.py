@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from imgcls.data.datasets.checks import leaks, without_broken
-from imgcls.data.datasets.layout import Places, Reading
-from imgcls.data.datasets.scan import Scan
+from imgcls.data.datasets.folders.checks import leaks, without_broken
+from imgcls.data.datasets.folders.layout import Places, Reading
+from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.findings import Finding
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError

@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from imgcls.data.datasets.table_columns import ONE, ZERO, Columns, cell, plain_name
-from imgcls.data.datasets.table_rows import Line
-from imgcls.data.datasets.table_values import MOST_NUMBERS, broken_numbers, number
+from imgcls.data.datasets.tables.columns import ONE, ZERO, Columns, cell, plain_name
+from imgcls.data.datasets.tables.rows import Line
+from imgcls.data.datasets.tables.values import MOST_NUMBERS, broken_numbers, number
 from imgcls.data.findings import Finding
 from imgcls.errors import DataError
 from imgcls.text import is_text, listing, one_line

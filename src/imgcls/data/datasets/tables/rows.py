@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgcls.data.datasets.scan import is_image_name
-from imgcls.data.datasets.table_text import read_text
+from imgcls.data.datasets.folders.scan import is_image_name
+from imgcls.data.datasets.tables.text import read_text
 from imgcls.data.decoding import SUFFIXES
 from imgcls.data.findings import Finding
 from imgcls.errors import DataError

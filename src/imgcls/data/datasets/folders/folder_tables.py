@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from imgcls.config.options import option_node
-from imgcls.data.datasets import layout_names as names_of
-from imgcls.data.datasets.image_folder import source_of
-from imgcls.data.datasets.image_table import imagelist
-from imgcls.data.datasets.layout import FLAT, Reading, Seen, in_order, see
-from imgcls.data.datasets.places import typed
-from imgcls.data.datasets.scan import Scan
+from imgcls.data.datasets.folders import layout_names as names_of
+from imgcls.data.datasets.folders.image_folder import source_of
+from imgcls.data.datasets.folders.layout import FLAT, Reading, Seen, in_order, see
+from imgcls.data.datasets.folders.places import typed
+from imgcls.data.datasets.folders.scan import Scan
+from imgcls.data.datasets.tables.image_table import imagelist
 from imgcls.data.findings import Finding
 from imgcls.data.source import Images, Source, all_images
 from imgcls.errors import DataError
