@@ -506,3 +506,8 @@ def test_the_jobs_of_a_sweep_count_and_little_is_read() -> None:
     for damaged in ("split.npz", "report.json"):
         Path("outputs/sweep-1/1", damaged).write_bytes(b"?")
     assert tested.tested_before(Path("outputs/one")) == "tested by 2 runs here before"
+
+
+def test_a_pipe_among_the_test_images_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    assert end(str(tmp_path / "a.png")) == b""

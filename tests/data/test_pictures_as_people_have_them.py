@@ -311,3 +311,18 @@ def test_a_file_that_always_fails_is_not_corrupt(number: int, most: int, monkeyp
 )  # fmt: skip
 def test_names_that_mirroring_may_confuse(classes: tuple[str, ...], found: int) -> None:
     assert len(telling(classes)) == found
+
+
+def test_a_dead_pixel_in_small_pictures_is_no_range(tmp_path: Path) -> None:
+    from imgcls.data.depth import used_values
+
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(20):
+        values = rng.integers(0, 1024, (12, 12)).astype(np.uint16)
+        values[3, 3] = 65_535 if i < 2 else values[3, 3]
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(values).save(paths[-1])
+    used = used_values(paths, 1)
+    assert used is not None
+    assert used.high < 1024

@@ -352,3 +352,18 @@ def test_help(capsys: Capture) -> None:
     out = capsys.readouterr().out
     assert "imgcls data ./photos" in out
     assert "output" in out
+
+
+def test_files_of_others_and_edited_ones_are_kept(capsys: Capture) -> None:
+    two_classes()
+    Path("mine").mkdir()
+    Path("mine/index.html").write_text("mine")
+    assert main(["data", "./set", "output=mine"]) == 2
+    assert "index.html was not written by imgcls data, or edited since, so it is kept" in capsys.readouterr().err
+    assert Path("mine/index.html").read_text() == "mine"
+    assert main(["data", "./set", "output=sheet"]) == 0
+    assert main(["data", "./set", "output=sheet"]) == 0  # its own are replaced
+    with Path("sheet/findings.csv").open("a") as file:
+        file.write("a/0.png,broken,a,error,\n")
+    assert main(["data", "./set", "output=sheet"]) == 2
+    assert "findings.csv" in capsys.readouterr().err

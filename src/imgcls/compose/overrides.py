@@ -15,7 +15,7 @@ from imgcls.text import show
 
 TABLES = (
     *(".csv", ".tsv", ".txt", ".jsonl", ".ndjson"),
-    *(".xlsx", ".xls", ".ods", ".parquet"),  # refused by the reader, which says what to do
+    *(".json", ".xlsx", ".xls", ".ods", ".parquet"),  # refused by the reader, which says what to do
 )
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 

@@ -91,7 +91,9 @@ def _grouped(rows: Iterable[int], key: Callable[[int], int | bytes]) -> list[lis
 
 
 def end(path: str) -> bytes:
-    """The last bytes of the file, or nothing if it cannot be read."""
+    """The last bytes of the file, or nothing if it cannot be read or is no regular file (a pipe would block)."""
+    if not os.path.isfile(path):
+        return b""
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))

@@ -16,7 +16,8 @@ from imgcls.parallel.process_pool import helpers, spread
 
 SAMPLE = 128  # training pictures that are looked at
 VALUES = 16_384  # of each of them
-TAILS = (0.01, 99.99)  # percentiles: a few dead or hot pixels do not count
+TAIL, LARGEST_TAIL = 0.01, 0.5  # percent of the values at either end that do not count: a few dead or hot pixels
+FAR = 2  # times the range of the other values: then one value of each picture does not count either
 MARGIN = 0.05  # of the range found, below and above it
 ENOUGH = 1 / 3  # of a customary range: pictures that use as much of it are given all of it
 WHOLE = (255, 1023, 4095, 16_383, 65_535)  # 8, 10, 12, 14 and 16 bits
@@ -105,7 +106,11 @@ def used_values(paths: Sequence[str], threads: int) -> Used | None:
     is_real = any(is_real for _, is_real, _ in found)
     if not pool.size:
         return None
-    low, high = np.percentile(pool, TAILS, method="nearest")
+    low, high = np.percentile(pool, (TAIL, 100 - TAIL), method="nearest")
+    tail = min(LARGEST_TAIL, max(TAIL, 100 * len(some) / pool.size))
+    inner = np.percentile(pool, (tail, 100 - tail), method="nearest")
+    if high - low > FAR * (inner[1] - inner[0]) > 0:
+        low, high = inner
     return Used(float(low), float(high), max(bits for bits, _, _ in found), is_real)
 
 

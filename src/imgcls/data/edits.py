@@ -66,6 +66,7 @@ def _lines(content: bytes, file: str, key: str) -> list[Line]:
         first = text.lstrip().partition("\n")[0]
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
         header: list[str] | None = None
+        needed = ("path", "label") if key == "relabel" else ("path",)
         found: list[Line] = []
         for cells in rows:
             if not any(cell.strip() for cell in cells):
@@ -75,6 +76,8 @@ def _lines(content: bytes, file: str, key: str) -> list[Line]:
                 _check_header(header, key, where)
                 continue
             row = dict(zip(header, cells, strict=False))
+            if missing := [name for name in needed if name not in row]:
+                raise DataError(f"{where}, line {rows.line_num}: no {missing[0]}")
             if row["path"].strip():
                 found.append(Line(rows.line_num, row["path"], row.get("label", "").strip()))
     except (UnicodeDecodeError, csv.Error) as error:

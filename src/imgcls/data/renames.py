@@ -66,5 +66,7 @@ def renamed(source: Source, names: Mapping[str, str]) -> Source:
         for one in source.warnings
         if "differ only in case" not in one or not any(ascii(old) in one for old in names)
     )
+    if len(classes) == 1 < len(source.classes):
+        warnings += (f"only one class ({classes[0]}) is left by dataset.rename: there is nothing to learn",)
     findings = tuple(one for one in source.findings if one.kind != "alike_names" or {*one.examples} <= left)
     return replace(source, classes=classes, warnings=warnings, findings=findings, **parts)

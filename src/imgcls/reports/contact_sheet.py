@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -30,10 +33,24 @@ STYLE = (
 )
 
 
-def page(report: Mapping[str, Any], found: Inspection, source: Source | None) -> str:
-    """The whole file: counts, the pictures of each finding, some of each class. The pictures shown are read again."""
+DIGEST = re.compile(r'<meta name="imgcls-findings" content="([0-9a-f]{64})">')
+
+
+def digest_in(file: Path) -> str | None:
+    """The digest of findings.csv in such a page, None if the file is not one."""
+    with contextlib.suppress(OSError), file.open("rb") as opened:
+        match = DIGEST.search(opened.read(1 << 16).decode(errors="replace"))
+        return match[1] if match else None
+    return None
+
+
+def page(report: Mapping[str, Any], found: Inspection, source: Source | None, digest: str) -> str:
+    """The whole file: counts, the pictures of each finding, some of each class, which are read again.
+
+    digest: of findings.csv.
+    """
     thumbs = _Thumbs(found.pictures, source) if found.pictures is not None and source is not None else None
-    parts = [_head(str(report["dataset"])), _counts(report)]
+    parts = [_head(str(report["dataset"]), digest), _counts(report)]
     if thumbs is not None:
         thumbs.make([row for one in found.problems for row in _rows_of(one)] + _of_classes(thumbs.pictures))
     parts += [_problem(one, thumbs) for one in found.problems] or ["<p>Nothing was found.</p>"]
@@ -79,11 +96,12 @@ def _image(images: Images, row: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _head(name: str) -> str:
+def _head(name: str, digest: str) -> str:
     title = escape(one_line(name))
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="imgcls-findings" content="{digest}">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{STYLE}</style></head>'
         f"<body><h1>{title}</h1>"
     )

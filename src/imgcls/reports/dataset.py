@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import textwrap
@@ -18,9 +19,9 @@ from imgcls.data.datamodule import DataSpec, data_spec, load_source
 from imgcls.data.inspection import Inspection, inspect_source, without_source
 from imgcls.data.source import Source
 from imgcls.errors import ConfigError, DataError, PartialFailure
-from imgcls.files import write_whole
+from imgcls.files import file_digest, write_whole
 from imgcls.loggers.run_log import RunLog
-from imgcls.reports.contact_sheet import page
+from imgcls.reports.contact_sheet import digest_in, page
 from imgcls.text import line, one_line
 
 Report = dict[str, Any]
@@ -53,8 +54,10 @@ def inspect_dataset(
         for text in describe(report):
             log.output(text)
     if folder is not None:
-        write_whole(folder / "findings.csv", table(found).encode("utf-8", "surrogateescape"))
-        write_whole(folder / "index.html", page(report, found, source).encode())
+        content = table(found).encode("utf-8", "surrogateescape")
+        write_whole(folder / "findings.csv", content)
+        digest = hashlib.sha256(content).hexdigest()
+        write_whole(folder / "index.html", page(report, found, source, digest).encode())
         log.output(f"\nreport   {folder / 'index.html'}\n         {folder / 'findings.csv'}")
         report["output"] = str(folder)
     if refusal is not None:
@@ -77,7 +80,24 @@ def _checked(output: str | None, choice: DataSpec) -> Path | None:
     data = os.path.realpath(os.path.expanduser(root)) if isinstance(root, str) else ""
     if os.path.isdir(data) and os.path.commonpath([data, os.path.realpath(folder)]) == data:
         raise ConfigError(f"output: {output} is inside the data set, which would change it; name another folder")
+    if kept := kept_file(folder):
+        whose = "was not written by imgcls data, or edited since"
+        raise ConfigError(f"output: {folder / kept} {whose}, so it is kept; name another folder")
     return folder
+
+
+def kept_file(folder: Path) -> str | None:
+    """The file in the folder that the results would replace although somebody else wrote or edited it, if any.
+
+    The page that is written beside findings.csv has its digest.
+    """
+    table_file, page_file = folder / "findings.csv", folder / "index.html"
+    digest = digest_in(page_file) if page_file.is_file() else None
+    if page_file.exists() and digest is None:
+        return page_file.name
+    if table_file.exists() and (digest is None or file_digest(table_file, "sha256") != digest):
+        return table_file.name
+    return None
 
 
 def _verdict(name: str, found: Inspection) -> str:

@@ -547,3 +547,30 @@ def test_junk_is_passed_over_by_predict(linear_run: Path, capsys: pytest.Capture
         assert "@eaDir" not in captured.out
     assert main(["predict", str(linear_run), "photos/red/@eaDir"]) == 0  # named on purpose
     assert "@eaDir" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (["red", "blue", "augmented/red", "augmented/blue"], "augmented/ holds red, blue again"),
+        (["red", "blue", "old/red"], "old/ holds red again"),
+        (["red", "blue", "red - Copy"], "red - Copy/ looks like a copy of red/"),
+        (["red", "blue", "copy of blue"], "copy of blue/ looks like a copy of blue/"),
+        (["red", "blue", "red (2)"], "red (2)/ looks like a copy of red/"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_copies_of_classes_are_asked_about(folders: list[str], said: str) -> None:
+    for folder in folders:
+        pictures(f"set/{folder}", [""])
+    with pytest.raises(DataError) as refused:
+        imagefolder(root="set")
+    assert said in str(refused.value).replace("blue, red", "red, blue")
+    assert "dataset.layout=flat" in str(refused.value)
+    assert len(imagefolder(root="set", layout="flat").classes) == len({one.split("/")[0] for one in folders})
+
+
+def test_labeled_beside_unlabeled_is_train() -> None:
+    pictures("set/labeled")
+    pictures("set/unlabeled", [""])
+    assert sorted(imagefolder(root="set").classes) == ["blue", "red"]

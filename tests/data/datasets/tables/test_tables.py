@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from imgcls.cli.app import main
 from imgcls.compose.overrides import is_table
@@ -536,3 +537,38 @@ def test_the_keys_on_the_command_line(capsys: Capture) -> None:
     assert list(json.loads(capsys.readouterr().out)["classes"]) == ["a: b", "blue"]
     assert main(["data", "dataset=./pictures/l.jsonl", "dataset.label=color", "dataset.rename={rde: x}"]) == 2
     assert "dataset.rename: no class is called 'rde'; did you mean 'red'?" in capsys.readouterr().err
+
+
+def test_boxes_are_another_task() -> None:
+    pictures()
+    text = rows(PATHS, COLORS, ["1"] * 24, ["1"] * 24, ["3"] * 24, ["3"] * 24)
+    text = text.partition("\n")[2] if text.startswith("path") else text
+    made = table("filename,class,xmin,ymin,xmax,ymax\n" + text.partition("\n")[2] + text.partition("\n")[0], "b/l.csv")
+    with pytest.raises(DataError, match="its columns are those of object detection") as refused:
+        read(made, images="pictures")
+    assert refused.value.kind == "other_task"
+
+
+def test_a_path_without_suffix_that_means_two_files_is_not_guessed() -> None:
+    pictures()
+    first = PATHS[0]
+    Image.new("RGB", (4, 4)).save(Path("pictures", first).with_suffix(".jpg"))
+    stems = [path.rpartition(".")[0] for path in PATHS]
+    with pytest.raises(DataError, match="line 1: no such file: pictures/red0"):
+        read(table(rows(stems, COLORS), "pictures/l.csv"))
+    Path("pictures", first).with_suffix(".jpg").unlink()
+    assert len(read(table(rows(stems, COLORS), "pictures/l.csv")).train) == len(PATHS)
+
+
+def test_labels_that_are_objects_are_refused() -> None:
+    pictures()
+    lines = [json.dumps({"path": path, "label": {"name": color}}) for path, color in zip(PATHS, COLORS, strict=True)]
+    with pytest.raises(DataError, match="line 1: the label is an object"):
+        read(table("\n".join(lines), "pictures/l.jsonl"))
+
+
+def test_a_flag_that_is_read_as_the_split_is_said() -> None:
+    pictures()
+    flags = ["1" if i % 3 == 0 else "0" for i in range(len(PATHS))]
+    source = read(table(rows(PATHS, COLORS, flags, header="path,label,is_valid\n"), "pictures/l.csv"))
+    assert any("split 'is_valid'" in note for note in source.notes)

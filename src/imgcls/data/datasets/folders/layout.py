@@ -7,6 +7,7 @@ and what to type for each: ``dataset.layout=flat`` always means that every folde
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,12 +159,26 @@ def reading_of(path: Path, scan: Scan, *, is_flat: bool = False) -> Reading:
     if is_flat:
         return _as_classes(seen, scan, is_flat=True)
     rules: tuple[Callable[[Seen, Scan], Reading | None], ...] = (
-        _of_parts, _of_train_alone, _of_parts_without_train, _of_classes_first, _of_repeated_names,
+        _of_parts, _of_train_alone, _of_parts_without_train, _of_classes_first, _of_repeated_names, _of_copies,
     )  # fmt: skip
     for rule in rules:
         if (found := rule(seen, scan)) is not None:
             return found
     return _as_classes(seen, scan)
+
+
+def _of_copies(seen: Seen, scan: Scan) -> None:
+    """Raises DataError for a folder that is a copy of a class beside it, or holds folders named like these."""
+    names = {name.lower(): name for name in seen.folders}
+    for name in (one for one in seen.folders if not os.path.islink(seen.path / one)):
+        match = names_of.COPY_OF.fullmatch(name.lower())
+        original = names.get((match["a"] or match["b"]).strip()) if match else None
+        inside = [one for one in class_folders(seen.path / name, scan) if one.lower() in names and one != name]
+        if original is None and not inside:
+            continue
+        what = f"{name}/ looks like a copy of {original}/" if original else f"{name}/ holds {listing(inside, 3)} again"
+        others = ",".join(one for one in seen.folders if one != name)
+        raise ask(seen, what, f"for the other classes add {FLAT} 'dataset.classes=[{others}]'", _flat(seen))
 
 
 def ask(seen: Seen, what: str, *choices: str) -> DataError:

@@ -35,6 +35,7 @@ JUNK_PATTERNS = tuple(
         r".*:zone\.identifier",  # Windows files copied to Linux
         r"found\.\d{3}",  # chkdsk
         r"trash-\d+",
+        r".*\.lrdata",  # Lightroom's previews
     )
 )
 
@@ -47,7 +48,8 @@ def is_junk(name: str) -> bool:
     if name in JUNK_FOLDERS or name in JUNK_FILES:
         return True
     first = name[:1]
-    return (first in "$sft" or name.endswith("identifier")) and any(one.fullmatch(name) for one in JUNK_PATTERNS)
+    may_be = first in "$sft" or name.endswith(("identifier", ".lrdata"))
+    return may_be and any(one.fullmatch(name) for one in JUNK_PATTERNS)
 
 
 # What a folder holds that is a run of imgcls, a sweep, or the results of an evaluation: all names of one of the rows.
@@ -57,12 +59,13 @@ RUN_MARKS = (
     {"config.yaml", "metrics.jsonl"},
     {"sweep.json"},
     {"report.json", "predictions.npz"},
+    {"index.html", "findings.csv"},
 )
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 PART_WORDS = {
-    "train": ("train", "training", "trn", "trainval"),
+    "train": ("train", "training", "trn", "trainval", "labeled", "labelled"),
     "val": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
     "test": ("test", "testing", "tst", "holdout"),
 }
@@ -164,6 +167,7 @@ COPIES = frozenset([  # the same images in another form
     "cleaned", "noisy", "enhanced", "normalized", "thumbnails", "images", "masks", "without_background", "x", "px",
 ])
 # fmt: on
+COPY_OF = re.compile(r"copy of (?P<a>.+)|(?P<b>.+?)(?: - copy(?: \(\d+\))?|[ _]copy(?: ?\d+)?| \(\d+\))")  # of a class
 NOT_TABLES = re.compile(r"(sample_?submission|submission|sample|gender_submission)\.\w+")
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 ARCHIVES = (

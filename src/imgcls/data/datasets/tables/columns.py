@@ -330,7 +330,8 @@ def unused_columns(columns: Columns) -> list[str]:
     if columns.ones:
         names = [header[i] for i in columns.ones]
         ones = f", label one-hot in {listing(names, SHOWN)}"
-    if header and not others and not ones:
+    is_flag = bool(header) and columns.split is not None and plain_name(header[columns.split]) in FLAGS
+    if header and not others and not ones and not is_flag:
         return []
     if header:
         return [f"columns  {used}{ones}" + (f"; not used: {listing(others, SHOWN)}" if others else "")]

@@ -48,8 +48,20 @@ class Files:
         suffixes = (
             spelling for suffix in SUFFIXES for spelling in (suffix, suffix.upper()) if not is_image_name(plain)
         )
-        every = itertools.chain(candidates, (plain + suffix for suffix in suffixes))
-        return next((one for one in every if is_present(Path(self.folder, one))), None)
+        if (found := next((one for one in candidates if is_present(Path(self.folder, one))), None)) is not None:
+            return found
+        found = next((plain + suffix for suffix in suffixes if is_present(Path(self.folder, plain + suffix))), None)
+        return None if found is None or self._is_one_of_several(path, found) else found
+
+    def _is_one_of_several(self, path: str, found: str) -> bool:
+        """Whether a path without a suffix may mean other files beside the one found, which are kept in several."""
+        place = os.path.normpath(found).replace(os.sep, "/")
+        stem = os.path.splitext(_fold(os.path.basename(place)))[0]
+        pool = self._index[1].get(stem, [])
+        beside = [one for one in pool if os.path.dirname(_fold(one)) == os.path.dirname(_fold(place))]
+        if len(beside) > 1:
+            self.several[path] = beside
+        return len(beside) > 1
 
     def find(self, path: str) -> str | None:
         """The same, else the one file below the folder that can be meant; which ones were taken is kept in found."""

@@ -32,7 +32,7 @@ from imgcls.data.datasets.tables.labels import (
     labels_of,
     plain_header,
 )
-from imgcls.data.datasets.tables.rows import Line, read_grid
+from imgcls.data.datasets.tables.rows import JSON_LINES, Line, read_grid
 from imgcls.data.findings import Finding
 from imgcls.data.renames import check_renames, renames_of
 from imgcls.data.source import Images, Source
@@ -45,6 +45,7 @@ YES, NO = (
     ("1", "1.0", "true", "yes", "t", "y"),
     ("0", "0.0", "false", "no", "f", "n"),
 )  # in a column is_train, is_valid or is_test
+BOXES = ({"xmin", "ymin", "xmax", "ymax"}, {"x_min", "y_min", "x_max", "y_max"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
 POOLED = "all rows are pooled and split again"
 
 
@@ -240,11 +241,13 @@ def read_listing(table: Path, given: Given, images: str | None, encoding: str | 
     files = Files(table.parent if images is None else Path(os.path.expanduser(images)), images is not None)
 
     def exists(name: str) -> bool:
-        return files.exact(name) is not None
+        return files.exact(name) is not None or name in files.several
 
     grid = read_grid(table, encoding, lambda cells: known_names(cells, given), exists)
     columns, lines = find_columns(grid, given, table, exists)
+    check_boxes(columns, given, table)
     labels = labels_of(lines, columns, table)
+    check_objects(lines, labels, columns, table)
     notes = [*unused_columns(columns), *plain_header(labels, columns)]
     findings = [*grid.findings, *check_numbers({*labels}, columns, table)]
     findings += empty_findings({*labels}, columns)
@@ -259,6 +262,31 @@ def read_listing(table: Path, given: Given, images: str | None, encoding: str | 
         notes.append(f"rows     {without:,} without a split go into train")
     findings += id_findings(lines, labels, [row.split for row in rows], columns)
     return Listing(table, files, kept, columns, tuple(notes), tuple(findings))
+
+
+def check_boxes(columns: Columns, given: Given, table: Path) -> None:
+    """Raises DataError for a table of boxes, unless its label column was named."""
+    names = {plain_name(name) for name in columns.header or ()}
+    if given.label is None and any(box <= names for box in BOXES):
+        error = DataError(
+            f"{table}: its columns are those of object detection (boxes); to give each image the class of its box "
+            "name the column: dataset.label=COLUMN"
+        )
+        error.kind = "other_task"
+        raise error
+
+
+def check_objects(lines: Sequence[Line], labels: Sequence[str], columns: Columns, table: Path) -> None:
+    """Raises DataError for JSON lines whose paths or labels are objects."""
+    if table.suffix.lower() not in JSON_LINES:
+        return
+    for line, label in zip(lines, labels, strict=True):
+        for what, text in (("path", cell(line, columns.path)), ("label", label)):
+            if text.startswith("{") and text.endswith("}"):
+                raise DataError(
+                    f"{table}, line {line.number}: the {what} is an object, {one_line(text[:60])}; write a text there, "
+                    "with jq for example"
+                )
 
 
 def _row(line: Line, label: str, columns: Columns, table: Path) -> Row:
