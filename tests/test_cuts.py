@@ -17,6 +17,7 @@ from PIL import Image
 from imgcls.cli.app import main
 from imgcls.data import datamodule
 from imgcls.data import splits as cutting
+from imgcls.data.copies import end
 from imgcls.runs import fingerprint, tested
 from imgcls.training import builder
 
