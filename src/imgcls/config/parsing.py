@@ -206,7 +206,7 @@ def _convert_field(value: Any, kind: Any, key: str) -> Any:
         converted = convert(value, kind, key)
     except ConfigError as error:
         raise ConfigError(f"{error}; {hint}") if hint else error from error
-    if hint:  # text that is checked later, where what it stands for is known
+    if hint:  # of device, which is plain text to the schema and is checked where the hardware is known
         raise ConfigError(f"{key}: unknown {show(value)} (choices: auto, cpu, cuda, cuda:1, mps); {hint}")
     return converted
 

@@ -215,7 +215,7 @@ def _levels() -> NDArray[np.uint8]:
 def _to_8_bit(image: Image.Image, rendering: Rendering) -> Image.Image:
     """More than 8 bits of gray -> 8-bit gray, scaled; ValueError if the pixels have no defined white.
 
-    A value that stands for transparent becomes the background, or an alpha channel if that is not white.
+    A value that means transparent becomes the background, or an alpha channel if that is not white.
     """
     if image.mode not in (*DEEP_MODES, "F"):
         return _stretched(image, rendering.depth) if rendering.depth and rendering.has_8_bits else image

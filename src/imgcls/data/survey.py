@@ -15,7 +15,7 @@ from imgcls.data.preprocessing import Preprocessing
 from imgcls.data.rendering import COLORS, Rendering
 from imgcls.parallel import process_pool
 
-NARROW = 64  # of 256 levels: pictures that all use fewer are said to
+NARROW = 64  # of 256 levels: a run warns if all pictures use fewer
 MUCH, MOST = 1 / 3, 1 / 2  # of a picture that the crop cuts off: worth a note, worth a warning
 FEW = 0.05  # of the pictures: where no more than these lose most of theirs, a note is enough
 TRIED = 8  # pictures of one color that are composited onto another background

@@ -75,7 +75,7 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
 def confusion_matrix(matrix: Sequence[Sequence[int]] | NDArray[np.int64], classes: Sequence[str], path: Path) -> Pixels:
     """Plot (C, C) counts: rows are true classes, shaded by their share of the row. Returns (H, W, 3) uint8.
 
-    Fewer rows than classes: each stands for several.
+    If there are fewer rows than classes, each row covers several classes.
     """
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

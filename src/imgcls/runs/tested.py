@@ -79,6 +79,6 @@ def _marks(path: Path, *names: str) -> list[Mark]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = {info.filename: (info.CRC, info.file_size) for info in archive.infolist()}
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):  # zipfile: of a newer format than it knows
         found = {}
     return [found.get(f"{name}.npy") for name in names]

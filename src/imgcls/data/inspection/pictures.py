@@ -127,7 +127,7 @@ def _of_file(path: str) -> tuple[Facts, Image.Image | None]:
 
 
 def _of_pixels(pixels: Small) -> tuple[Facts, Image.Image]:
-    """pixels: (H, W, C), C from 1 to 4; of more channels the first is taken for the small picture."""
+    """pixels: (H, W, C), C from 1 to 4; the small picture is made from the first channel unless C is 3."""
     digest = hashlib.blake2b(pixels.tobytes(), digest_size=DIGEST).hexdigest()
     height, width, channels = pixels.shape
     image = Image.fromarray(pixels if channels == 3 else pixels[..., 0])

@@ -75,7 +75,7 @@ USUAL_PARTS = {  # that need no word in the header
     "test": ("test", "testing"),
 }
 # fmt: off
-FILLERS = frozenset([  # words that may stand beside that of the part
+FILLERS = frozenset([  # words that may accompany that of the part
     "set", "sets", "data", "dataset", "image", "images", "img", "imgs", "picture", "pictures", "pic", "pics", "photo",
     "photos", "split", "folder", "dir", "part", "subset", "jpg", "jpeg", "png", "files", "samples", "batch", "ds",
 ])

@@ -1,4 +1,4 @@
-"""The text of a table's file: UTF-8, what a byte order mark says, or another encoding that is said aloud."""
+"""The text of a table's file: UTF-8, what a byte order mark says, or another encoding, which the header names."""
 
 from __future__ import annotations
 
