@@ -56,7 +56,7 @@ def time_imgcls(paths: list[str], size: int, workers: int, is_resident: bool) ->
 
     from imgcls.data.fetchers import decode_all, make_fetcher
     from imgcls.data.loader import BatchPlan
-    from imgcls.data.preprocessing import Preprocessing
+    from imgcls.data.pixels.preprocessing import Preprocessing
     from imgcls.data.source import Images
 
     torch.set_num_threads(workers)

@@ -38,7 +38,7 @@ from imgcls import files, seeding, train
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints import state as checkpoint_state
 from imgcls.cli.app import main
-from imgcls.data.decoding import load_image
+from imgcls.data.pixels.decoding import load_image
 from imgcls.errors import CheckpointError, DataError
 from imgcls.runs import folder as run_folders
 

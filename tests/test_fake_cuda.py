@@ -30,7 +30,7 @@ from imgcls.config.schema import TrainConfig
 from imgcls.config.types import Range
 from imgcls.data.fetchers import Fetcher, Resident, Streamed
 from imgcls.data.loader import BatchPlan, Loader
-from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.source import Images
 from imgcls.data.transforms.augment import AUGMENTS, Augment
 from imgcls.inference import infer as inference

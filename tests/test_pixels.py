@@ -12,7 +12,7 @@ from PIL import Image
 
 import imgcls
 from imgcls.cli.app import main
-from imgcls.data.decoding import load_image
+from imgcls.data.pixels.decoding import load_image
 from imgcls.errors import DataError, ReadingFailed
 from tests.conftest import QUIET
 
@@ -134,7 +134,7 @@ def test_a_disk_that_fails_ends_the_run_and_skips_nothing(
         return opened(path, *args, **more)
 
     monkeypatch.setattr(Image, "open", fail)
-    monkeypatch.setattr("imgcls.data.decoding.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("imgcls.data.pixels.opening.PAUSES", (0.0, 0.0))
     assert train("dataset.on_error=skip") == 1
     line = capsys.readouterr().err
     assert line.count("\n") == 1

@@ -18,7 +18,8 @@ import imgcls
 from imgcls.cli.app import main
 from imgcls.data.datasets.digits import digits
 from imgcls.data.datasets.folders.scan import Scan
-from imgcls.data.decoding import SUFFIXES, load_first
+from imgcls.data.pixels.decoding import load_first
+from imgcls.data.pixels.opening import SUFFIXES
 from imgcls.data.splits import split
 from imgcls.errors import DataError
 from imgcls.inference import inputs

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from imgcls.data.fetchers import Fetcher, Resident, Streamed, decode_all, fits, in_order, make_fetcher
 from imgcls.data.loader import BatchPlan, Loader, balanced, draw_table
-from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.source import Images
 from imgcls.data.transforms.augment import Augment
 from imgcls.errors import DataError, RunError

@@ -22,17 +22,18 @@ from imgcls.data import DATASETS
 from imgcls.data.copies import groups_of
 from imgcls.data.cut_findings import cut_findings
 from imgcls.data.datasets.folders.image_folder import EmptyClasses
-from imgcls.data.decoding import header, quiet_decoders
-from imgcls.data.depth import rendering_for
 from imgcls.data.edits import STORED, edited
 from imgcls.data.fetchers import Fetcher, decode_all, fits, make_fetcher, memory_bytes
 from imgcls.data.findings import Finding
-from imgcls.data.preprocessing import Preprocessing, statistics
+from imgcls.data.pixels.decoding import header
+from imgcls.data.pixels.depth import rendering_for
+from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.preprocessing import Preprocessing, statistics
+from imgcls.data.pixels.rendering import background_of, depth_of
+from imgcls.data.pixels.survey import decode_sample, findings_of
 from imgcls.data.renames import renames_of
-from imgcls.data.rendering import background_of, depth_of
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import RULE, SplitOptions, Splits, split
-from imgcls.data.survey import decode_sample, findings_of
 from imgcls.errors import ConfigError
 from imgcls.parallel.process_pool import helpers, spread
 from imgcls.runtime.session import Runtime

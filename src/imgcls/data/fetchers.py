@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.data.decoding import quiet_decoders
-from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.source import Images, Indices
 from imgcls.parallel import process_pool
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from imgcls import seeding
 from imgcls.config.types import Fraction, Range, Seed
-from imgcls.data.rendering import background_of, depth_of
+from imgcls.data.pixels.rendering import background_of, depth_of
 from imgcls.data.source import Images, Indices, Source
 from imgcls.errors import DataError
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from imgcls import metrics
 from imgcls.config.schema import TTA
-from imgcls.data.decoding import fit_image
 from imgcls.data.fetchers import Resident
-from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.pixels.decoding import fit_image
+from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.errors import DataError
 from imgcls.inference.infer import check_finite, infer
 from imgcls.inference.restore import RestoredModel, restore

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from imgcls.config.schema import TTA
 from imgcls.data.fetchers import Fetcher, evaluation_batch, in_order
-from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.source import Indices
 from imgcls.errors import DataError
 from imgcls.runtime.session import Runtime

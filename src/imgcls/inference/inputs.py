@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from imgcls.data.datasets.folders.layout_names import is_junk
 from imgcls.data.datasets.folders.scan import Scan, is_image_name
-from imgcls.data.decoding import load_first, quiet_decoders
-from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.pixels.decoding import load_first
+from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.errors import DataError, ReadingFailed
 from imgcls.inference.classifier import Pixels
 from imgcls.parallel.process_pool import helpers, spread

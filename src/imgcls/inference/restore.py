@@ -16,8 +16,8 @@ from imgcls.checkpoints.format import Checkpoint
 from imgcls.config.components import select
 from imgcls.config.migrations import completed_node
 from imgcls.config.schema import ModelConfig
-from imgcls.data.preprocessing import Preprocessing
-from imgcls.data.rendering import Rendering
+from imgcls.data.pixels.preprocessing import Preprocessing
+from imgcls.data.pixels.rendering import Rendering
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
 from imgcls.models import MODELS
 from imgcls.models.build import MODEL_CONTEXT, build_model

@@ -13,9 +13,10 @@ from typing import Any
 
 from PIL import Image
 
-from imgcls.data.decoding import load_image, quiet_decoders
 from imgcls.data.inspection import Inspection, Problem
 from imgcls.data.inspection.pictures import Pictures
+from imgcls.data.pixels.decoding import load_image
+from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError, ReadingFailed
 from imgcls.parallel.process_pool import each

@@ -14,7 +14,8 @@ from imgcls import text
 from imgcls.config.components import Component, own_component
 from imgcls.config.options import option_node
 from imgcls.config.parsing import parse
-from imgcls.data.decoding import header, quiet_decoders
+from imgcls.data.pixels.decoding import header
+from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import SplitOptions, split
 from imgcls.testing.require import require

@@ -10,7 +10,7 @@ import torch
 
 from imgcls.checkpoints.state import State
 from imgcls.data.fetchers import Fetcher
-from imgcls.data.preprocessing import Preprocessing
+from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.source import Images
 from imgcls.inference.infer import infer
 from imgcls.loggers.run_log import Row

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from imgcls.data import decoding
-from imgcls.data.facts import value_range
-from imgcls.data.rendering import PLAIN, Rendering
+from imgcls.data.pixels import conversion, decoding, opening
+from imgcls.data.pixels.facts import value_range
+from imgcls.data.pixels.rendering import PLAIN, Rendering
 from imgcls.data.source import Images, Indices, Source, names_of
 from imgcls.errors import DataError, ReadingFailed
 from imgcls.parallel.process_pool import each, shared_zeros
@@ -92,7 +92,7 @@ def look_at(source: Source) -> Pictures:
                 color[start + row] = np.asarray(small.resize((SIDE // 2, SIDE // 2), Image.Resampling.BOX))
             return found
 
-        with decoding.quiet_decoders():
+        with opening.quiet_decoders():
             facts += [Facts(*found) for found in each(work, len(images))]
     return Pictures(
         tuple(name for part, images in source.parts.items() for name in names_of(part, images)),
@@ -120,7 +120,7 @@ def _looker(images: Images) -> _Look:
 
 def _of_file(path: str) -> tuple[Facts, Image.Image | None]:
     try:
-        return decoding.read(path, _of_image)
+        return opening.read(path, _of_image)
     except (DataError, ReadingFailed) as error:  # either would stop a training
         why = str(error).removeprefix(f"not a readable image: {path} ")
         return Facts(broken=one_line(why[1:-1] if why.startswith("(") and why.endswith(")") else why)), None
@@ -144,8 +144,8 @@ def _of_image(image: ImageFile.ImageFile) -> tuple[Facts, Image.Image]:
     assert image.fp is not None
     size, digest = _content(image.fp)
     height, width = image.height, image.width
-    mode, bits, has_alpha = image.mode, decoding.stored_bits(image), decoding.has_alpha(image)
-    decoding.check_sums(image)
+    mode, bits, has_alpha = image.mode, decoding.stored_bits(image), conversion.has_alpha(image)
+    opening.check_sums(image)
     if image.format in ("JPEG", "MPO"):
         image.draft(None, (DRAFT, DRAFT))
     shrunk = image.width
@@ -155,10 +155,10 @@ def _of_image(image: ImageFile.ImageFile) -> tuple[Facts, Image.Image]:
     elif (upright.height > upright.width) != (height > width):
         height, width = width, height
     low, high = value_range(upright)
-    is_deep = mode in (*decoding.DEEP_MODES, "F")
-    flat = decoding.rendered(upright, 3, Rendering(depth=(low, max(high, low + 1))) if is_deep else PLAIN)
+    is_deep = mode in (*conversion.DEEP_MODES, "F")
+    flat = conversion.rendered(upright, 3, Rendering(depth=(low, max(high, low + 1))) if is_deep else PLAIN)
     one_color = all(one == other for one, other in flat.getextrema())  # type: ignore[misc]
-    gray = mode in decoding.GRAY_MODES
+    gray = mode in conversion.GRAY_MODES
     more = decoding.has_more(image)
     return Facts(height, width, size, digest, "", gray, bits, low, high, one_color, has_alpha, more), _small(flat)
 

@@ -18,7 +18,7 @@ from imgcls.cli.app import main
 from imgcls.data import datamodule as prepare
 from imgcls.data.datamodule import geometry
 from imgcls.data.fetchers import decode_all
-from imgcls.data.preprocessing import Preprocessing, statistics
+from imgcls.data.pixels.preprocessing import Preprocessing, statistics
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import SplitOptions, split
 from imgcls.errors import DataError

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from imgcls.data.decoding import load_image, quiet_decoders
-from imgcls.data.rendering import Rendering
+from imgcls.data.pixels.decoding import load_image
+from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.rendering import Rendering
 from imgcls.data.source import Images
 from imgcls.errors import DataError
 from imgcls.parallel.process_pool import each

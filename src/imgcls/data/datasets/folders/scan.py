@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imgcls.data.datasets.folders.layout_names import RUN_MARKS, is_junk
-from imgcls.data.decoding import HEIF_SUFFIXES, SUFFIXES
+from imgcls.data.pixels.opening import HEIF_SUFFIXES, SUFFIXES
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line
 

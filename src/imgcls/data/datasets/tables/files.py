@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from imgcls.data.datasets.folders.scan import is_image_name
-from imgcls.data.decoding import SUFFIXES
 from imgcls.data.findings import Finding
+from imgcls.data.pixels.opening import SUFFIXES
 from imgcls.files import is_present
 from imgcls.text import listing, one_line
 

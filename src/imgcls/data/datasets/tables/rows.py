@@ -12,8 +12,8 @@ from pathlib import Path
 
 from imgcls.data.datasets.folders.scan import is_image_name
 from imgcls.data.datasets.tables.text import read_text
-from imgcls.data.decoding import SUFFIXES
 from imgcls.data.findings import Finding
+from imgcls.data.pixels.opening import SUFFIXES
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line
 

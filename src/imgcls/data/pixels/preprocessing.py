@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls.data.decoding import fit_pixels, load_image
-from imgcls.data.rendering import PLAIN, Rendering
+from imgcls.data.pixels.decoding import fit_pixels, load_image
+from imgcls.data.pixels.rendering import PLAIN, Rendering
 
 
 @dataclass(frozen=True)

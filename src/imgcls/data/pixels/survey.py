@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from imgcls.data.decoding import Seen, look, quiet_decoders
-from imgcls.data.facts import lost, picture_facts
 from imgcls.data.findings import Finding
-from imgcls.data.preprocessing import Preprocessing
-from imgcls.data.rendering import COLORS, Rendering
+from imgcls.data.pixels.decoding import Seen, look
+from imgcls.data.pixels.facts import lost, picture_facts
+from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.preprocessing import Preprocessing
+from imgcls.data.pixels.rendering import COLORS, Rendering
 from imgcls.parallel import process_pool
 
 NARROW = 64  # of 256 levels: a run warns if all pictures use fewer

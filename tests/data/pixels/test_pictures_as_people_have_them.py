@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from imgcls.data import decoding
 from imgcls.data.datasets.folders.checks import reason
-from imgcls.data.decoding import header, load_image, quiet_decoders
-from imgcls.data.depth import Used, line_for, rendering_for
-from imgcls.data.exif import from_exif
 from imgcls.data.mirroring import telling
-from imgcls.data.preprocessing import Preprocessing
-from imgcls.data.rendering import PLAIN, Rendering, background_of, depth_of
-from imgcls.data.survey import decode_sample, findings_of
+from imgcls.data.pixels import opening
+from imgcls.data.pixels.decoding import header, load_image
+from imgcls.data.pixels.depth import Used, line_for, rendering_for
+from imgcls.data.pixels.exif import from_exif
+from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.preprocessing import Preprocessing
+from imgcls.data.pixels.rendering import PLAIN, Rendering, background_of, depth_of
+from imgcls.data.pixels.survey import decode_sample, findings_of
 from imgcls.errors import DataError, ReadingFailed
 
 H, W = 12, 20
@@ -271,7 +272,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, number: int, times: int) -> list[in
         return opened(*args, **more)
 
     monkeypatch.setattr(Image, "open", fail)
-    monkeypatch.setattr(decoding.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(opening.time, "sleep", lambda seconds: None)
     return tries
 
 
@@ -314,7 +315,7 @@ def test_names_that_mirroring_may_confuse(classes: tuple[str, ...], found: int) 
 
 
 def test_a_dead_pixel_in_small_pictures_is_no_range(tmp_path: Path) -> None:
-    from imgcls.data.depth import used_values
+    from imgcls.data.pixels.depth import used_values
 
     rng = np.random.default_rng(0)
     paths = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcls.data.facts import PictureFacts, lost, picture_facts
+from imgcls.data.pixels.facts import PictureFacts, lost, picture_facts
 from imgcls.errors import DataError
 
 H, W = 6, 9

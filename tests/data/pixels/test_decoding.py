@@ -18,9 +18,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from imgcls.data import decoding as pixels
-from imgcls.data.decoding import fit_image, fit_pixels, header, load_first, load_image, quiet_decoders
-from imgcls.data.preprocessing import Preprocessing, statistics
+from imgcls.data.pixels import conversion
+from imgcls.data.pixels.decoding import fit_image, fit_pixels, header, load_first, load_image
+from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.preprocessing import Preprocessing, statistics
 from imgcls.errors import DataError
 
 Bytes = NDArray[np.uint8]
@@ -147,7 +148,7 @@ def palette(**options: Any) -> Image.Image:
 def test_strips_equal_the_whole(image: Image.Image, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = fit_image(image, channels, HEIGHT, WIDTH)
     for strip in (1, 2 * WIDTH, 4 * WIDTH):
-        monkeypatch.setattr(pixels, "STRIP", strip)
+        monkeypatch.setattr(conversion, "STRIP", strip)
         assert np.array_equal(fit_image(image, channels, HEIGHT, WIDTH), whole)
     assert len(np.unique(whole)) > 3
 
@@ -367,7 +368,7 @@ def test_out_of_memory_is_not_reported_as_a_corrupt_image(monkeypatch: pytest.Mo
         raise MemoryError
 
     path = save(picture(), "a.png")
-    monkeypatch.setattr(pixels, "_flatten", fail)
+    monkeypatch.setattr(conversion, "_flatten", fail)
     with pytest.raises(MemoryError):
         load(path)
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from imgcls.data import decoding
-from imgcls.data.exif import orientation
-from imgcls.data.rendering import COLORS, Rendering
+from imgcls.data.pixels import conversion, decoding, opening
+from imgcls.data.pixels.exif import orientation
+from imgcls.data.pixels.rendering import COLORS, Rendering
 
 
 class PictureFacts(NamedTuple):
@@ -42,7 +42,7 @@ class PictureFacts(NamedTuple):
     @property
     def is_gray(self) -> bool:
         """Whether it is stored without color."""
-        return self.mode in decoding.GRAY_MODES
+        return self.mode in conversion.GRAY_MODES
 
     def lost(self, height: int, width: int) -> float:
         """The share of it, from 0 to 1, that the center crop for an input of that size cuts off."""
@@ -60,23 +60,23 @@ def picture_facts(path: str) -> PictureFacts:
 
     Raises DataError if it is not a readable image, ReadingFailed if the disk or the network fails.
     """
-    return decoding.read(path, _facts)
+    return opening.read(path, _facts)
 
 
 def _facts(image: ImageFile.ImageFile) -> PictureFacts:
     bits, mode, turned = decoding.stored_bits(image), image.mode, orientation(image)
-    decoding.check_sums(image)
+    opening.check_sums(image)
     upright = decoding.upright(image)
     if image.format == "PNG":  # may say so after its pixels
         turned = orientation(image)
     low, high = value_range(upright)
-    has_alpha = decoding.has_alpha(upright)
-    is_deep = mode in (*decoding.DEEP_MODES, "F")
+    has_alpha = conversion.has_alpha(upright)
+    is_deep = mode in (*conversion.DEEP_MODES, "F")
     shades = Rendering(depth=(low, high)) if is_deep and low < high else Rendering(depth=(low, low + 1))
 
     def is_one_color(background: str) -> bool:
         rendering = Rendering(COLORS[background], shades.depth)
-        flat = decoding.rendered(upright, 3, rendering)
+        flat = conversion.rendered(upright, 3, rendering)
         return all(least == most for least, most in flat.getextrema())  # type: ignore[misc]
 
     on_white = is_one_color("white") if has_alpha or not is_deep else low == high
@@ -89,16 +89,16 @@ def _facts(image: ImageFile.ImageFile) -> PictureFacts:
 
 def value_range(image: Image.Image) -> tuple[float, float]:
     """The smallest and the largest value of a decoded image; of a palette its colors', and not of the alpha channel."""
-    if image.mode in (*decoding.DEEP_MODES, "F"):
+    if image.mode in (*conversion.DEEP_MODES, "F"):
         extremes = [(np.nanmin(part), np.nanmax(part)) for part in _finite(image)]
         found = [(float(low), float(high)) for low, high in extremes]
         return (min(low for low, _ in found), max(high for _, high in found)) if found else (0.0, 0.0)
-    colors = image.convert("L" if image.mode in decoding.GRAY_MODES else "RGB")
+    colors = image.convert("L" if image.mode in conversion.GRAY_MODES else "RGB")
     pairs = np.reshape(colors.getextrema(), (-1, 2))
     return float(pairs.min()), float(pairs.max())
 
 
 def _finite(image: Image.Image) -> list[NDArray[Any]]:
     """Its values strip by strip, without those that are infinite or not numbers."""
-    values = (np.asarray(strip) for _, strip in decoding.strips(image))
+    values = (np.asarray(strip) for _, strip in conversion.strips(image))
     return [part for part in (one[np.isfinite(one)] for one in values) if part.size]

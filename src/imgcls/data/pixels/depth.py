@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageFile
 
-from imgcls.data import decoding
 from imgcls.data.findings import Finding
-from imgcls.data.rendering import Range, Rendering
+from imgcls.data.pixels import conversion, decoding, opening
+from imgcls.data.pixels.rendering import Range, Rendering
 from imgcls.parallel.process_pool import helpers, spread
 
 SAMPLE = 128  # training pictures that are looked at
@@ -93,14 +93,14 @@ def line_for(used: Used) -> Range | None:
 def used_values(paths: Sequence[str], threads: int) -> Used | None:
     """The values in those of up to 128 evenly spaced pictures that have more than 8 bits; None if none has."""
     some = [paths[row] for row in np.unique(np.linspace(0, len(paths) - 1, SAMPLE).astype(np.int64)).tolist()]
-    some = [path for path in some if decoding.read(path, _is_deep)]
+    some = [path for path in some if opening.read(path, _is_deep)]
     if not some:
         return None
 
     def values(share: range) -> list[tuple[int, bool, NDArray[Any]]]:
-        return [decoding.read(some[row], _values) for row in share]
+        return [opening.read(some[row], _values) for row in share]
 
-    with decoding.quiet_decoders():
+    with opening.quiet_decoders():
         found = [one for part in spread(values, len(some), helpers(len(some), threads), size=4) for one in part]
     pool = np.concatenate([of_one for _, _, of_one in found])
     is_real = any(is_real for _, is_real, _ in found)
@@ -115,7 +115,7 @@ def used_values(paths: Sequence[str], threads: int) -> Used | None:
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:
-    return image.mode in (*decoding.DEEP_MODES, "F")
+    return image.mode in (*conversion.DEEP_MODES, "F")
 
 
 def _values(image: ImageFile.ImageFile) -> tuple[int, bool, NDArray[Any]]:
@@ -123,5 +123,5 @@ def _values(image: ImageFile.ImageFile) -> tuple[int, bool, NDArray[Any]]:
     bits, is_real = decoding.stored_bits(image), image.mode == "F"
     image.load()
     step = max(1, image.width * image.height // VALUES) | 1  # odd: not always the same column
-    values = np.concatenate([np.asarray(strip).ravel() for _, strip in decoding.strips(image)])[::step]
+    values = np.concatenate([np.asarray(strip).ravel() for _, strip in conversion.strips(image)])[::step]
     return bits, is_real, values[np.isfinite(values)].astype(np.float64)
