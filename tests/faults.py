@@ -39,6 +39,7 @@ from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints import state as checkpoint_state
 from imgcls.cli.app import main
 from imgcls.data.pixels.decoding import load_image
+from imgcls.data.pixels.view import View
 from imgcls.errors import CheckpointError, DataError
 from imgcls.runs import folder as run_folders
 
@@ -532,7 +533,7 @@ def mutate_images(count: int, seed: int = 0) -> Counts:
                     signal.alarm(5)
                     Path("mutant.img").write_bytes(data)
                     with contextlib.suppress(DataError):
-                        load_image("mutant.img", 3, 16, 16)
+                        load_image("mutant.img", View(3, 16, 16))
                         decoded += 1
             Path("decoded").write_text(str(decoded))
             return 0

@@ -13,6 +13,7 @@ from PIL import Image
 import imgcls
 from imgcls.cli.app import main
 from imgcls.data.pixels.decoding import load_image
+from imgcls.data.pixels.view import View
 from imgcls.errors import DataError, ReadingFailed
 from tests.conftest import QUIET
 
@@ -101,7 +102,8 @@ def test_the_background_is_stored_and_used() -> None:
     model = imgcls.load("run")
     assert model.preprocessing.rendering.background == (0, 0, 0)
     assert np.array_equal(
-        model.pixels("photos/bar/1.png"), load_image("photos/bar/1.png", 3, SIDE, SIDE, model.preprocessing.rendering)
+        model.pixels("photos/bar/1.png"),
+        load_image("photos/bar/1.png", View(3, SIDE, SIDE, model.preprocessing.rendering)),
     )
     assert model.pixels("photos/bar/1.png")[0].max() == 0
     assert json.loads(Path("run/report.json").read_text())["accuracy"] == 1.0
@@ -141,4 +143,4 @@ def test_a_disk_that_fails_ends_the_run_and_skips_nothing(
     assert "cannot read" in line
     assert "top/7.png: Input/output error" in line
     with pytest.raises(ReadingFailed):
-        load_image("photos/top/7.png", 1, SIDE, SIDE)
+        load_image("photos/top/7.png", View(1, SIDE, SIDE))

@@ -20,6 +20,7 @@ from imgcls.data.datasets.digits import digits
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.pixels.decoding import load_first
 from imgcls.data.pixels.opening import SUFFIXES
+from imgcls.data.pixels.view import View
 from imgcls.data.splits import split
 from imgcls.errors import DataError
 from imgcls.inference import inputs
@@ -155,10 +156,10 @@ def test_a_broken_file_is_one_line(
 def test_an_image_that_needs_too_much_memory_is_one_of_the_broken_files(
     photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(path: str, *shape: int) -> Any:
+    def load(path: str, view: View) -> Any:
         if path == "large.png":
             raise MemoryError
-        return load_first(path, *shape)
+        return load_first(path, view)
 
     monkeypatch.setattr(inputs, "load_first", load)
     Path("large.png").touch()

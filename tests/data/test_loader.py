@@ -274,7 +274,7 @@ def test_the_first_of_several_corrupt_files_is_named(files: Images) -> None:
 def test_arrays_of_another_size_are_fitted_by_processes_too() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (200, 7, 4, 3), dtype=np.uint8)
     part = Images(np.zeros(200), pixels=pixels).take(np.arange(199, -1, -1))
-    assert np.array_equal(decode_all(part, SHAPE, threads=2), SHAPE.fit(pixels[::-1]))
+    assert np.array_equal(decode_all(part, SHAPE, threads=2), SHAPE.fit_pixels(pixels[::-1]))
 
 
 @pytest.mark.parametrize("rows", [[0, 3, 22], list(range(23))])

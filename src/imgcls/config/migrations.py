@@ -15,11 +15,13 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
 # fmt: on
 NEWER_KEYS = {
     "model": ("pretrained", "freeze"),
-    "dataset": ("classes", "background", "depth", "exclude", "relabel"),
+    "dataset": ("classes", "background", "depth", "exclude", "relabel", "fit", "crop_share"),
 }
 BEFORE = {  # (group, newer key): what earlier versions did, where that is not its default
     ("dataset", "depth"): "full",
     ("dataset", "layout"): "old",
+    ("augment", "area"): None,
+    ("augment", "border"): "black",
 }
 NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
@@ -28,6 +30,7 @@ NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "augment": {
         "standard": (
+            *("area", "ratio", "border", "vertical_flip", "quarter_turns"),
             *("degrees", "shift", "scale", "brightness", "contrast", "saturation"),
             *("policy", "operations", "magnitude", "erasing", "mixup", "cutmix"),
         )

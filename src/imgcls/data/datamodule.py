@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +23,9 @@ from imgcls.data.datasets.folders.image_folder import EmptyClasses
 from imgcls.data.edits import STORED, edited
 from imgcls.data.fetchers import Fetcher, decode_all, fits, make_fetcher, memory_bytes
 from imgcls.data.findings import Finding
-from imgcls.data.pixels.decoding import header
+from imgcls.data.geometry import Geometry, InputPreset, geometry
+from imgcls.data.picture_store import store_bytes
+from imgcls.data.pixels.crops import CroppedView, RandomCrop
 from imgcls.data.pixels.depth import rendering_for
 from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.pixels.preprocessing import Preprocessing, statistics
@@ -35,16 +35,14 @@ from imgcls.data.renames import renames_of
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import RULE, SplitOptions, Splits, split
 from imgcls.errors import ConfigError
-from imgcls.parallel.process_pool import helpers, spread
 from imgcls.runtime.session import Runtime
 from imgcls.text import listing
 
-LARGEST_NATIVE = 512  # pixels: images of one size keep it up to here; larger ones are photos, and resized
 AUTO_WORKERS = 8
 AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_PER_EPOCH = 128, 16, 8  # so that a hundred photos make more than one update
-FIRST_HEADERS = 16  # files whose headers are read before other processes are asked to help
 STATISTICS_BYTES = 1 << 30  # of decoded images for the statistics
 STATISTICS_SAMPLE = 2000  # training images that mean and standard deviation are computed from
+CROPPED_SAMPLE = 500  # the same where these images have to be decoded again, whole, for random crops
 PRESET_SAMPLE = 128  # training images that are looked at where the weights bring mean and standard deviation
 
 
@@ -64,34 +62,6 @@ class DataSpec:
             path = Path(os.path.expanduser(root)).resolve()
             return (path.stem if self.source.name == "imagelist" else path.name) or "images"
         return self.source.name.rpartition(":")[2]
-
-
-@dataclass(frozen=True)
-class InputPreset:
-    """What pretrained weights expect of images: pixels per side; mean and standard deviation of RGB, in [0, 1]."""
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation for images of 1 or 3 channels; for gray ones averaged over the colors."""
-        if channels != 1:
-            return self.mean, self.std
-        return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
-
-
-class Geometry(NamedTuple):
-    """Size and channels of the model's input.
-
-    resized_from: why it is not the images' own size if no size was given: their common ``WxH``, "several sizes",
-    or "pretrained" for the size that the weights expect; empty otherwise.
-    """
-
-    height: int
-    width: int
-    channels: int
-    resized_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,24 +88,43 @@ class SplitData:
 class DataModule(SplitData):
     """A data set ready to be served.
 
-    preprocessing: from pixels to the model's input. batch_size: images per update, over all processes. loader: where
-    the images of each split are kept, ``auto`` for whatever fits; is_resident: whether the training images are in
-    memory. workers: processes that decode those that are not.
+    preprocessing: from pixels to the model's input. crop: the random crop of each training image, if there is one.
+    batch_size: images per update, over all processes. loader: where the images of each split are kept, ``auto`` for
+    whatever fits; is_resident: whether the training images are in memory. workers: processes that decode those that
+    are not.
     """
 
     runtime: Runtime
     preprocessing: Preprocessing
+    crop: RandomCrop | None
     batch_size: int
     loader: str
     is_resident: bool
     workers: int
 
+    @property
+    def train_bytes(self) -> int:
+        """The memory that the training images take, or would take."""
+        return _bytes(self.splits.train, self.preprocessing, self.crop)
+
     def fetcher(self, name: Literal["train", "val", "test"]) -> Fetcher:
-        """The images of a split, which can be read again and again."""
-        images, shape = self.splits.parts[name], self.preprocessing
+        """The images of a split, which can be read again and again; for training decoded at reduced size."""
+        images, shape, crops = self.splits.parts[name], self.preprocessing, None
         assert images is not None
+        if name == "train":
+            shape, crops = for_training(shape), cropped_view(shape, self.crop)
         resident = self.is_resident if name == "train" else is_resident(images, shape, self.runtime, self.loader)
-        return fetcher_for(images, shape, self.runtime, resident=resident, workers=self.workers)
+        return fetcher_for(images, shape, self.runtime, resident=resident, workers=self.workers, crops=crops)
+
+
+def for_training(preprocessing: Preprocessing) -> Preprocessing:
+    """The same, with large JPEGs decoded at reduced size."""
+    return dataclasses.replace(preprocessing, is_scaled=True)
+
+
+def cropped_view(preprocessing: Preprocessing, crop: RandomCrop | None) -> CroppedView | None:
+    """How a training image is cropped at random, if it is."""
+    return None if crop is None else CroppedView(for_training(preprocessing).view, crop)
 
 
 def data_spec(node: Node, *, trusted: bool = True) -> DataSpec:
@@ -218,95 +207,73 @@ def read_splits(spec: DataSpec, default_size: int, preset: InputPreset | None = 
 
 
 def set_up(
-    spec: DataSpec,
+    data: SplitData,
+    options: SplitOptions,
     config: TrainConfig,
     runtime: Runtime,
     *,
-    default_size: int,
     preset: InputPreset | None = None,
-    stored_loader: str | None = None,
+    crop: RandomCrop | None = None,
+    stored: Mapping[str, Any] | None = None,
 ) -> DataModule:
-    """Read the data set and decide how it is served.
+    """Decide how the data set is served.
 
-    default_size, preset: see ``read_splits``. stored_loader: what ``loader=auto`` was when the run began.
+    options: the dataset's keys. preset: for pretrained weights. crop: the random crop of each training image. stored:
+    what auto became when the run began, if it is resumed.
     """
-    data = read_splits(spec, default_size, preset)
+    stored = stored or {}
     train = data.splits.train
-    preprocessing, findings = _preprocessing(data, spec.options, preset)
+    preprocessing, findings = _preprocessing(data, options, preset, crop)
+    is_scaled = bool(stored.get("scaled_decoding", bool(stored)))  # as earlier versions decoded, which did not store it
+    preprocessing = dataclasses.replace(preprocessing, is_scaled=is_scaled)
     data = dataclasses.replace(
         data, source=dataclasses.replace(data.source, findings=(*data.source.findings, *findings))
     )
-    loader = stored_loader or config.loader if config.loader == "auto" else config.loader
+    loader = stored.get("loader", config.loader) if config.loader == "auto" else config.loader
     return DataModule(
         **{field.name: getattr(data, field.name) for field in fields(data)},
         runtime=runtime,
         preprocessing=preprocessing,
+        crop=crop,
         batch_size=fitting_batch(config.batch_size, len(train)),
         loader=config.loader,
-        is_resident=is_resident(train, preprocessing, runtime, loader),
+        is_resident=is_resident(train, preprocessing, runtime, loader, crop),
         workers=auto_workers(runtime) if config.workers == "auto" else int(config.workers),
     )
 
 
-def geometry(train: Images, options: SplitOptions, default_size: int, preset: InputPreset | None = None) -> Geometry:
-    """The size and channels given, else those of the pretrained weights, else the images' own if they all agree."""
-    own = None if train.whole is None else train.whole.shape[1:]
-    if own is not None and own[2] not in (1, 3) and (options.image_size or options.channels or preset):
-        raise ConfigError(
-            f"dataset: images with {own[2]} channels cannot be resized or converted; leave image_size and channels null"
-        )
-    if preset is not None:
-        size = options.image_size or preset.size
-        return Geometry(size, size, options.channels or 3, "" if options.image_size else "pretrained")
-    if own is not None:
-        height, width, own_channels = own
-        is_uniform = True
-    else:
-        with quiet_decoders():
-            height, width, is_uniform, is_gray = _survey(train.paths or (), options)
-        own_channels = 1 if is_gray else 3
-    channels = options.channels or own_channels
-    if options.image_size is not None:
-        return Geometry(options.image_size, options.image_size, channels)
-    if is_uniform and max(height, width) <= LARGEST_NATIVE:
-        return Geometry(height, width, channels)
-    return Geometry(default_size, default_size, channels, f"{width}x{height}" if is_uniform else "several sizes")
-
-
-def _survey(paths: tuple[str, ...], options: SplitOptions) -> tuple[int, int, bool, bool]:
-    """Height and width of the first file, whether all have that size, whether all are gray; reads few headers."""
-
-    def headers(share: range) -> set[tuple[int, int, bool]]:
-        return {header(paths[row]) for row in share}
-
-    height, width, is_gray = first = header(paths[0])
-    is_uniform = True
-    few = map(headers, [range(1, min(FIRST_HEADERS, len(paths)))])
-    many = spread(headers, len(paths), helpers(len(paths), torch.get_num_threads()))  # starts when it is read
-    with contextlib.closing(many):
-        for found in itertools.chain([{first}], few, many):
-            is_uniform = is_uniform and {seen[:2] for seen in found} <= {(height, width)}
-            is_gray = is_gray and all(seen[2] for seen in found)
-            needs_size = options.image_size is None and is_uniform
-            needs_color = options.channels is None and is_gray
-            if not (needs_size or needs_color):
-                break
-    return height, width, is_uniform, is_gray
-
-
-def is_resident(images: Images, preprocessing: Preprocessing, runtime: Runtime, loader: str) -> bool:
+def is_resident(
+    images: Images, preprocessing: Preprocessing, runtime: Runtime, loader: str, crop: RandomCrop | None = None
+) -> bool:
     """Whether these images are all kept in memory: as ``loader`` says, with auto if they fit."""
     if loader == "auto":
-        return fits(memory_bytes(len(images), preprocessing), runtime.free_memory())
+        return fits(_bytes(images, preprocessing, crop), runtime.free_memory())
     return loader == "resident"
 
 
+def _bytes(images: Images, preprocessing: Preprocessing, crop: RandomCrop | None) -> int:
+    crops = cropped_view(preprocessing, crop)
+    return memory_bytes(len(images), preprocessing) if crops is None else store_bytes(images, crops)
+
+
 def fetcher_for(
-    images: Images, preprocessing: Preprocessing, runtime: Runtime, *, resident: bool, workers: int
+    images: Images,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    *,
+    resident: bool,
+    workers: int,
+    crops: CroppedView | None = None,
 ) -> Fetcher:
     """The images, served on the runtime's device."""
     return make_fetcher(
-        images, preprocessing, runtime.device, is_resident=resident, workers=workers, threads=runtime.threads
+        images,
+        preprocessing,
+        runtime.device,
+        is_resident=resident,
+        workers=workers,
+        threads=runtime.threads,
+        crops=crops,
     )
 
 
@@ -323,12 +290,13 @@ def fitting_batch(asked: int | str, count: int) -> int:
 
 
 def _preprocessing(
-    data: SplitData, options: SplitOptions, preset: InputPreset | None
+    data: SplitData, options: SplitOptions, preset: InputPreset | None, crop: RandomCrop | None
 ) -> tuple[Preprocessing, tuple[Finding, ...]]:
     """With the mean and standard deviation of the weights, else of at most 2,000 evenly spaced training images; and
     what these images say about all of them.
 
-    The files that were decoded for it are kept with the training images until a fetcher takes them over.
+    The files that were decoded for it are kept with the training images until a fetcher takes them over, unless that
+    crops them at random.
     """
     train, (height, width, channels, _) = data.splits.train, data.geometry
     threads = torch.get_num_threads()
@@ -337,10 +305,12 @@ def _preprocessing(
             train.paths or (), background_of(options.background), depth_of(options.depth), threads
         )
     normal = ((0.0,) * channels, (1.0,) * channels) if preset is None else preset.for_channels(channels)
-    made = Preprocessing(channels, height, width, *normal, rendering)
+    made = Preprocessing(
+        channels, height, width, *normal, rendering, options.fit, options.crop_share or 1.0, is_scaled=True
+    )
     if train.paths is None and preset is not None:
         return made, findings
-    most = STATISTICS_SAMPLE if preset is None else PRESET_SAMPLE
+    most = PRESET_SAMPLE if preset is not None else STATISTICS_SAMPLE if crop is None else CROPPED_SAMPLE
     count = min(len(train), most, max(1, STATISTICS_BYTES // (channels * height * width)))
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
     sample = train.take(rows)
@@ -348,7 +318,7 @@ def _preprocessing(
         pixels = decode_all(sample, made, threads=threads)
     else:
         pixels, seen = decode_sample(sample.paths, made, threads)
-        train.decoded = rows, pixels
+        train.decoded = (rows, pixels) if crop is None else None
         findings += findings_of(sample.paths, pixels, seen, rendering, total=len(train))
     if preset is None:
         mean, std = statistics(pixels)

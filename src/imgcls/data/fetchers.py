@@ -1,12 +1,14 @@
 """Where a loader's images come from: memory (resident on the device) or files (streamed by worker processes).
 
-Both serve the same samples with the same augmentation numbers in the same order, so no loader state is ever stored: a
-run resumes in the middle of an epoch by starting the plan there.
+Both show each image in its view for testing, or a random crop of the whole. Both serve the same samples with the same
+augmentation numbers in the same order, so no loader state is ever stored: a run resumes in the middle of an epoch by
+starting the plan there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -16,10 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imgcls.data.picture_store import PictureStore, store_of
+from imgcls.data.pixels.crops import CroppedView
+from imgcls.data.pixels.decoding import is_ready, load_whole
+from imgcls.data.pixels.gather import Gather
 from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.source import Images, Indices
 from imgcls.parallel import process_pool
+from imgcls.parallel.threads import each_share
+from imgcls.runtime.kept_memory import KeptMemory
 
 RESIDENT_SHARE = 0.4  # of the free memory of the device: larger data sets are streamed
 GROUP = 8 << 20  # bytes of resident images prepared at once: right after a step all code and data are cold
@@ -35,16 +43,23 @@ def rows_on_device(plan: Sequence[Indices], device: torch.device) -> Tensor:
     return on_device(torch.from_numpy(np.concatenate(plan) if plan else np.empty(0, np.int64)), device)
 
 
+Draws = NDArray[np.float32]  # (B, fetcher.draws) numbers in [0, 1)
+
+
 class Fetcher(Protocol):
     """Where a loader gets its pixels from.
 
-    at_once: how many images are best requested together.
+    at_once: how many images are best requested together. draws: random numbers for each image, 0 without random crops.
     """
 
     at_once: int
+    draws: int
 
-    def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
-        """The images of each batch of the plan, on the device: (B, H, W, C) uint8"""
+    def batches(self, plan: Sequence[Indices], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
+        """The images of each batch of the plan, on the device: (B, H, W, C) uint8
+
+        draws: the numbers of each batch's images; without them no crop is random.
+        """
 
 
 class Resident:
@@ -52,6 +67,8 @@ class Resident:
 
     rows: which of the pixels are the images, if not all; in main memory all splits share one tensor.
     """
+
+    draws = 0
 
     def __init__(self, pixels: NDArray[np.uint8], device: torch.device, rows: Indices | None = None) -> None:
         if rows is not None and device.type != "cpu":
@@ -62,7 +79,7 @@ class Resident:
         self.rows = None if rows is None else torch.from_numpy(rows)
         self.at_once = GROUP // self.pixels[0].numel()
 
-    def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
+    def batches(self, plan: Sequence[Indices], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
         """See Fetcher."""
         order = rows_on_device(plan, self.pixels.device)
         order = order if self.rows is None else self.rows[order]
@@ -70,31 +87,94 @@ class Resident:
             yield self.pixels.index_select(0, rows)
 
 
+class ResidentCrops:
+    """Whole pictures in main memory; a batch is a random crop of each, resized by the threads of this process."""
+
+    at_once = 1
+
+    def __init__(self, store: PictureStore, view: CroppedView) -> None:
+        self.store, self.view = store, view
+        self.draws = view.crop.draws
+        self.memory = KeptMemory()
+
+    def batches(self, plan: Sequence[Indices], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
+        """See Fetcher."""
+        for rows, numbers in zip(plan, draws or itertools.repeat(None), strict=draws is not None):
+            yield self._crops(rows, numbers)
+
+    def _crops(self, rows: Indices, draws: Draws | None) -> Tensor:
+        store, view = self.store, self.view
+        boxes = view.boxes(draws, store.sizes[rows])
+        out = self.memory.empty((len(rows), view.view.height, view.view.width, store.channels), np.uint8)
+        pixels = out.numpy()
+
+        def work(places: range) -> None:
+            for place in places:
+                view.render(store.picture(rows[place]), boxes[place], pixels[place])
+
+        each_share(work, len(rows), torch.get_num_threads())
+        return out
+
+
+class CudaCrops:
+    """Whole pictures on the device; a batch is one gather."""
+
+    at_once = 1
+
+    def __init__(self, store: PictureStore, view: CroppedView, device: torch.device) -> None:
+        self.view, self.sizes, self.device = view, store.sizes, device
+        self.draws = view.crop.draws
+        size = view.view.height, view.view.width
+        self.gather = Gather(store.pixels, store.starts, store.sizes[:, 1], store.channels, size, device)
+
+    def batches(self, plan: Sequence[Indices], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
+        """See Fetcher."""
+        order = np.concatenate(plan) if plan else np.empty(0, np.int64)
+        boxes = self.view.boxes(np.concatenate(draws) if draws else None, self.sizes[order])
+        largest = int(boxes[:, 2].max(initial=1)), int(boxes[:, 3].max(initial=1))
+        sizes = [len(rows) for rows in plan]
+        rows, places = (on_device(torch.from_numpy(one), self.device).split_with_sizes(sizes) for one in (order, boxes))
+        for some, their in zip(rows, places, strict=True):
+            yield self.gather(some, their, largest)
+
+
 class Streamed:
     """Files decoded by worker processes while the model computes (workers=0: by the main process).
 
-    They write into a ring of shared memory, in the order in which the images are needed, two batches ahead.
+    They write into a ring of shared memory, in the order in which the images are needed, two batches ahead. crops: the
+    view for training, if it is cropped at random.
     """
 
     at_once = 1
 
-    def __init__(self, images: Images, preprocessing: Preprocessing, device: torch.device, workers: int) -> None:
-        self.decode = _decoder(images, preprocessing)
+    def __init__(
+        self,
+        images: Images,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        workers: int,
+        crops: CroppedView | None = None,
+    ) -> None:
+        self.decode = _decoder(images, preprocessing) if crops is None else _crop_decoder(images, crops)
+        self.draws = 0 if crops is None else crops.crop.draws
         self.shape = preprocessing.shape
         self.device = device
         self.workers = workers
 
-    def batches(self, plan: Sequence[Indices]) -> Iterator[Tensor]:
+    def batches(self, plan: Sequence[Indices], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
         """See Fetcher."""
         order = np.concatenate(plan).tolist() if plan else []
+        numbers = np.concatenate(draws) if draws else None
         largest = max(map(len, plan), default=0)
         size = max(1, min(process_pool.SHARE, largest))
         ahead = max(2 * self.workers, -(-2 * largest // size))
         ring = process_pool.shared_zeros(((ahead + 1) * size + largest, *self.shape))
 
         def fill(share: range) -> int:
+            if self.workers:
+                torch.set_num_threads(1)  # in a forked process torch's own threads do not exist
             for place in share:
-                ring[place % len(ring)] = self.decode(order[place])
+                self.decode(order[place], None if numbers is None else numbers[place], ring[place % len(ring)])
             return share.stop
 
         upload = Uploader(self.device)
@@ -128,19 +208,39 @@ class Uploader:
         return copied
 
 
-def _decoder(images: Images, preprocessing: Preprocessing) -> Callable[[int], NDArray[np.uint8]]:
-    """The function from an image's index to its pixels (height, width, channels)."""
+Decode = Callable[[int, Draws | None, NDArray[np.uint8]], None]  # image number, its numbers, where its pixels go
+
+
+def _decoder(images: Images, preprocessing: Preprocessing) -> Decode:
+    """The function that decodes an image, (height, width, channels)."""
+    load = _loader(images, preprocessing)
+
+    def decode(row: int, draws: Draws | None, out: NDArray[np.uint8]) -> None:
+        out[:] = load(row)
+
+    return decode
+
+
+def _loader(images: Images, preprocessing: Preprocessing) -> Callable[[int], NDArray[np.uint8]]:
     if images.paths is not None:
         paths = images.paths
         return lambda row: preprocessing.load(paths[row])
     assert images.whole is not None
     whole, rows = images.whole, np.arange(len(images)) if images.rows is None else images.rows
-    return lambda row: preprocessing.fit(whole[rows[row]][None])[0]
+    return lambda row: preprocessing.fit_pixels(whole[rows[row]][None])[0]
 
 
-def _is_ready(whole: NDArray[np.uint8], preprocessing: Preprocessing) -> bool:
-    """Whether these pixels are used as they are."""
-    return whole.shape[1:] == preprocessing.shape and not preprocessing.rendering.has_8_bits
+def _crop_decoder(images: Images, crops: CroppedView) -> Decode:
+    """The function that decodes an image and crops it."""
+    paths = images.paths or ()
+    store = None if paths else store_of(images, crops, threads=0)
+
+    def decode(row: int, draws: Draws | None, out: NDArray[np.uint8]) -> None:
+        picture = load_whole(paths[row], crops.view, crops.reduction) if store is None else store.picture(row)
+        sizes = np.array([picture.shape[:2]], np.int32)
+        crops.render(picture, crops.boxes(None if draws is None else draws[None], sizes)[0], out)
+
+    return decode
 
 
 def decode_all(
@@ -151,10 +251,10 @@ def decode_all(
     progress(images done, images in total) is called on the way. Raises DataError for a file that cannot be decoded.
     """
     shape = preprocessing.shape
-    if images.whole is not None and _is_ready(images.whole, preprocessing):
+    if images.whole is not None and is_ready(images.whole, preprocessing.view):
         return images.whole if images.rows is None else images.whole[images.rows]
     todo = np.arange(len(images))
-    out, load = process_pool.shared_zeros((len(images), *shape)), _decoder(images, preprocessing)
+    out, load = process_pool.shared_zeros((len(images), *shape)), _loader(images, preprocessing)
     if images.decoded is not None and images.decoded[1].shape[1:] == shape:
         rows, known = images.decoded
         if np.array_equal(rows, todo):
@@ -205,12 +305,17 @@ def make_fetcher(
     is_resident: bool,
     workers: int,
     threads: int,
+    crops: CroppedView | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Fetcher:
-    """The fetcher for these images; a resident one decodes them all now."""
+    """The fetcher for these images; a resident one decodes them all now. crops: as Streamed."""
+    fetcher: Fetcher
     if not is_resident:
-        fetcher: Fetcher = Streamed(images, preprocessing, device, workers)
-    elif images.whole is not None and _is_ready(images.whole, preprocessing):
+        fetcher = Streamed(images, preprocessing, device, workers, crops)
+    elif crops is not None:
+        store = store_of(images, crops, threads, progress)
+        fetcher = ResidentCrops(store, crops) if device.type == "cpu" else CudaCrops(store, crops, device)
+    elif images.whole is not None and is_ready(images.whole, preprocessing.view):
         fetcher = Resident(images.whole, device, images.rows)
     else:
         fetcher = Resident(decode_all(images, preprocessing, threads, progress), device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imgcls import seeding
-from imgcls.data.fetchers import Fetcher, on_device, rows_on_device
+from imgcls.data.fetchers import Draws, Fetcher, on_device, rows_on_device
 from imgcls.data.source import Indices
 from imgcls.data.transforms.augment import Augment
 
@@ -132,26 +132,30 @@ class Loader:
     def _serve(self, batches: Sequence[Indices], epoch: int, start: int = 0) -> Iterator[Batch]:
         seed, device = self.plan.seed, self.labels.device
         order, sizes = rows_on_device(batches, device), [len(rows) for rows in batches]
-        table = on_device(draw_table(len(self.labels), self.augment.draws, seed=seed, epoch=epoch), device)
-        draws = table.index_select(0, order)
+        places, crops = np.concatenate(batches) if batches else np.empty(0, np.int64), self.fetcher.draws
+        table = draw_table(len(self.labels), crops + self.augment.draws, seed=seed, epoch=epoch)
+        boxes = table[:, :crops].numpy()[places] if crops else None
+        draws = on_device(table[:, crops:].contiguous(), device).index_select(0, order)
         if self.classes is not None:  # each place in the plan has its own numbers, whichever image it gets
             rows = balanced(self.classes, seed=seed, epoch=epoch)
             batches = [rows[places] for places in batches]
             order = rows_on_device(batches, device)
         labels = self.labels.index_select(0, order)
-        parted = zip(self._prepared(batches, draws), labels.split_with_sizes(sizes), strict=True)
+        parted = zip(self._prepared(batches, draws, boxes), labels.split_with_sizes(sizes), strict=True)
         if self.mix is None:
             yield from parted
             return
         for position, (images, some) in enumerate(parted, start=start):
             yield self.mix(images, some, seeding.rng(seed, "mix", epoch, position))
 
-    def _prepared(self, batches: Sequence[Indices], draws: Tensor) -> Iterator[Tensor]:
+    def _prepared(self, batches: Sequence[Indices], draws: Tensor, boxes: Draws | None) -> Iterator[Tensor]:
         """The images of each batch; several batches are gathered and augmented at once if the images are small."""
         count = max(1, int(self.fetcher.at_once / self.augment.growth) // self.plan.batch_size)
         groups = [batches[i : i + count] for i in range(0, len(batches), count)]
         together = [np.concatenate(group) for group in groups]
-        numbers = draws.split_with_sizes([len(rows) for rows in together])
-        for group, images, their in zip(groups, self.fetcher.batches(together), numbers, strict=True):
-            augmented = self.augment(images, their).split_with_sizes([len(rows) for rows in group])
+        sizes = [len(rows) for rows in together]
+        parted = None if boxes is None else np.split(boxes, np.cumsum(sizes)[:-1])
+        numbers, images = draws.split_with_sizes(sizes), self.fetcher.batches(together, parted)
+        for group, some, their in zip(groups, images, numbers, strict=True):
+            augmented = self.augment(some, their).split_with_sizes([len(rows) for rows in group])
             yield from [self.normalize(batch) for batch in augmented]

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls import seeding
-from imgcls.config.types import Fraction, Range, Seed
+from imgcls.config.types import Fraction, Range, Seed, Share
 from imgcls.data.pixels.rendering import background_of, depth_of
+from imgcls.data.pixels.view import Fit, size_of
 from imgcls.data.source import Images, Indices, Source
 from imgcls.errors import DataError
 
@@ -21,7 +22,7 @@ RULE = 2  # how splits are cut; 1: ties went to the first class, a limit could l
 class SplitOptions:
     """The keys that every data set has; their defaults are in conf/train.yaml."""
 
-    image_size: Annotated[int, Range(low=1, high=4096)] | None
+    image_size: Any  # see size_of
     channels: Annotated[int, Range(low=1, high=3)] | None
     val_fraction: Fraction
     test_fraction: Annotated[float, Range(above=0, below=1)]
@@ -29,12 +30,15 @@ class SplitOptions:
     classes: list[str | int] | None
     limit: Annotated[int, Range(low=2)] | None
     test_limit: Annotated[int, Range(low=1)] | None
+    fit: Fit
+    crop_share: Share | None
     background: Any  # see background_of
     depth: Any  # see depth_of
     exclude: str | None
     relabel: str | None
 
     def __post_init__(self) -> None:
+        size_of(self.image_size)
         background_of(self.background)
         depth_of(self.depth)
         if self.channels == 2:

@@ -70,7 +70,7 @@ class Classifier:
         if isinstance(image, np.ndarray) and image.size and (gray := _deep_gray(image)) is not None:
             image = gray
         if isinstance(image, Image.Image):
-            return fit_image(image, shape.channels, shape.height, shape.width, shape.rendering)
+            return fit_image(image, shape.view)
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3):
             given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             raise DataError(
@@ -78,7 +78,7 @@ class Classifier:
                 f"in the order red, green, blue, or gray of 16 or 32 bits, got {given}"
             )
         whole: Pixels = image[None, ..., None] if image.ndim == 2 else image[None]
-        pixels: Pixels = shape.fit(whole)[0]
+        pixels: Pixels = shape.fit_pixels(whole)[0]
         return pixels
 
     def preprocess(self, image: str | Path | Pixels | Image.Image) -> Tensor:

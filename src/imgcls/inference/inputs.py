@@ -80,9 +80,8 @@ def decode_files(
 
 
 def _attempt(preprocessing: Preprocessing, path: str) -> Decoded:
-    shape = preprocessing
     try:
-        pixels, has_more = load_first(path, shape.channels, shape.height, shape.width, shape.rendering)
+        pixels, has_more = load_first(path, preprocessing.view)
     except DataError as error:
         return Decoded(problem=str(error))
     except ReadingFailed as error:

@@ -17,7 +17,6 @@ from imgcls.config.components import select
 from imgcls.config.migrations import completed_node
 from imgcls.config.schema import ModelConfig
 from imgcls.data.pixels.preprocessing import Preprocessing
-from imgcls.data.pixels.rendering import Rendering
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
 from imgcls.models import MODELS
 from imgcls.models.build import MODEL_CONTEXT, build_model
@@ -65,14 +64,7 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
     try:
         node, stored = completed_node("model", dict(meta["model"]), with_keys=False), dict(meta["preprocessing"])
         classes = tuple(str(name) for name in meta["classes"])
-        preprocessing = Preprocessing(
-            int(stored["channels"]),
-            int(stored["height"]),
-            int(stored["width"]),
-            tuple(stored["mean"]),
-            tuple(stored["std"]),
-            Rendering.from_dict(stored),
-        )
+        preprocessing = Preprocessing.from_dict(stored)
         component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=node.get("name") in own_names)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: incomplete description of the model ({error})") from error

@@ -17,6 +17,7 @@ from imgcls.data.inspection import Inspection, Problem
 from imgcls.data.inspection.pictures import Pictures
 from imgcls.data.pixels.decoding import load_image
 from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.view import View
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError, ReadingFailed
 from imgcls.parallel.process_pool import each
@@ -84,7 +85,7 @@ def _image(images: Images, row: int) -> str:
     """A data address of the picture, empty if it cannot be read."""
     try:
         if images.paths is not None:
-            image = Image.fromarray(load_image(images.paths[row], 3, SIDE, SIDE))
+            image = Image.fromarray(load_image(images.paths[row], View(3, SIDE, SIDE, is_scaled=True)))
         else:
             assert images.whole is not None
             pixels = images.whole[row if images.rows is None else images.rows[row]]

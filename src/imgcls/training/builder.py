@@ -16,7 +16,7 @@ from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints.state import State, check_storable
 from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
-from imgcls.data.datamodule import STATISTICS_SAMPLE, DataModule, SplitData, set_up
+from imgcls.data.datamodule import STATISTICS_SAMPLE, DataModule, SplitData, read_splits, set_up
 from imgcls.data.loader import BatchPlan, Loader
 from imgcls.data.transforms.augment import Augment
 from imgcls.errors import ConfigError
@@ -70,6 +70,7 @@ class Run:
             "precision": self.runtime.precision,
             "threads": self.runtime.threads,
             "loader": "resident" if self.data.is_resident else "stream",
+            "scaled_decoding": self.data.preprocessing.is_scaled,
             "compile": self.compiled[0],
             "decays_all": self.decays_all,
         }
@@ -80,15 +81,10 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
 
     stored: what auto became when the run began, if it is resumed; empty for a new run.
     """
-    data = set_up(
-        spec.data,
-        config,
-        runtime,
-        default_size=spec.default_size,
-        preset=spec.preset,
-        stored_loader=stored.get("loader"),
-    )
-    model, augment = resolve_auto(config, spec, data)
+    parts = read_splits(spec.data, spec.default_size, spec.preset)
+    model, augment = resolve_auto(config, spec, parts)
+    options = spec.data.options
+    data = set_up(parts, options, config, runtime, preset=spec.preset, crop=augment.crop, stored=stored)
     if config.patience is not None and data.splits.val is None:
         raise ConfigError("patience: there is no validation split to watch; set dataset.val_fraction or patience=null")
     seeding.seed_default(config.seed, "weights")

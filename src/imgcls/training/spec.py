@@ -13,8 +13,9 @@ from imgcls.config.components import Component, select, unknown_param
 from imgcls.config.options import Node, listed, option_node, options
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig, weights_of
-from imgcls.data.datamodule import DataSpec, InputPreset, SplitData, data_spec
-from imgcls.data.transforms.augment import AUGMENTS, Augment
+from imgcls.data.datamodule import DataSpec, SplitData, data_spec
+from imgcls.data.geometry import InputPreset
+from imgcls.data.transforms.augment import AUGMENTS, Augment, default_for
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES
 from imgcls.models import MODELS
@@ -145,7 +146,7 @@ def resolve_auto(config: TrainConfig, spec: RunSpec, data: SplitData) -> tuple[C
         given = f"model.num_classes: got {spec.options.num_classes}"
         raise ConfigError(f"{given}, but {data.name} has {data.num_classes} classes; leave it null")
     model = spec.model or select(MODELS, resolved_node({"name": "auto"}, "model", automatic(data.image_size)), "model")
-    augment = spec.augment or default_augment(config.augment, data.source.augment)
+    augment = spec.augment or default_augment(config.augment, default_for(data.source.augment, data.image_size))
     return model, augment(data.image_size, data.source.mirror)
 
 

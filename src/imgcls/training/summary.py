@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from imgcls.data import mirroring
 from imgcls.data.datamodule import AUTO_BATCH
-from imgcls.data.fetchers import memory_bytes
 from imgcls.data.source import describe_parts
 from imgcls.loggers.run_log import WARNING_PREFIX
 from imgcls.runtime.device import cpu_has_bf16
@@ -102,7 +101,7 @@ def _attack(run: Run) -> list[str]:
 def _device(run: Run) -> list[str]:
     """Device, precision, where the images are kept; what compile and deterministic mean, if they were asked for."""
     config, runtime, data = run.config, run.runtime, run.data
-    megabytes = memory_bytes(len(data.splits.train), data.preprocessing) / 1e6
+    megabytes = data.train_bytes / 1e6
     where = (
         f"images in memory, {megabytes:,.0f} MB"
         if data.is_resident

@@ -22,6 +22,7 @@ from imgcls.data.pixels import conversion
 from imgcls.data.pixels.decoding import fit_image, fit_pixels, header, load_first, load_image
 from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.pixels.preprocessing import Preprocessing, statistics
+from imgcls.data.pixels.view import View
 from imgcls.errors import DataError
 
 Bytes = NDArray[np.uint8]
@@ -40,7 +41,7 @@ def save(image: Image.Image | Bytes, name: str, **options: Any) -> str:
 
 
 def load(path: str, channels: int = 3, height: int = HEIGHT, width: int = WIDTH) -> Bytes:
-    return load_image(path, channels, height, width)
+    return load_image(path, View(channels, height, width, is_scaled=True))
 
 
 def on_white(color: Bytes, alpha: Bytes) -> NDArray[np.float64]:
@@ -146,10 +147,10 @@ def palette(**options: Any) -> Image.Image:
     ids=["RGBA", "LA", "P", "P+tRNS", "I;16", "I", "I;16B"],
 )  # fmt: skip
 def test_strips_equal_the_whole(image: Image.Image, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = fit_image(image, channels, HEIGHT, WIDTH)
+    whole = fit_image(image, View(channels, HEIGHT, WIDTH))
     for strip in (1, 2 * WIDTH, 4 * WIDTH):
         monkeypatch.setattr(conversion, "STRIP", strip)
-        assert np.array_equal(fit_image(image, channels, HEIGHT, WIDTH), whole)
+        assert np.array_equal(fit_image(image, View(channels, HEIGHT, WIDTH)), whole)
     assert len(np.unique(whole)) > 3
 
 
@@ -217,9 +218,9 @@ def test_a_jpeg_equals_pillows_result_step_by_step(mode: str, size: tuple[int, i
 def test_the_first_frame_of_an_animation_is_taken(suffix: str) -> None:
     frames = [Image.new("RGB", (WIDTH, HEIGHT), color) for color in ("red", "blue")]
     path = save(frames[0], f"a.{suffix}", lossless=True)
-    assert not load_first(path, 3, HEIGHT, WIDTH)[1]
+    assert not load_first(path, View(3, HEIGHT, WIDTH))[1]
     save(frames[0], path, save_all=True, append_images=frames[1:], lossless=True)
-    assert load_first(path, 3, HEIGHT, WIDTH)[1]
+    assert load_first(path, View(3, HEIGHT, WIDTH))[1]
     if suffix == "gif":
         Path(path).write_bytes(Path(path).read_bytes()[:-15])  # others may be damaged
     assert load(path)[0, 0].tolist() == [255, 0, 0]
@@ -396,23 +397,23 @@ def test_decoders_are_quiet_only_inside(caplog: pytest.LogCaptureFixture) -> Non
 def test_arrays_are_fitted_as_files_are(stored: int, channels: int, size: tuple[int, int]) -> None:
     image = picture(stored)
     whole = image.reshape(1, HEIGHT, WIDTH, stored)
-    from_file = load_image(save(image, "a.png"), channels, *size)
-    assert np.array_equal(fit_pixels(whole, channels, *size)[0], from_file)
-    assert np.array_equal(fit_image(Image.fromarray(image), channels, *size), from_file)
+    from_file = load_image(save(image, "a.png"), View(channels, *size))
+    assert np.array_equal(fit_pixels(whole, View(channels, *size))[0], from_file)
+    assert np.array_equal(fit_image(Image.fromarray(image), View(channels, *size)), from_file)
 
 
 def test_arrays_that_fit_are_not_copied() -> None:
     whole = picture()[None]
-    assert fit_pixels(whole, 3, HEIGHT, WIDTH) is whole
+    assert fit_pixels(whole, View(3, HEIGHT, WIDTH)) is whole
 
 
 def test_arrays_of_other_channels_are_refused_unless_they_fit() -> None:
     seven = np.zeros((2, 4, 4, 7), np.uint8)
-    assert fit_pixels(seven, 7, 4, 4) is seven
+    assert fit_pixels(seven, View(7, 4, 4)) is seven
     with pytest.raises(ValueError, match=r"shape \(4, 4, 7\) is not an image"):
-        fit_pixels(seven, 3, 4, 4)
+        fit_pixels(seven, View(3, 4, 4))
     with pytest.raises(ValueError, match="cannot be converted to 7 channels"):
-        fit_pixels(seven[..., :3], 7, 4, 4)
+        fit_pixels(seven[..., :3], View(7, 4, 4))
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------

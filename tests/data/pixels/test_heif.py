@@ -11,6 +11,7 @@ from PIL import Image
 from imgcls.cli.app import main
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.pixels import decoding, opening
+from imgcls.data.pixels.view import View
 from imgcls.errors import DataError
 
 needs_extra = pytest.mark.skipif(not opening.HAS_HEIF, reason="pillow-heif is not installed")
@@ -42,7 +43,7 @@ def test_a_photo_from_a_phone_is_read(suffix: str) -> None:
     else:
         image.save("photo.avif", quality=95)
     assert decoding.header(f"photo{suffix}") == (40, 60, False)
-    found = decoding.load_image(f"photo{suffix}", 3, 8, 8)
+    found = decoding.load_image(f"photo{suffix}", View(3, 8, 8))
     assert np.abs(found.astype(int) - (200, 30, 40)).max() < 12
 
 
@@ -50,5 +51,5 @@ def test_a_photo_from_a_phone_is_read(suffix: str) -> None:
 def test_a_corrupt_photo_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.heic").write_bytes(b"ftypheic" * 10)
     with pytest.raises(DataError, match=r"not a readable image: bad\.heic"):
-        decoding.load_image("bad.heic", 3, 8, 8)
+        decoding.load_image("bad.heic", View(3, 8, 8))
     assert main(["data", "./nowhere"]) == 3

@@ -24,6 +24,7 @@ from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.pixels.rendering import PLAIN, Rendering, background_of, depth_of
 from imgcls.data.pixels.survey import decode_sample, findings_of
+from imgcls.data.pixels.view import View
 from imgcls.errors import DataError, ReadingFailed
 
 H, W = 12, 20
@@ -62,7 +63,7 @@ def test_a_malformed_tag_beside_the_orientation_does_not_matter(odd: str, order:
     stored.save(f"a.{suffix}", exif=block, quality=100)
     with quiet_decoders():
         assert header(f"a.{suffix}")[:2] == (H, W)
-        found = load_image(f"a.{suffix}", 3, H, W)
+        found = load_image(f"a.{suffix}", View(3, H, W))
         assert reason(f"a.{suffix}") == ""
     assert np.abs(found.astype(int) - np.asarray(corner())).max() < 60
 
@@ -104,7 +105,7 @@ def test_a_png_is_read_whatever_its_texts_and_profiles_hold(name: str) -> None:
     kind, data, more = CHUNKS[name]
     with_chunk(kind, data, **more)
     assert header("a.png")[:2] == (H, W)
-    assert np.array_equal(load_image("a.png", 3, H, W), np.asarray(corner()))
+    assert np.array_equal(load_image("a.png", View(3, H, W)), np.asarray(corner()))
 
 
 def test_a_large_png_keeps_its_orientation() -> None:
@@ -113,7 +114,7 @@ def test_a_large_png_keeps_its_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     corner().transpose(Image.Transpose.ROTATE_90).save("a.png", pnginfo=info, exif=exif)
-    assert np.array_equal(load_image("a.png", 3, H, W), np.asarray(corner()))
+    assert np.array_equal(load_image("a.png", View(3, H, W)), np.asarray(corner()))
 
 
 # --- depth -----------------------------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ def test_the_training_pictures_give_the_range(name: str) -> None:
     rendering, findings = rendering_for([f"a.{suffix}"], WHITE, "auto", 1)
     assert rendering.depth == (None if expected is None else pytest.approx(expected, rel=1e-3))
     assert bool(findings) is (expected is not None)
-    found = load_image(f"a.{suffix}", 1, H, W, rendering)
+    found = load_image(f"a.{suffix}", View(1, H, W, rendering))
     assert int(found.max()) - int(found.min()) > 200
     assert (np.diff(found.ravel().astype(int)) >= 0).all()
 
@@ -172,10 +173,10 @@ def test_a_named_range_stretches_8_bits_too_but_not_transparency() -> None:
     labels = np.arange(H * W).reshape(H, W) % 10
     Image.fromarray(labels.astype(np.uint8)).save("a.png")
     rendering, _ = rendering_for(["a.png"], WHITE, (0.0, 9.0), 1)
-    assert np.array_equal(load_image("a.png", 1, H, W, rendering)[..., 0], np.rint(labels * 255 / 9))
+    assert np.array_equal(load_image("a.png", View(1, H, W, rendering))[..., 0], np.rint(labels * 255 / 9))
     rgba = np.dstack([labels, labels, labels, np.full_like(labels, 255)]).astype(np.uint8)
     Image.fromarray(rgba).save("b.png")
-    assert np.array_equal(load_image("b.png", 3, H, W, rendering)[..., 0], np.rint(labels * 255 / 9))
+    assert np.array_equal(load_image("b.png", View(3, H, W, rendering))[..., 0], np.rint(labels * 255 / 9))
 
 
 @pytest.mark.parametrize("value", ["red", [1, 2], [0, 0, 256], [True, 0, 0], 7, None])
@@ -207,8 +208,8 @@ def test_transparent_pixels_get_the_background(mode: str) -> None:
         Image.new("P", (W, H), 0).save("a.png", transparency=0)
     else:
         Image.new(mode, (W, H)).save("a.png")
-    assert load_image("a.png", 3, H, W, Rendering((10, 20, 30)))[0, 0].tolist() == [10, 20, 30]
-    assert load_image("a.png", 3, H, W)[0, 0].tolist() == [255, 255, 255]
+    assert load_image("a.png", View(3, H, W, Rendering((10, 20, 30))))[0, 0].tolist() == [10, 20, 30]
+    assert load_image("a.png", View(3, H, W))[0, 0].tolist() == [255, 255, 255]
 
 
 def logo(color: int) -> Image.Image:
@@ -281,13 +282,13 @@ def test_a_file_that_fails_once_is_read(number: int, monkeypatch: pytest.MonkeyP
     corner().save("a.png")
     failing(monkeypatch, number, 1)
     assert reason("a.png") == ""
-    assert np.array_equal(load_image("a.png", 3, H, W), np.asarray(corner()))
+    assert np.array_equal(load_image("a.png", View(3, H, W)), np.asarray(corner()))
 
 
 @pytest.mark.parametrize(("number", "most"), [(errno.EIO, 4), (errno.ESTALE, 4), (errno.EMFILE, 4), (errno.EACCES, 2)])
 def test_a_file_that_always_fails_is_not_corrupt(number: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     corner().save("a.png")
-    for read in (lambda: load_image("a.png", 3, H, W), lambda: header("a.png"), lambda: reason("a.png")):
+    for read in (lambda: load_image("a.png", View(3, H, W)), lambda: header("a.png"), lambda: reason("a.png")):
         with monkeypatch.context() as patch:
             tries = failing(patch, number, 99)
             with pytest.raises(ReadingFailed, match=r"cannot read a\.png: it fails") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image, ImageFile, ImageOps
 from imgcls.data.pixels.conversion import DEEP_MODES, GRAY_MODES, has_alpha, rendered
 from imgcls.data.pixels.exif import SIDEWAYS, TURNS, orientation
 from imgcls.data.pixels.opening import check_sums, read
-from imgcls.data.pixels.rendering import PLAIN, Rendering
+from imgcls.data.pixels.resizing import resize
+from imgcls.data.pixels.view import Reduction, View
 
 WIDTH, HEIGHT = 0x0100, 0x0101  # TIFF's tags
 
@@ -50,21 +52,54 @@ def _header(image: ImageFile.ImageFile) -> tuple[int, int, bool]:
     return height, width, image.mode in GRAY_MODES
 
 
-def load_image(path: str, channels: int, height: int, width: int, rendering: Rendering = PLAIN) -> NDArray[np.uint8]:
-    """Decode a file: upright, gray (channels=1) or RGB (3), scaled to cover (height, width), center-cropped.
+def load_image(path: str, view: View) -> NDArray[np.uint8]:
+    """Decode a file: upright, gray or RGB, fitted into the view.
 
     Returns uint8 (height, width, channels). Raises DataError with the file's name if it is not a readable image,
     ReadingFailed if the disk or the network fails.
     """
-    return load_first(path, channels, height, width, rendering)[0]
+    return load_first(path, view)[0]
 
 
-def load_first(
-    path: str, channels: int, height: int, width: int, rendering: Rendering = PLAIN
-) -> tuple[NDArray[np.uint8], bool]:
+def load_first(path: str, view: View) -> tuple[NDArray[np.uint8], bool]:
     """What load_image returns, and whether the file has further images (animation frames, pages)."""
-    pixels, seen = look(path, channels, height, width, rendering)
+    pixels, seen = look(path, view)
     return pixels, seen.has_more
+
+
+def load_whole(path: str, view: View, reduction: Reduction) -> NDArray[np.uint8]:
+    """Decode a file: upright, gray or RGB as the view says, whole, but reduced.
+
+    Returns uint8 (H, W, channels) of the picture's own shape, or the view's if it is padded. Raises as load_image does.
+    """
+
+    def work(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+        height, width, _ = _header(image)
+        check_sums(image)
+        _shrink(image, *reduction.size(height, width))
+        return reduced(as_array(rendered(upright(image), view.channels, view.rendering)), view, reduction)
+
+    return read(path, work)
+
+
+def reduced(pixels: NDArray[np.uint8], view: View, reduction: Reduction) -> NDArray[np.uint8]:
+    """A whole picture (H, W, C) made smaller, and padded if the reduction says so; itself if nothing is to be done."""
+    size = reduction.size(*pixels.shape[:2])
+    if size != pixels.shape[:2]:
+        small = np.empty((*size, pixels.shape[2]), np.uint8)
+        resize(pixels, small)
+        pixels = small
+    canvas = reduction.canvas(*pixels.shape[:2])
+    return pixels if canvas == pixels.shape[:2] else _padded(pixels, canvas, view)
+
+
+def _padded(pixels: NDArray[np.uint8], size: tuple[int, int], view: View) -> NDArray[np.uint8]:
+    """(H, W, C) in the middle of a larger picture of the background's color."""
+    mode = "L" if pixels.shape[2] == 1 else "RGB"
+    out = np.array(Image.new("RGB", size[::-1], view.rendering.background).convert(mode)).reshape(*size, -1)
+    top, left = ((whole - part) // 2 for whole, part in zip(size, pixels.shape[:2], strict=True))
+    out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    return out
 
 
 class Seen(NamedTuple):
@@ -81,21 +116,19 @@ class Seen(NamedTuple):
     has_alpha: bool
 
 
-def look(
-    path: str, channels: int, height: int, width: int, rendering: Rendering = PLAIN
-) -> tuple[NDArray[np.uint8], Seen]:
+def look(path: str, view: View) -> tuple[NDArray[np.uint8], Seen]:
     """What load_image returns, and what is known of the file."""
 
     def work(image: ImageFile.ImageFile) -> tuple[NDArray[np.uint8], Seen]:
         tall, wide, _ = _header(image)
         bits, mode = stored_bits(image), image.mode
         check_sums(image)
-        _shrink(image, height, width)
+        if view.is_scaled:
+            _shrink(image, view.height, view.width)
         turned = upright(image)
         if image.format == "PNG":  # may say how it is turned after its pixels
             tall, wide = turned.height, turned.width
-        pixels = _fit(turned, channels, height, width, rendering)
-        return pixels, Seen(tall, wide, mode, bits, has_more(image), has_alpha(turned))
+        return _fit(turned, view), Seen(tall, wide, mode, bits, has_more(image), has_alpha(turned))
 
     return read(path, work)
 
@@ -116,39 +149,73 @@ def has_more(image: ImageFile.ImageFile) -> bool:
         return False
 
 
-def fit_image(
-    image: Image.Image, channels: int, height: int, width: int, rendering: Rendering = PLAIN
-) -> NDArray[np.uint8]:
-    """An image of any mode -> uint8 (height, width, channels): upright, gray or RGB, scaled to cover, center-cropped.
+def fit_image(image: Image.Image, view: View) -> NDArray[np.uint8]:
+    """An image of any mode -> uint8 (height, width, channels), as load_image does.
 
     Raises ValueError if its pixels have no defined range.
     """
     image.load()
     turn = TURNS.get(orientation(image))
-    return _fit(image if turn is None else image.transpose(turn), channels, height, width, rendering)
+    return _fit(image if turn is None else image.transpose(turn), view)
 
 
-def _fit(image: Image.Image, channels: int, height: int, width: int, rendering: Rendering) -> NDArray[np.uint8]:
-    image = rendered(image, channels, rendering)
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+def _fit(image: Image.Image, view: View) -> NDArray[np.uint8]:
+    image = rendered(image, view.channels, view.rendering)
+    size = view.width, view.height
+    if view.fit == "pad":
+        color = view.rendering.background if image.mode == "RGB" else _gray(view.rendering.background)
+        image = ImageOps.pad(image, size, method=Image.Resampling.BILINEAR, color=color)
+    elif view.fit == "squash" and image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    elif image.size != size or view.crop_share < 1:
+        cut_off = (1 - view.crop_share) / 2  # of each side, at each end
+        image = ImageOps.fit(image, size, method=Image.Resampling.BILINEAR, bleed=cut_off)
+    return as_array(image)
+
+
+def _gray(color: tuple[int, int, int]) -> int:
+    """That color as Pillow converts it to gray."""
+    value = Image.new("RGB", (1, 1), color).convert("L").getpixel((0, 0))
+    assert isinstance(value, int)
+    return value
+
+
+def as_array(image: Image.Image) -> NDArray[np.uint8]:
+    """An image of mode L or RGB as (H, W, 1 or 3)."""
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def fit_pixels(
-    pixels: NDArray[np.uint8], channels: int, height: int, width: int, rendering: Rendering = PLAIN
-) -> NDArray[np.uint8]:
+def fit_pixels(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
     """(N, H, W, 1 to 4) uint8 -> (N, height, width, channels), as load_image does; with 2 or 4 the last one is alpha.
 
     Raises ValueError for other numbers of channels, unless nothing has to be changed.
     """
-    if pixels.shape[1:] == (height, width, channels) and not rendering.has_8_bits:
+    if is_ready(pixels, view):
         return pixels
+    out = np.empty((len(pixels), view.height, view.width, view.channels), np.uint8)
+    for i, image in enumerate(_images(pixels)):
+        out[i] = fit_image(image, view)
+    return out
+
+
+def is_ready(pixels: NDArray[np.uint8], view: View) -> bool:
+    """Whether these pixels (N, H, W, C) are used as they are."""
+    is_whole = view.crop_share == 1 and not view.rendering.has_8_bits
+    return is_whole and pixels.shape[1:] == (view.height, view.width, view.channels)
+
+
+def whole_pixels(pixels: NDArray[np.uint8], view: View, reduction: Reduction) -> NDArray[np.uint8]:
+    """(N, H, W, 1 to 4) uint8 -> (N, H', W', channels), whole, as load_whole does. Raises ValueError as fit_pixels."""
+    if pixels.shape[3] != view.channels or view.rendering.has_8_bits:
+        pixels = np.stack([as_array(rendered(image, view.channels, view.rendering)) for image in _images(pixels)])
+    if reduction.size(*pixels.shape[1:3]) == pixels.shape[1:3] == reduction.canvas(*pixels.shape[1:3]):
+        return pixels
+    return np.stack([reduced(one, view, reduction) for one in pixels])
+
+
+def _images(pixels: NDArray[np.uint8]) -> Iterator[Image.Image]:
     if not 1 <= pixels.shape[-1] <= 4 or 0 in pixels.shape[1:]:
         raise ValueError(f"an array of shape {pixels.shape[1:]} is not an image: expected (height, width, 1 to 4)")
-    out = np.empty((len(pixels), height, width, channels), np.uint8)
-    for i, one in enumerate(pixels):
-        image = Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one)
-        out[i] = fit_image(image, channels, height, width, rendering)
-    return out
+    for one in pixels:
+        yield Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from torch import Tensor
 
 from imgcls.data.pixels.decoding import fit_pixels, load_image
 from imgcls.data.pixels.rendering import PLAIN, Rendering
+from imgcls.data.pixels.view import Fit, View
+from imgcls.runtime.kept_memory import SMALLEST, KeptMemory
+
+PART = 8  # images of a large batch that are normalized at once
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Preprocessing:
     """What turns an image into a model's input; it is stored in the checkpoint.
 
     channels: 1 (gray) or 3 (RGB), or as many as the arrays have. height, width: in pixels. mean, std: of each channel,
-    for pixels from 0 to 1. rendering: how stored pixels become 8 bits.
+    for pixels from 0 to 1. rendering: how stored pixels become 8 bits. fit, crop_share, is_scaled: see View.
     """
 
     channels: int
@@ -29,6 +33,9 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     rendering: Rendering = PLAIN
+    fit: Fit = "crop"
+    crop_share: float = 1.0
+    is_scaled: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -40,13 +47,18 @@ class Preprocessing:
         """(height, width)"""
         return self.height, self.width
 
+    @property
+    def view(self) -> View:
+        """What of a picture the model gets to see."""
+        return View(self.channels, self.height, self.width, self.rendering, self.fit, self.crop_share, self.is_scaled)
+
     def load(self, path: str) -> NDArray[np.uint8]:
         """A file -> uint8 (height, width, channels)."""
-        return load_image(path, self.channels, self.height, self.width, self.rendering)
+        return load_image(path, self.view)
 
-    def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def fit_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """uint8 (N, H, W, 1 or 3) -> (N, height, width, channels)."""
-        return fit_pixels(pixels, self.channels, self.height, self.width, self.rendering)
+        return fit_pixels(pixels, self.view)
 
     def normalizer(self, device: torch.device) -> Normalize:
         """The step from pixels to the model's input, on that device."""
@@ -60,8 +72,32 @@ class Preprocessing:
             "width": self.width,
             "mean": list(self.mean),
             "std": list(self.std),
+            "fit": self.fit,
+            "crop_share": self.crop_share,
+            "scaled_decoding": self.is_scaled,
             **self.rendering.as_dict(),
         }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Preprocessing:
+        """What a checkpoint says; one without the newer keys crops, and decodes large JPEGs at reduced size.
+
+        Raises KeyError, TypeError or ValueError for anything else than ``as_dict`` returns.
+        """
+        fit = stored.get("fit", "crop")
+        if fit not in get_args(Fit):
+            raise ValueError(f"unknown fit '{fit}'")
+        return cls(
+            int(stored["channels"]),
+            int(stored["height"]),
+            int(stored["width"]),
+            tuple(stored["mean"]),
+            tuple(stored["std"]),
+            Rendering.from_dict(stored),
+            fit,
+            float(stored.get("crop_share", 1.0)),
+            bool(stored.get("scaled_decoding", True)),
+        )
 
 
 @lru_cache(maxsize=8)
@@ -82,11 +118,23 @@ class Normalize:
         std = torch.tensor(preprocessing.std, dtype=torch.float64).repeat(count) * 255
         self.scale = (1 / std).to(device, torch.float32)
         self.shift = (-mean / std).to(device, torch.float32)
+        self.memory = KeptMemory()
 
     def __call__(self, images: Tensor) -> Tensor:
         batch, height, width, channels = images.shape
-        flat = images.reshape(batch, height * width * channels).to(torch.float32)
-        return flat.mul_(self.scale).add_(self.shift).view(batch, height, width, channels).permute(0, 3, 1, 2)
+        flat = images.reshape(batch, height * width * channels)
+        if images.device.type == "cpu" and 4 * flat.numel() >= SMALLEST:
+            normal = self._in_parts(flat)
+        else:
+            normal = flat.to(torch.float32).mul_(self.scale).add_(self.shift)
+        return normal.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+    def _in_parts(self, flat: Tensor) -> Tensor:
+        """Into memory that is kept, a few images at a time, which then stay in the processor's cache."""
+        out = self.memory.empty(tuple(flat.shape), np.float32)
+        for normal, pixels in zip(torch.split(out, PART), torch.split(flat, PART), strict=True):
+            normal.copy_(pixels).mul_(self.scale).add_(self.shift)
+        return out
 
     def inverse(self, images: Tensor) -> NDArray[np.uint8]:
         """A normalized batch (B, C, H, W) back to uint8 (B, H, W, C), for plots."""

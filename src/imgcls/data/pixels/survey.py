@@ -28,12 +28,11 @@ def decode_sample(
     """The pictures as uint8 (N, H, W, C), and what is known of each file. Raises DataError."""
     shape = preprocessing.shape
     out = process_pool.shared_zeros((len(paths), *shape))
-    height, width, channels = shape
 
     def work(share: range) -> list[Seen]:
         seen = []
         for row in share:
-            out[row], one = look(paths[row], channels, height, width, preprocessing.rendering)
+            out[row], one = look(paths[row], preprocessing.view)
             seen.append(one)
         return seen
 

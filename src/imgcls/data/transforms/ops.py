@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALL = 64  # pixels per side: larger images are photos
 GRAY = (0.2989, 0.587, 0.114)  # the weights of red, green and blue: ITU-R 601-2
 SMOOTH = ((1.0, 1.0, 1.0), (1.0, 5.0, 1.0), (1.0, 1.0, 1.0))  # Pillow's filter, times 13
 Change = Callable[[Tensor, Tensor], Tensor]
@@ -32,18 +33,21 @@ def where(chosen: Tensor, images: Tensor, strengths: Tensor, change: Change) -> 
 # --- geometry --------------------------------------------------------------------------------------------------------
 
 
-def affine(images: Tensor, matrices: Tensor) -> Tensor:
-    """Each pixel from the nearest one at the position that its image's matrix yields, else black; matrices: (B, 2, 3).
+def affine(images: Tensor, matrices: Tensor, reflects: bool = False) -> Tensor:
+    """Each pixel from the position that its image's matrix yields; matrices: (B, 2, 3).
 
-    A matrix maps (x, y, 1) of the result to (x, y) of the source, in pixels from the image's center.
+    A matrix maps (x, y, 1) of the result to (x, y) of the source, in pixels from the image's center. Photos are
+    interpolated, of small images the nearest pixel is taken. Beyond the edges it is black, or reflects the image.
     """
     batch, height, width, _ = images.shape
     grid = F.affine_grid(
         matrices * _to_unit(height, width, matrices.device), [batch, 1, height, width], align_corners=False
     )
+    mode = "bilinear" if max(height, width) > SMALL else "nearest"
+    beyond = "reflection" if reflects else "zeros"
     planes = images.permute(0, 3, 1, 2).float()
-    moved = F.grid_sample(planes, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return moved.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    moved = F.grid_sample(planes, grid, mode=mode, padding_mode=beyond, align_corners=False)
+    return moved.round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 @lru_cache(maxsize=8)
@@ -61,34 +65,34 @@ def _matrices(images: Tensor, a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Ten
     return torch.stack([a, b, x, c, d, y], 1).view(-1, 2, 3)
 
 
-def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+def rotate(images: Tensor, degrees: Tensor, reflects: bool = False) -> Tensor:
     """Rotate counter-clockwise about the center."""
     cos, sin, none = degrees.deg2rad().cos(), degrees.deg2rad().sin(), torch.zeros_like(degrees)
-    return affine(images, _matrices(images, cos, -sin, none, sin, cos, none))
+    return affine(images, _matrices(images, cos, -sin, none, sin, cos, none), reflects)
 
 
-def shear_x(images: Tensor, slope: Tensor) -> Tensor:
+def shear_x(images: Tensor, slope: Tensor, reflects: bool = False) -> Tensor:
     """Move each row left by the slope times its distance from the top."""
     one, none = torch.ones_like(slope), torch.zeros_like(slope)
-    return affine(images, _matrices(images, one, slope, slope * (images.shape[1] / 2), none, one, none))
+    return affine(images, _matrices(images, one, slope, slope * (images.shape[1] / 2), none, one, none), reflects)
 
 
-def shear_y(images: Tensor, slope: Tensor) -> Tensor:
+def shear_y(images: Tensor, slope: Tensor, reflects: bool = False) -> Tensor:
     """Move each column up by the slope times its distance from the left."""
     one, none = torch.ones_like(slope), torch.zeros_like(slope)
-    return affine(images, _matrices(images, one, none, none, slope, one, slope * (images.shape[2] / 2)))
+    return affine(images, _matrices(images, one, none, none, slope, one, slope * (images.shape[2] / 2)), reflects)
 
 
-def translate_x(images: Tensor, share: Tensor) -> Tensor:
+def translate_x(images: Tensor, share: Tensor, reflects: bool = False) -> Tensor:
     """Move right by that fraction of the width, in whole pixels."""
     one, none = torch.ones_like(share), torch.zeros_like(share)
-    return affine(images, _matrices(images, one, none, -(share * images.shape[2]).trunc(), none, one, none))
+    return affine(images, _matrices(images, one, none, -(share * images.shape[2]).trunc(), none, one, none), reflects)
 
 
-def translate_y(images: Tensor, share: Tensor) -> Tensor:
+def translate_y(images: Tensor, share: Tensor, reflects: bool = False) -> Tensor:
     """Move down by that fraction of the height, in whole pixels."""
     one, none = torch.ones_like(share), torch.zeros_like(share)
-    return affine(images, _matrices(images, one, none, none, none, one, -(share * images.shape[1]).trunc()))
+    return affine(images, _matrices(images, one, none, none, none, one, -(share * images.shape[1]).trunc()), reflects)
 
 
 # --- color ------------------------------------------------------------------------------------------------------------
@@ -167,13 +171,15 @@ def jitter(images: Tensor, draws: Tensor, *, change: Change, most: float) -> Ten
     return change(images, (2 * draws[:, 0] - 1) * most)
 
 
-def random_affine(images: Tensor, draws: Tensor, *, degrees: float, shift: float, scale: float) -> Tensor:
+def random_affine(
+    images: Tensor, draws: Tensor, *, degrees: float, shift: float, scale: float, reflects: bool = False
+) -> Tensor:
     """Rotate by up to ``degrees``, translate by up to a fraction of a side, scale up or down by one; draws: (B, 4)."""
     turn, right, down, grow = (2 * draws - 1).unbind(1)
     angle, factor = (turn * degrees).deg2rad(), 1 / (1 + grow * scale)
     cos, sin = angle.cos() * factor, angle.sin() * factor
     x, y = -right * shift * images.shape[2], -down * shift * images.shape[1]
-    return affine(images, _matrices(images, cos, -sin, cos * x - sin * y, sin, cos, sin * x + cos * y))
+    return affine(images, _matrices(images, cos, -sin, cos * x - sin * y, sin, cos, sin * x + cos * y), reflects)
 
 
 def erase(images: Tensor, draws: Tensor, *, p: float) -> Tensor:

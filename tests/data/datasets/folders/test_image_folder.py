@@ -16,8 +16,8 @@ from PIL import Image
 import imgcls
 from imgcls.cli.app import main
 from imgcls.data import datamodule as prepare
-from imgcls.data.datamodule import geometry
 from imgcls.data.fetchers import decode_all
+from imgcls.data.geometry import FIRST_HEADERS, Geometry, geometry
 from imgcls.data.pixels.preprocessing import Preprocessing, statistics
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import SplitOptions, split
@@ -269,6 +269,8 @@ OPTIONS = SplitOptions(
     classes=None,
     limit=None,
     test_limit=None,
+    fit="crop",
+    crop_share=None,
     background="white",
     depth="auto",
     exclude=None,
@@ -322,10 +324,10 @@ def test_no_more_headers_are_read_than_needed(monkeypatch: pytest.MonkeyPatch) -
         read.append(path)
         return len(read), 8, False
 
-    monkeypatch.setattr(prepare, "header", header)
+    monkeypatch.setattr("imgcls.data.geometry.header", header)
     images = Images([0] * 200, paths=["a.png"] * 200)
     geometry(images, OPTIONS, default_image_size("lenet"))
-    assert len(read) == prepare.FIRST_HEADERS
+    assert len(read) == FIRST_HEADERS
     read.clear()
     geometry(images, SplitOptions(**vars(OPTIONS) | {"image_size": 20, "channels": 3}), default_image_size("lenet"))
     assert len(read) == 1
@@ -334,8 +336,8 @@ def test_no_more_headers_are_read_than_needed(monkeypatch: pytest.MonkeyPatch) -
 def test_images_are_decoded_once_for_statistics_and_training(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes("photos", 30)
     source = imagefolder(root="photos")
-    data = prepare.SplitData("photos", source, split(source, OPTIONS), prepare.Geometry(9, 9, 3))
-    train, shape = data.splits.train, prepare._preprocessing(data, OPTIONS, None)[0]
+    data = prepare.SplitData("photos", source, split(source, OPTIONS), Geometry(9, 9, 3))
+    train, shape = data.splits.train, prepare._preprocessing(data, OPTIONS, None, None)[0]
     pixels = decode_all(train.take(np.arange(len(train))), shape, threads=1)
     assert (shape.mean, shape.std) == statistics(pixels)
     monkeypatch.setattr(Preprocessing, "load", None)  # nothing is left to be read

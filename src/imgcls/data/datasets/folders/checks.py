@@ -14,6 +14,7 @@ import numpy as np
 from imgcls.data.pixels.decoding import load_image
 from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.pixels.rendering import Rendering
+from imgcls.data.pixels.view import View
 from imgcls.data.source import Images
 from imgcls.errors import DataError
 from imgcls.parallel.process_pool import each
@@ -22,14 +23,16 @@ from imgcls.text import listing
 SIDE = 32  # pixels: files are decoded to small images, which reads all of their content
 MOST_NAMED = 10  # corrupt files in a message
 MOST_COMPARED = 20_000  # files whose content is compared between two splits
-ANY_DEPTH = Rendering(depth=(0.0, 1.0))  # whether values have a defined range is not a matter of one file
+ANY_VIEW = View(
+    3, SIDE, SIDE, Rendering(depth=(0.0, 1.0)), is_scaled=True
+)  # whether values have a range is not a matter of one file
 Place = tuple[str, int]  # of an image: its split, its row there
 
 
 def reason(path: str) -> str:
     """Why the file cannot be decoded, after reading all of it; empty if it can."""
     try:
-        load_image(path, 3, SIDE, SIDE, ANY_DEPTH)
+        load_image(path, ANY_VIEW)
     except DataError as error:
         return str(error)
     return ""
