@@ -17,6 +17,7 @@ from imgcls.data.datasets.folders import layout_names as names_of
 from imgcls.data.datasets.folders.other_tasks import has_class_folders, task_in
 from imgcls.data.datasets.folders.places import typed, unpack
 from imgcls.data.datasets.folders.scan import Scan
+from imgcls.data.datasets.folders.strays import may_be_strays, not_used, read_as_classes, strays_in
 from imgcls.data.findings import Finding
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line
@@ -26,6 +27,7 @@ DATES = re.compile(r"(19|20)\d\d([-_.]?\d\d){0,2}")
 MOST_FOLDS = 20  # more folders than that are classes, whatever the names below them
 MOSTLY = 0.6  # of the names below: these sub-folders are the same everywhere
 FLAT = "dataset.layout=flat"
+RENAME = "rename the folder to use it"
 NO_CLASSES = "put the images into one folder for each class"
 
 
@@ -39,6 +41,7 @@ class Seen:
     - images: the names of the image files in the folder itself.
     - folders: the names of the folders that may hold images of the data set, sorted.
     - parts: of these, those whose names mean train, val or test, by part.
+    - strays: the folders with images that are no classes, as a rule: {name: what it holds}.
     - support: the folders without images whose names are those of annotations, lists or code.
     - tables, archives: names of files.
     """
@@ -47,6 +50,7 @@ class Seen:
     images: tuple[str, ...]
     folders: tuple[str, ...]
     parts: Mapping[str, tuple[str, ...]]
+    strays: Mapping[str, str]
     support: tuple[str, ...]
     tables: tuple[str, ...]
     archives: tuple[str, ...]
@@ -90,7 +94,8 @@ def _described(path: Path, scan: Scan) -> Seen:
     here = scan.look(path)
     everything = scan.subfolders(path)
     support = [name for name in everything if is_support(name) and not scan.has_images(path / name)]
-    folders = tuple(name for name in everything if name not in support)
+    strays = strays_in(path, [name for name in everything if name not in support], scan)
+    folders = tuple(name for name in everything if name not in support and name not in strays)
     parts = [names_of.part_of(name) for name in folders]
     found = {part: tuple(itertools.compress(folders, [one == part for one in parts])) for part in names_of.PART_WORDS}
     return Seen(
@@ -98,6 +103,7 @@ def _described(path: Path, scan: Scan) -> Seen:
         tuple(here.images),
         folders,
         {part: several for part, several in found.items() if several},
+        strays,
         tuple(support),
         tuple(name for name in here.others if name.lower().endswith(names_of.TABLE_SUFFIXES)),
         tuple(name for name in here.others if names_of.archive_suffix(name)),
@@ -150,6 +156,11 @@ def left_over(seen: Seen) -> list[Finding]:
     return [Finding("not_used", "note", text, len(seen.support), seen.support[:5])]
 
 
+def stray_findings(seen: Seen, scan: Scan, advice: str) -> list[Finding]:
+    """What to say about the folders in it that are no classes."""
+    return not_used(seen.path, {seen.path / name: kind for name, kind in seen.strays.items()}, scan, advice)
+
+
 def reading_of(path: Path, scan: Scan, *, is_flat: bool = False) -> Reading:
     """How the folder is read. Raises DataError where there are no classes, or two readings are likely.
 
@@ -160,6 +171,7 @@ def reading_of(path: Path, scan: Scan, *, is_flat: bool = False) -> Reading:
         return _as_classes(seen, scan, is_flat=True)
     rules: tuple[Callable[[Seen, Scan], Reading | None], ...] = (
         _of_parts, _of_train_alone, _of_parts_without_train, _of_classes_first, _of_repeated_names, _of_copies,
+        _of_doubtful,
     )  # fmt: skip
     for rule in rules:
         if (found := rule(seen, scan)) is not None:
@@ -179,6 +191,16 @@ def _of_copies(seen: Seen, scan: Scan) -> None:
         what = f"{name}/ looks like a copy of {original}/" if original else f"{name}/ holds {listing(inside, 3)} again"
         others = ",".join(one for one in seen.folders if one != name)
         raise ask(seen, what, f"for the other classes add {FLAT} 'dataset.classes=[{others}]'", _flat(seen))
+
+
+def _of_doubtful(seen: Seen, scan: Scan) -> None:
+    """Raises DataError for folders that may hold plots or thumbnails, beside others that are classes."""
+    if not (found := may_be_strays(seen.folders)):
+        return
+    rest = ",".join(one_line(name) for name in seen.folders if name not in found)
+    names = listing([f"{one_line(name)}/" for name in found])
+    what = f"{'is' if len(found) == 1 else 'are'} {names} a class, or pictures of another kind beside the classes?"
+    raise ask(seen, what, f"for the other classes add {FLAT} 'dataset.classes=[{rest}]'", _flat(seen))
 
 
 def ask(seen: Seen, what: str, *choices: str) -> DataError:
@@ -263,6 +285,7 @@ def _from_parts(seen: Seen, scan: Scan, folders: dict[str, Path], findings: Sequ
         inner = _below_images({name: folder / name for name in class_folders(folder, scan)}, scan)
         places[part], more = inner
         findings = [*findings, *more]
+    findings = [*findings, *read_as_classes(in_order(places["train"]))]
     return Reading(seen.path, places, folders, tuple(findings))
 
 
@@ -391,7 +414,9 @@ def _of_classes_first(seen: Seen, scan: Scan) -> Reading | None:
     which = listing(sorted({inner for one in below.values() for inner in one.folders}))
     finding = Finding("parts", "note", f"parts from the folders {which} in each class folder", len(places))
     homes = dict.fromkeys(places, seen.path)
-    return Reading(seen.path, {part: places[part] for part in names_of.PART_WORDS if part in places}, homes, (finding,))
+    more = [one for inner in below.values() for one in stray_findings(inner, scan, RENAME)]
+    parts = {part: places[part] for part in names_of.PART_WORDS if part in places}
+    return Reading(seen.path, parts, homes, (finding, *more))
 
 
 def _is_split(one: Seen) -> bool:
@@ -448,15 +473,17 @@ def _below_images(places: dict[str, Path], scan: Scan) -> tuple[dict[str, Path],
 
 def _as_classes(seen: Seen, scan: Scan, *, is_flat: bool = False) -> Reading:
     """Each folder is a class."""
-    if not (seen.folders if is_flat else class_folders(seen.path, scan)):
+    folders = sorted([*seen.folders, *seen.strays]) if is_flat else seen.folders
+    if not (folders if is_flat else class_folders(seen.path, scan)):
         raise DataError(_nothing_found(seen, scan))
-    places = {name: seen.path / name for name in seen.folders}
+    places = {name: seen.path / name for name in folders}
     findings: list[Finding] = []
     if not is_flat:
         places, findings = _below_images(places, scan)
         if "train" in seen.parts:
             text = f"{seen.parts['train'][0]}/ is read as a class, as are {listing(seen.folders, 4)}"
             findings.append(Finding("parts", "note", text))
+        findings += read_as_classes(folders)
         findings += _pooled(seen, scan, places)
     return Reading(seen.path, {"train": places}, {"train": seen.path}, tuple(findings))
 

@@ -16,10 +16,22 @@ from imgcls.data.datasets.folders.image_folder import (
     source_of,
 )
 from imgcls.data.datasets.folders.known_layouts import known_source
-from imgcls.data.datasets.folders.layout import Reading, check_task, left_over, levels, reading_of, see, unwrapped
+from imgcls.data.datasets.folders.layout import (
+    FLAT,
+    RENAME,
+    Reading,
+    check_task,
+    left_over,
+    levels,
+    reading_of,
+    see,
+    stray_findings,
+    unwrapped,
+)
 from imgcls.data.datasets.folders.layout_names import part_of
 from imgcls.data.datasets.folders.places import folder_at
 from imgcls.data.datasets.folders.scan import Scan
+from imgcls.data.datasets.folders.strays import below_classes
 from imgcls.data.renames import renamed, renames_of
 from imgcls.data.source import Source
 from imgcls.errors import DataError
@@ -80,6 +92,12 @@ def _decided(root: Path, scan: Scan, options: Options, *, is_flat: bool) -> Sour
     reading = reading_of(base, scan, is_flat=is_flat)
     more = [note for folder in around for note in left_over(see(folder, scan))]
     if not is_flat:
+        is_one = set(reading.homes.values()) == {base} and len(reading.parts) == 1
+        advice = f"{FLAT} uses all folders" if is_one else RENAME
+        for folder in dict.fromkeys([*around, *reading.homes.values()]):
+            more += stray_findings(see(folder, scan), scan, advice)
+        places = [place for own in reading.parts.values() for place in own.values()]
+        more += below_classes(reading.base, places, scan, advice)
         more += unused_tables([*around, *reading.homes.values()], reading, scan)
     return _source(root, replace(reading, findings=(*reading.findings, *more)), scan, options, [])
 
