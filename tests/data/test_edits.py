@@ -159,6 +159,41 @@ def test_a_run_keeps_the_tables(capsys: Capture) -> None:
     assert report("other")["n"] == 36 if "n" in report("other") else True
 
 
+@pytest.mark.parametrize("named", [(), ("dataset=./set",)])
+@pytest.mark.parametrize("part", ["test", "val", "train"])
+def test_images_are_left_out_of_the_part_that_is_evaluated(named: tuple[str, ...], part: str, capsys: Capture) -> None:
+    assert main([*TRAIN, "run_dir=run"]) == 0
+    own = ids("run")
+    capsys.readouterr()
+    out = table("out.csv", own[part][0], own[part][1], own["train" if part == "val" else "val"][0], header="path")
+    words = ["evaluate", "run", "output=again", "threads=1", f"split={part}", f"dataset.exclude={out}", *named]
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"2 of {len(own[part])} {part} images are left out (dataset.exclude=out.csv)" in said
+    with np.load("again/predictions.npz") as file:
+        assert file["path"].tolist() == own[part][2:]
+    table("out.csv", *own[part], header="path")
+    assert main(words) == 3
+    assert f"it lists all {len(own[part])} images of {part}; leave some in" in capsys.readouterr().err
+
+
+def test_labels_are_changed_in_the_part_that_is_evaluated(capsys: Capture) -> None:
+    out = table("out.csv", "cat/0.png", header="path")
+    assert main([*TRAIN, "run_dir=run", f"dataset.exclude={out}"]) == 0
+    own = ids("run")
+    capsys.readouterr()
+    name = next(one for one in own["test"] if one.startswith("cat"))
+    new = table("new.csv", f"{name},dog", "cat/0.png,dog")
+    assert main(["evaluate", "run", "output=again", "threads=1", f"dataset.relabel={new}"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"1 of {len(own['test'])} test image has another label (dataset.relabel=new.csv)" in said
+    with np.load("again/predictions.npz") as file:
+        assert file["path"].tolist() == own["test"]
+        labels = dict(zip(own["test"], file["labels"].tolist(), strict=True))
+    kinds = ("cat", "dog", "old cow")
+    assert labels == {one: 1 if one == name else kinds.index(one.partition("/")[0]) for one in own["test"]}
+
+
 def test_the_path_of_a_finding_is_that_of_the_table(capsys: Capture) -> None:
     for row in range(3):
         shutil.copy("set/cat/0.png", f"set/cat/copy {row}, more.png")

@@ -14,6 +14,7 @@ import numpy as np
 
 from imgcls.data.findings import Finding
 from imgcls.data.source import Images, Indices, Source, names_of
+from imgcls.data.splits import origin_of
 from imgcls.errors import DataError
 from imgcls.files import file_size
 from imgcls.text import brief, did_you_mean, listing, one_line
@@ -44,6 +45,42 @@ def edited(source: Source, exclude: str | None, relabel: str | None) -> Source:
             source = change(source, lines, f"dataset.{key}={file}")
             source = dataclasses.replace(source, tables={**source.tables, STORED[key]: content})
     return source
+
+
+def edited_part(
+    source: Source, name: str, images: Images, classes: Sequence[str], exclude: str | None, relabel: str | None
+) -> tuple[Images, list[Finding]]:
+    """The images of one split, already cut, without those that the table ``exclude`` lists and with the labels of
+    ``relabel``; and what was done.
+
+    source: the whole data set, which the tables are about. classes: what the images' labels mean. Raises DataError for
+    a table that cannot be used, and if no image is left.
+    """
+    origin, findings = origin_of(source, name), list[Finding]()
+    ids = source.parts[origin].ids
+    if relabel is not None:
+        where = f"dataset.relabel={relabel}"
+        new = _new_labels(source, _lines(_content(relabel, "relabel"), relabel, "relabel"), where)[origin]
+        rows = np.flatnonzero(new != source.parts[origin].labels)
+        named = dict(zip(ids[rows].tolist(), (source.classes[i] for i in new[rows]), strict=True))
+        labels = [named.get(one, classes[label]) for one, label in zip(images.ids.tolist(), images.labels, strict=True)]
+        if unknown := sorted({*labels} - {*classes}):
+            raise DataError(f"{where}: class {listing(unknown)} is not among those of dataset.classes")
+        before, images = images.labels, _labeled(images, np.array([classes.index(one) for one in labels]))
+        count = int((before != images.labels).sum())
+        text = f"{count:,} of {len(images):,} {name} image{'s have' if count != 1 else ' has'} another label ({where})"
+        findings.append(Finding("relabeled", "note", text, count))
+    if exclude is not None:
+        where = f"dataset.exclude={exclude}"
+        gone = _gone(source, _lines(_content(exclude, "exclude"), exclude, "exclude"), where)[origin]
+        is_kept = ~np.isin(images.ids, ids[sorted(gone)])
+        if not is_kept.any():
+            raise DataError(f"{where}: it lists all {len(images):,} images of {name}; leave some in")
+        count = int((~is_kept).sum())
+        text = f"{count:,} of {len(images):,} {name} images {'is' if count == 1 else 'are'} left out ({where})"
+        findings.append(Finding("excluded", "note", text, count))
+        images = images.take(np.flatnonzero(is_kept))
+    return images, findings
 
 
 def _content(file: str, key: str) -> bytes:
@@ -119,10 +156,16 @@ def _plain(path: str, known: Mapping[str, object]) -> str | None:
     return next((one for one in spellings if one in known), None)
 
 
-def _without(source: Source, lines: Sequence[Line], where: str) -> Source:
+def _gone(source: Source, lines: Sequence[Line], where: str) -> dict[str, set[int]]:
+    """The rows of each split that the lines name."""
     gone: dict[str, set[int]] = {part: set() for part in source.parts}
     for _, part, row in _rows(source, lines, where):
         gone[part].add(row)
+    return gone
+
+
+def _without(source: Source, lines: Sequence[Line], where: str) -> Source:
+    gone = _gone(source, lines, where)
     parts: dict[str, Images] = {}
     for part, images in source.parts.items():
         kept = np.setdiff1d(np.arange(len(images)), np.array(sorted(gone[part]), dtype=np.int64))
@@ -145,7 +188,8 @@ def _check_classes(source: Source, parts: Mapping[str, Images], where: str) -> N
         )
 
 
-def _relabeled(source: Source, lines: Sequence[Line], where: str) -> Source:
+def _new_labels(source: Source, lines: Sequence[Line], where: str) -> dict[str, Indices]:
+    """The labels of each split as the lines say."""
     numbers = {name: i for i, name in enumerate(source.classes)}
     new = {part: images.labels.copy() for part, images in source.parts.items()}
     seen: dict[tuple[str, int], Line] = {}
@@ -163,6 +207,11 @@ def _relabeled(source: Source, lines: Sequence[Line], where: str) -> Source:
                 f"{line.number}; keep one"
             )
         new[part][row] = numbers[line.label]
+    return new
+
+
+def _relabeled(source: Source, lines: Sequence[Line], where: str) -> Source:
+    new = _new_labels(source, lines, where)
     count = sum(int((new[part] != images.labels).sum()) for part, images in source.parts.items())
     parts = {part: _labeled(images, new[part]) for part, images in source.parts.items()}
     _check_classes(source, parts, where)

@@ -162,6 +162,14 @@ def _cut(
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
+def origin_of(source: Source, name: str) -> str:
+    """The part of the data set that this split is taken from: itself, train, or val where that is the test."""
+    if name == "test" and source.test is None:
+        return "train" if source.val is None else "val"
+    is_own = name == "test" or (name == "val" and source.val is not None and source.test is not None)
+    return name if is_own else "train"
+
+
 def split(source: Source, options: SplitOptions, *, groups: Indices | None = None, rule: int = RULE) -> Splits:
     """The data set's train, val and test; those that it lacks are drawn with split_seed, not with the run's seed.
 

@@ -135,7 +135,7 @@ READ = {  # name: files below d/, classes, sizes of the parts, words that are sa
     "train is a vehicle": (flat("d/car", "d/plane", "d/train"), "car plane train", {"train": 9}, "read as a class"),
     "thumbnails beside classes": (
         classes("d") + flat("d/thumbnails", "d/previews", "d/_thumbs"), "blue red", {"train": 6},
-        "not used: _thumbs/, previews/, thumbnails/ (9 images, reduced copies by their names); dataset.layout=flat uses",
+        "not used: _thumbs/, previews/, thumbnails/ (9 images, reduced copies by their names); dataset.layout=flat",
     ),
     "thumbs that repeat names": (
         [f"d/{one}/{name}{i}.png" for one, name in [("a", "x"), ("b", "y")] for i in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ from imgcls.data.datasets.folders.layout_names import part_of
 from imgcls.data.datasets.folders.places import folder_at
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.datasets.folders.strays import below_classes
-from imgcls.data.renames import renamed, renames_of
+from imgcls.data.renames import Matching, renamed, renames_of
 from imgcls.data.source import Source
 from imgcls.errors import DataError
 from imgcls.text import one_line
@@ -73,22 +74,22 @@ def imagefolder(
     names = renames_of(rename)
     if layout == "old":
         reading, warnings = old_reading(base, scan)
-        return renamed(_source(base, reading, scan, options, warnings), names)
+        return _source(base, reading, scan, options, warnings, names)
     if scan.is_run(base):
         raise DataError(f"{one_line(str(base))} is a run of imgcls, not a data set; give the folder of the images")
-    return renamed(_decided(base, scan, options, is_flat=layout == "flat"), names)
+    return _decided(base, scan, options, names, is_flat=layout == "flat")
 
 
-def _decided(root: Path, scan: Scan, options: Options, *, is_flat: bool) -> Source:
+def _decided(root: Path, scan: Scan, options: Options, names: Mapping[str, str], *, is_flat: bool) -> Source:
     """The folder by what it looks like; is_flat: each folder in it is a class, whatever it looks like."""
     base = unwrapped(root, scan)
     around = levels(root, base)
     for folder in () if is_flat else around:
         if (known := known_source(folder, scan, options)) is not None:
-            return known
+            return renamed(known, names)
         check_task(folder, scan)
     if not is_flat and (listed := source_of_tables(base, scan, options)) is not None:
-        return listed
+        return renamed(listed, names)
     reading = reading_of(base, scan, is_flat=is_flat)
     more = [note for folder in around for note in left_over(see(folder, scan))]
     if not is_flat:
@@ -99,14 +100,17 @@ def _decided(root: Path, scan: Scan, options: Options, *, is_flat: bool) -> Sour
         places = [place for own in reading.parts.values() for place in own.values()]
         more += below_classes(reading.base, places, scan, advice)
         more += unused_tables([*around, *reading.homes.values()], reading, scan)
-    return _source(root, replace(reading, findings=(*reading.findings, *more)), scan, options, [])
+    return _source(root, replace(reading, findings=(*reading.findings, *more)), scan, options, [], names)
 
 
-def _source(root: Path, reading: Reading, scan: Scan, options: Options, warnings: list[str]) -> Source:
-    """The images of the reading."""
+def _source(
+    root: Path, reading: Reading, scan: Scan, options: Options, warnings: list[str], renames: Mapping[str, str]
+) -> Source:
+    """The images of the reading, with classes under their new names."""
     names = reading.classes
     missing: list[str] = []
-    parts = {part: class_images(part, reading, scan, missing) for part in reading.parts}
+    matching = Matching(names, renames)
+    parts = {part: class_images(part, reading, scan, missing, matching) for part in reading.parts}
     findings = [
         *alike(names),
         *reading.findings,
@@ -124,7 +128,7 @@ def _source(root: Path, reading: Reading, scan: Scan, options: Options, warnings
         warnings=[*(one.line for one in findings if one.severity == "warning"), *missing, *warnings],
         findings=findings,
     )
-    return named_in(source, None if _names_train(reading, root) else {})
+    return renamed(named_in(source, None if _names_train(reading, root) else {}), matching.own)
 
 
 def _names_train(reading: Reading, root: Path) -> bool:
