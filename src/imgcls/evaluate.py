@@ -69,7 +69,8 @@ def evaluate(
         if dataset.node is None:
             spec = with_stored_tables(spec, run_folders.folder_of(checkpoint.path), given=dataset.changes)
         component = choose_attack(checkpoint.meta, attack)
-        folder = _output_folder(config, checkpoint, spec.name, component)
+        shown = f"{spec.name}-edited" if any(_edits(dataset).values()) else spec.name
+        folder = _output_folder(config, checkpoint, shown, component)
         selection = _select(config, spec, dataset, checkpoint, model.classes)
         source, images = selection.source, selection.images
         _print_header(log, config, spec, checkpoint, selection)
@@ -183,11 +184,14 @@ def _select(
     return Selection(source, name, images, how, trained)
 
 
+def _edits(dataset: Choice) -> dict[str, Any]:
+    """dataset.exclude and dataset.relabel as typed for this command, None if they were not."""
+    return {key: (dataset.changes if dataset.node is None else dataset.node).get(key) for key in STORED}
+
+
 def _without_edits(spec: DataSpec, dataset: Choice, checkpoint: Checkpoint) -> tuple[DataSpec, dict[str, Any]]:
     """The run's own data set as it was cut; and dataset.exclude and dataset.relabel as typed now, for a part of it."""
-    typed = {key: getattr(spec.options, key) for key in STORED}
-    if dataset.node is None:
-        typed = {key: value if key in dataset.changes else None for key, value in typed.items()}
+    typed = _edits(dataset)
     if not any(typed.values()):
         return spec, {}
     own = checkpoint.meta["config"]["dataset"]

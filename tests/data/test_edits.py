@@ -177,6 +177,16 @@ def test_images_are_left_out_of_the_part_that_is_evaluated(named: tuple[str, ...
     assert f"it lists all {len(own[part])} images of {part}; leave some in" in capsys.readouterr().err
 
 
+def test_an_edited_evaluation_has_its_folder() -> None:
+    assert main(["train", "model=linear", "epochs=1", "plots=false", "threads=1", "run_dir=run"]) == 0
+    name = f"train/{ids('run')['test'][0]}"  # pixels in memory have numbers
+    out = table("out.csv", name, header="path")
+    assert main(["evaluate", "run", "threads=1"]) == 0
+    assert main(["evaluate", "run", "threads=1", f"dataset.exclude={out}"]) == 0
+    counts = {one: report(f"run/evaluations/digits{one}-test")["n"] for one in ("", "-edited")}
+    assert counts[""] - counts["-edited"] == 1
+
+
 def test_labels_are_changed_in_the_part_that_is_evaluated(capsys: Capture) -> None:
     out = table("out.csv", "cat/0.png", header="path")
     assert main([*TRAIN, "run_dir=run", f"dataset.exclude={out}"]) == 0

@@ -145,12 +145,22 @@ READ = {  # name: files below d/, classes, sizes of the parts, words that are sa
     "thumbs of classes": (
         classes("d", "d/thumbs"), "blue red", {"train": 6}, "not used: thumbs/ (6 images, reduced copies by",
     ),
+    "thumbs of wrapped classes": (
+        classes("d/full", "d/thumbs"), "blue red", {"train": 6}, "not used: thumbs/ (6 images",
+    ),
+    "thumbs beside originals in classes": (
+        flat(*(f"d/{name}/{size}" for name in ("blue", "red") for size in ("full", "thumbs"))),
+        "blue red", {"train": 6}, "not used: blue/thumbs/, red/thumbs/ (6 images",
+    ),
     "thumbnails of wrapped classes": (
         classes("d/photos", "d/thumbnails"), "blue red", {"train": 6}, "not used: thumbnails/ (6 images",
     ),
     "results": (
         classes("d") + flat("d/results", "d/my_visualizations", "d/Cache2", "d/checkpoints"), "blue red", {"train": 6},
         "warning: not used: Cache2/, checkpoints/, my_visualizations/, results/ (12 images, results by their names)",
+    ),
+    "results without images": (
+        [*classes("d"), "d/visualizations/a.html"], "blue red", {"train": 6}, "not used: visualizations/ (no images",
     ),
     "plots by their names": (
         [*classes("d"), "d/plots/loss.png", "d/plots/confusion_matrix.png", "d/figures/RocCurve.jpg"],
@@ -306,6 +316,10 @@ ASKED = {  # name: files below d/, words of the message
         [f"d/{name}_{i}.jpg" for name in ("Birman", "pug") for i in range(3)], ["(Birman, pug: Birman_0.jpg)"],
     ),
     "plots": (classes("d") + flat("d/plots"), ["is plots/ a class", "layout=flat 'dataset.classes=[blue,red]'"]),
+    "outputs of all kinds": (
+        classes("d") + flat("d/runs", "d/figures", "d/thumbs"),
+        ["are figures/, runs/, thumbs/ classes", "=[blue,red]'"],
+    ),
     "thumbs": (classes("d") + flat("d/thumbs"), ["is thumbs/ a class", "for the classes blue, red, thumbs add"]),
     "only images": (flat("d/images"), ["no class folders in d"]),
     "MNIST": (["d/train-images-idx3-ubyte.gz"], ["dataset=mnist dataset.root=./d"]),

@@ -17,7 +17,7 @@ from imgcls.data.datasets.folders import layout_names as names_of
 from imgcls.data.datasets.folders.other_tasks import has_class_folders, task_in
 from imgcls.data.datasets.folders.places import typed, unpack
 from imgcls.data.datasets.folders.scan import Scan
-from imgcls.data.datasets.folders.strays import may_be_strays, not_used, read_as_classes, strays_in
+from imgcls.data.datasets.folders.strays import MOST_TYPED, may_be_strays, not_used, read_as_classes, strays_in
 from imgcls.data.findings import Finding
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line
@@ -197,10 +197,14 @@ def _of_doubtful(seen: Seen, scan: Scan) -> None:
     """Raises DataError for folders that may hold plots or thumbnails, beside others that are classes."""
     if not (found := may_be_strays(seen.folders)):
         return
-    rest = ",".join(one_line(name) for name in seen.folders if name not in found)
     names = listing([f"{one_line(name)}/" for name in found])
-    what = f"{'is' if len(found) == 1 else 'are'} {names} a class, or pictures of another kind beside the classes?"
-    raise ask(seen, what, f"for the other classes add {FLAT} 'dataset.classes=[{rest}]'", _flat(seen))
+    which = f"is {names} a class" if len(found) == 1 else f"are {names} classes"
+    rest = [one_line(name) for name in seen.folders if name not in found]
+    others = (
+        f"add {FLAT} 'dataset.classes=[{','.join(rest)}]'" if len(rest) <= MOST_TYPED else "move it out of the folder"
+    )
+    what = f"{which}, or pictures of another kind (results, thumbnails)?"
+    raise ask(seen, what, f"for the other classes {others}", _flat(seen))
 
 
 def ask(seen: Seen, what: str, *choices: str) -> DataError:

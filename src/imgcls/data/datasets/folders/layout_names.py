@@ -167,6 +167,7 @@ COPIES = frozenset([  # the same images in another form
     "processed", "preprocessed", "augmented", "aug", "cropped", "crops", "resized", "small", "large", "thumb", "clean",
     "cleaned", "noisy", "enhanced", "normalized", "thumbnails", "images", "masks", "without_background", "x", "px",
 ])
+ORIGINALS = frozenset(["original", "originals", "raw", "full", "fullsize", "large", "hires", "highres"])  # of thumbs
 # fmt: on
 COPY_OF = re.compile(r"copy of (?P<a>.+)|(?P<b>.+?)(?: - copy(?: \(\d+\))?|[ _]copy(?: ?\d+)?| \(\d+\))")  # of a class
 NOT_TABLES = re.compile(r"(sample_?submission|submission|sample|gender_submission)\.\w+")
@@ -188,7 +189,7 @@ NO_CLASSES = {  # passed over with a word, beside class folders and below them
         "results", "result", "checkpoints", "checkpoint", "ckpt", "ckpts", "visualizations", "visualization",
         "visualisations", "visualisation", "viz", "vis", "gradcam", "tensorboard", "tblogs", "tflogs", "logdir",
         "confusionmatrices", "confusionmatrix", "debug", "predictions", "preds", "cache", "caches", "tmp",
-        "temp", "savedmodels", "savedmodel", "mlflow", "lightninglogs", "wandb", "mlruns",
+        "temp", "savedmodels", "savedmodel", "mlflow",
     ]),
     ASIDE: frozenset([
         "tocheck", "todelete", "toremove", "tosort", "toreview", "tolabel", "torelabel", "tofix", "recheck", "todo",

@@ -38,9 +38,9 @@ def strays_in(path: Path, names: Sequence[str], scan: Scan) -> dict[str, str]:
 
 
 def _holds_classes(path: Path, name: str, scan: Scan) -> bool:
-    """Whether the only other folder is more than one class."""
-    is_part = names_of.part_of(name) == "train" or names_of.is_image_folder(name)
-    return is_part or bool(scan.subfolders(path / name))
+    """Whether the only other folder is more than one class, or the pictures themselves."""
+    is_whole = names_of.is_image_folder(name) or names_of.without_part(name) in names_of.ORIGINALS
+    return is_whole or names_of.part_of(name) == "train" or bool(scan.subfolders(path / name))
 
 
 def _kind_beside(path: Path, name: str, names: Collection[str], scan: Scan) -> str | None:
@@ -72,12 +72,15 @@ def _is_of_results(folder: Path, scan: Scan) -> bool:
 
 
 def _repeats_folders(path: Path, name: str, others: Sequence[str], scan: Scan) -> bool:
-    """Whether the folder holds the other folders again, or pictures named like theirs; numbers are no names."""
-    inner = scan.subfolders(path / name)
-    if inner:
-        return {*inner} <= {*others}
+    """Whether it holds the other folders again, or those in one of them, or pictures named like theirs.
+
+    Among several folders numbers are no names.
+    """
+    if inner := {*scan.subfolders(path / name)}:
+        return inner <= {*others} or any(inner <= {*scan.subfolders(path / one)} for one in others)
     beside = {_stem(one) for other in others for here in _walk(path / other, scan) for one in here.images}
-    own = [stem for one in scan.look(path / name).images if not (stem := _stem(one)).isdecimal()]
+    stems = map(_stem, scan.look(path / name).images)
+    own = [stem for stem in stems if len(others) == 1 or not stem.isdecimal()]
     return sum(stem in beside for stem in own) >= MOSTLY * len(own) > 0
 
 
@@ -126,10 +129,10 @@ def not_used(base: Path, folders: Mapping[Path, str], scan: Scan, advice: str) -
         own = [folder for folder, one in folders.items() if one == kind]
         names = [f"{one_line(os.path.relpath(folder, base))}/" for folder in own]
         count = sum(len(here.images) for folder in own for here in _walk(folder, scan))
-        if count:
-            text = f"not used: {listing(names, 4)} ({count:,} image{'s' * (count > 1)}, {kind} by their names)"
-            severity: Severity = "note" if kind == names_of.REDUCED else "warning"
-            found.append(Finding("not_used", severity, text, count, tuple(names[:5]), advice))
+        images = f"{count:,} image{'s' * (count > 1)}" if count else "no images"
+        text = f"not used: {listing(names, 4)} ({images}, {kind} by their names)"
+        severity: Severity = "warning" if count and kind != names_of.REDUCED else "note"
+        found.append(Finding("not_used", severity, text, count, tuple(names[:5]), advice if count else ""))
     return found
 
 
@@ -139,7 +142,7 @@ def strays_below(places: Iterable[Path], scan: Scan) -> tuple[dict[Path, str], d
     doubtful: dict[Path, str] = {}
     for folder in places:
         inner = [folder / name for name in scan.subfolders(folder)]
-        here = {one: kind for one in inner if (kind := _kind_below(one, scan))}
+        here = {one: kind for one in inner if (kind := _kind_below(one, scan)) and scan.has_images(one)}
         may_be = {one: kind for one in inner if one not in here and (kind := _doubt_below(one))}
         rest = [one for one in inner if one not in here]
         if not here or scan.look(folder).images or any(scan.has_images(one) for one in rest):
