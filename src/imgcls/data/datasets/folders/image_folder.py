@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from imgcls.data.datasets.folders.checks import leaks, without_broken
-from imgcls.data.datasets.folders.layout import Places, Reading
+from imgcls.data.datasets.folders.reading import Places, Reading
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.findings import Finding
 from imgcls.data.renames import Matching, advice
@@ -157,9 +157,9 @@ class OldReading(Reading):
     """A reading whose classes are in the order of text, numbers too."""
 
     @property
-    def classes(self) -> list[str]:
+    def classes(self) -> tuple[str, ...]:
         """The names of train's folders."""
-        return sorted(self.parts["train"])
+        return tuple(sorted(self.parts["train"]))
 
 
 def old_reading(root: Path, scan: Scan) -> tuple[Reading, list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from imgcls.data.datasets.folders.description import left_over, levels, see, stray_findings, unwrapped
 from imgcls.data.datasets.folders.folder_tables import Options, source_of_tables, unused_tables
 from imgcls.data.datasets.folders.image_folder import (
     alike,
@@ -17,20 +18,10 @@ from imgcls.data.datasets.folders.image_folder import (
     source_of,
 )
 from imgcls.data.datasets.folders.known_layouts import known_source
-from imgcls.data.datasets.folders.layout import (
-    FLAT,
-    RENAME,
-    Reading,
-    check_task,
-    left_over,
-    levels,
-    reading_of,
-    see,
-    stray_findings,
-    unwrapped,
-)
+from imgcls.data.datasets.folders.layout import reading_of
 from imgcls.data.datasets.folders.layout_names import part_of
 from imgcls.data.datasets.folders.places import folder_at
+from imgcls.data.datasets.folders.reading import FLAT, RENAME, Reading, check_task
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.datasets.folders.strays import below_classes
 from imgcls.data.renames import Matching, renamed, renames_of

@@ -24,9 +24,9 @@ MARKED = ("_", "!", "~", "#", "-")  # first characters of folders that people pu
 
 
 def strays_in(path: Path, names: Sequence[str], scan: Scan) -> dict[str, str]:
-    """Those of the folders in it that are no classes, each with what it holds.
+    """Those of the folders in it that are no classes, {name: what it holds}.
 
-    None of them is if the others would be too few for a data set.
+    Empty if the others would be too few for a data set: then all of them are classes.
     """
     has_train = any(names_of.part_of(name) == "train" for name in names)  # then unlabeled images may be beside it
     own = [name for name in names if not (has_train and names_of.without_part(name) in names_of.UNLABELED)]
@@ -143,8 +143,8 @@ def strays_below(places: Iterable[Path], scan: Scan) -> tuple[dict[Path, str], d
     for folder in places:
         inner = [folder / name for name in scan.subfolders(folder)]
         here = {one: kind for one in inner if (kind := _kind_below(one, scan)) and scan.has_images(one)}
-        may_be = {one: kind for one in inner if one not in here and (kind := _doubt_below(one))}
         rest = [one for one in inner if one not in here]
+        may_be = {one: kind for one in rest if (kind := names_of.kind_in(one.name, names_of.MAY_BE_CLASSES))}
         if not here or scan.look(folder).images or any(scan.has_images(one) for one in rest):
             sure |= here
         doubtful |= may_be
@@ -169,10 +169,6 @@ def _kind_below(folder: Path, scan: Scan) -> str | None:
         stems = {_stem(one) for one in beside}
         return COPIED if sum(_stem(one) in stems for one in own) >= MOSTLY * len(own) else None
     return None
-
-
-def _doubt_below(folder: Path) -> str | None:
-    return names_of.kind_in(folder.name, names_of.MAY_BE_CLASSES)
 
 
 def below_classes(base: Path, places: Iterable[Path], scan: Scan, advice: str) -> list[Finding]:

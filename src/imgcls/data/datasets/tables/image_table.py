@@ -27,7 +27,6 @@ from imgcls.data.datasets.tables.labels import (
     check_numbers,
     empty_findings,
     id_findings,
-    in_order,
     label_findings,
     labels_of,
     plain_header,
@@ -35,7 +34,7 @@ from imgcls.data.datasets.tables.labels import (
 from imgcls.data.datasets.tables.rows import JSON_LINES, Line, read_grid
 from imgcls.data.findings import Finding
 from imgcls.data.renames import check_renames, renames_of
-from imgcls.data.source import Images, Source
+from imgcls.data.source import Images, Source, in_order
 from imgcls.errors import DataError
 from imgcls.files import file_size, is_present
 from imgcls.text import one_line, printable

@@ -12,6 +12,7 @@ from imgcls.data.datasets.tables.columns import ONE, ZERO, Columns, cell, plain_
 from imgcls.data.datasets.tables.rows import Line
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, broken_numbers, number
 from imgcls.data.findings import Finding
+from imgcls.data.source import in_order
 from imgcls.errors import DataError
 from imgcls.text import is_text, listing, one_line
 
@@ -60,13 +61,6 @@ def _hot(line: Line, columns: Columns, table: Path) -> str:
             "remove such rows, or name one column with dataset.label=COLUMN (its 0 and 1 are then the classes)"
         )
     return hot[0]
-
-
-def in_order(labels: Collection[str]) -> tuple[str, ...]:
-    """The classes, sorted; whole numbers by value."""
-    if all(label.isdecimal() and label.isascii() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels))
 
 
 def check_numbers(labels: Collection[str], columns: Columns, table: Path) -> list[Finding]:
