@@ -243,6 +243,16 @@ def test_row_26_another_data_set_without_a_train_part_is_evaluated_whole(
     assert ": 27 " in said
 
 
+def test_row_26_with_an_empty_class_it_is_evaluated_whole_too(capsys: Capture) -> None:
+    folders("photos", [9, 9])
+    assert train("dataset=./photos", "run_dir=run") == 0
+    folders("hold", [12, 0], seed=500)
+    Path("hold/a").rename("hold/A")
+    Path("hold/b").mkdir()
+    assert main(["evaluate", "run", "dataset=./hold", "dataset.rename={A: a}", "output=out", "threads=1"]) == 0
+    assert report("out")["n"] == 12
+
+
 def test_row_26_a_part_that_it_names_is_that_part(capsys: Capture) -> None:
     folders("photos", [12, 12, 12])
     assert train("dataset=./photos", "run_dir=run") == 0

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from imgcls.data.datasets.folders.description import left_over, levels, see, stray_findings, unwrapped
 from imgcls.data.datasets.folders.folder_tables import Options, source_of_tables, unused_tables
 from imgcls.data.datasets.folders.image_folder import (
+    EmptyClasses,
     alike,
     class_images,
     named_in,
@@ -109,17 +110,26 @@ def _source(
     ]
     places = reading.parts["train"]
     used = {int(label) for label in set(parts["train"].labels.tolist())}
-    source = source_of(
-        parts,
-        tuple(map(one_line, names)),
-        [f"{places[name]}{'' if i in used else scan.ignored_there(places[name])}" for i, name in enumerate(names)],
-        verify=options.verify,
-        on_error=options.on_error,
-        notes=scan.notes(),
-        warnings=[*(one.line for one in findings if one.severity == "warning"), *missing, *warnings],
-        findings=findings,
-    )
-    return renamed(named_in(source, None if _names_train(reading, root) else {}), matching.own)
+    try:
+        source = source_of(
+            parts,
+            tuple(map(one_line, names)),
+            [f"{places[name]}{'' if i in used else scan.ignored_there(places[name])}" for i, name in enumerate(names)],
+            verify=options.verify,
+            on_error=options.on_error,
+            notes=scan.notes(),
+            warnings=[*(one.line for one in findings if one.severity == "warning"), *missing, *warnings],
+            findings=findings,
+        )
+    except EmptyClasses as error:  # some only evaluate on it
+        error.source = _finished(error.source, reading, root, matching.own)
+        raise
+    return _finished(source, reading, root, matching.own)
+
+
+def _finished(source: Source, reading: Reading, root: Path, names: Mapping[str, str]) -> Source:
+    """With the parts that are no train part, and classes under their new names."""
+    return renamed(named_in(source, None if _names_train(reading, root) else {}), names)
 
 
 def _names_train(reading: Reading, root: Path) -> bool:
