@@ -19,8 +19,9 @@ from imgcls.data.datasets.tables.parts import (
     is_flag,
     plain_name,
 )
-from imgcls.data.datasets.tables.rows import Grid, Line, shown_cells
+from imgcls.data.datasets.tables.rows import Grid, Line, shown_cells, without_repeated_headers
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, Expression, expression
+from imgcls.data.findings import Finding
 from imgcls.errors import DataError
 from imgcls.text import did_you_mean, listing, one_line
 
@@ -73,8 +74,8 @@ class Columns:
 
     path, label, split: numbers of columns. ones: those of one-hot columns, which then are the label. header: the
     columns' names, () without a header. cut: an expression that makes classes of the label's numbers. flags: the
-    columns of yes and no that say the parts, of which split is the first. is_soft: ones hold probabilities. notes: for
-    the header of a run.
+    columns of yes and no that say the parts, of which split is the first. is_soft: ones hold probabilities. notes,
+    findings: for the header of a run.
     """
 
     path: int
@@ -86,6 +87,7 @@ class Columns:
     flags: Flags = ()
     is_soft: bool = False
     notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def used(self) -> set[int]:
@@ -113,6 +115,7 @@ def find_columns(
     first = grid.lines[0].cells
     header = grid.header if grid.header is not None else first if _is_header(first, given, exists) else ()
     rows = grid.lines if grid.header is not None or not header else grid.lines[1:]
+    rows, repeated = without_repeated_headers(rows, header, table)
     if header and not rows:
         raise DataError(f"{table}: it lists no images")
     width = len(header) or max(len(line.cells) for line in rows)
@@ -124,7 +127,7 @@ def find_columns(
     _check_widths(rows, width, bool(header), table)
     finder = _Finder(header, rows, given, table, exists)
     found = finder.by_names() if header else finder.by_content(width)
-    return replace(found, header=header), rows
+    return replace(found, header=header, findings=repeated), rows
 
 
 def _is_header(cells: Sequence[str], given: Given, exists: Callable[[str], bool]) -> bool:
@@ -271,9 +274,22 @@ class _Finder:
             )
         return ()
 
+    def holds_pixels(self, column: int) -> bool:
+        """Whether the cells are lists of numbers, or single ones under names such as pixel0."""
+        first = cell(self.rows[0], column).strip("[]").replace(",", " ").split()
+        return all(map(str.isdecimal, first)) and (len(first) > SAMPLE or self.names[column].startswith("pixel"))
+
     def question(self, key: str) -> DataError:
         """The error for a column that cannot be told."""
         name = COLUMNS[key][0]
+        if (
+            key == "path"
+            and (pixels := next((i for i in range(len(self.header)) if self.holds_pixels(i)), None)) is not None
+        ):
+            return DataError(
+                f"{self.table}: column '{one_line(self.header[pixels])}' holds pixels, but a table lists image files; write "
+                "each row's pixels to a file, and its path into a column 'path'"
+            )
         return DataError(
             f"{self.table}: which column is the {key}? It has {shown(self.header)}; name one with "
             f"dataset.{key}=COLUMN, or rename it to {name}"

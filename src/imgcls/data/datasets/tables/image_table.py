@@ -245,7 +245,7 @@ def read_listing(table: Path, given: Given, images: str | None, encoding: str | 
     notes = [*unused_columns(columns), *columns.notes, *plain_header(labels, columns)]
     if columns.split is not None and not columns.flags:
         notes += word_note(lines, columns.split, columns.name(columns.split))
-    findings = [*grid.findings, *check_numbers({*labels}, columns, table)]
+    findings = [*grid.findings, *columns.findings, *check_numbers({*labels}, columns, table)]
     findings += empty_findings({*labels}, columns)
     if given.label is None:
         check_classes(labels, columns, table)
