@@ -282,13 +282,11 @@ class _Finder:
     def question(self, key: str) -> DataError:
         """The error for a column that cannot be told."""
         name = COLUMNS[key][0]
-        if (
-            key == "path"
-            and (pixels := next((i for i in range(len(self.header)) if self.holds_pixels(i)), None)) is not None
-        ):
+        pixels = [one_line(name) for i, name in enumerate(self.header) if key == "path" and self.holds_pixels(i)]
+        if pixels:
             return DataError(
-                f"{self.table}: column '{one_line(self.header[pixels])}' holds pixels, but a table lists image files; write "
-                "each row's pixels to a file, and its path into a column 'path'"
+                f"{self.table}: column '{pixels[0]}' holds pixels, but a table lists image files; write each row's "
+                "pixels to a file, and its path into a column 'path'"
             )
         return DataError(
             f"{self.table}: which column is the {key}? It has {shown(self.header)}; name one with "
