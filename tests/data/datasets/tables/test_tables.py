@@ -135,6 +135,11 @@ READ |= {
         "list_attr.txt",
         {"label": "Red", "rename": {"1": "red", "-1": "blue"}},
     ),
+    "a label that looks like a mark": (
+        rows(PATHS, lambda i: "x" if i < 12 else "y", ["0"] * 24, header="path,label,flipped\n"),
+        "l.csv",
+        {"rename": {"x": "red", "y": "blue"}},
+    ),
     "one-hot beside another flag": (
         rows(PATHS, lambda i: int(i < 12), lambda i: int(i >= 12), [1, 0, 0] * 8, header="path,red,blue,is_flipped\n"),
         "l.csv",
@@ -304,6 +309,11 @@ REFUSED |= {
         "which of the columns of 0 and 1 are the classes? Each row has one 1 in sun, rain or red, blue",
     ),
     "equal probabilities": (rows(PATHS, [0.5] * 24, [0.5] * 24, header="path,a,b\n"), {}, "line 2: a, b have the same"),
+    "words that are no marks": (
+        rows(PATHS, ["x", "y"] * 12, [0, 1] * 12, header="path,axis,flipped\n"),
+        {},
+        "which column is the label? It has path, axis, flipped",
+    ),
     "probabilities of several": (
         rows(PATHS, [0.5] * 24, [0.9] * 24, header="path,a,b\n"),
         {},
@@ -662,6 +672,7 @@ PARTS = {  # columns, their names, what the header of a run says
     "phase": ([PART], "phase", "split 'phase'"),
     "FER2013": ([FER], "Usage", "'Usage': PrivateTest is test, PublicTest is val"),
     "Kaggle": ([[one.replace("Test", "") for one in FER]], "Usage", "'Usage': Private is test, Public is val"),
+    "COCO's": ([["train2017", "train2017", "val2017", "test2017"] * 6], "source", "val2017 is val"),
     "other words": ([["Train set", "training", "Dev", "Hold-out"] * 6], "dataset", "Hold-out is test"),
     "three flags": (
         [[int(one == name) for one in PART] for name in ("train", "val", "test")],

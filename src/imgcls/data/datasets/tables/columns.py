@@ -14,7 +14,7 @@ from imgcls.data.datasets.tables.parts import (
     Parts,
     cell,
     find_parts,
-    flag_of,
+    given_flag_of,
     has_words_only,
     is_flag,
     plain_name,
@@ -188,7 +188,7 @@ class _Finder:
             return Parts()
         if wanted is not None:
             place = self.named(wanted, "split")
-            part = flag_of(f"is_{self.header[place]}") or flag_of(self.header[place])
+            part = given_flag_of(self.header[place])
             flags = ((place, part),) if part and is_flag([cell(line, place) for line in self.rows]) else ()
             return Parts(place, flags, frozenset([place]))
         free = self.others(path, label)
@@ -265,8 +265,11 @@ class _Finder:
         """The one-hot columns; with a label only a question, if it may be one of them."""
         if label is None:
             return one_hot.find(self.rows, others, self.header, self.table)
-        both = sorted({label, *one_hot.candidates(self.rows, others)})
-        if len(both) > 1 and len(self.rows) > 5 and one_hot.has_one_each(self.rows, both):
+        marks = one_hot.candidates(self.rows, [label])
+        has_both = 0 < sum(marks.get(label, ())) < len(self.rows)
+        marks |= one_hot.candidates(self.rows, others) if has_both else {}
+        if len(marks) > 1 and len(self.rows) > 5 and one_hot.has_one_each(marks.values()):
+            both = sorted(marks)
             names = ", ".join(self.header[i] for i in both[:SHOWN])
             raise DataError(
                 f"{self.table}: is '{self.header[label]}' the label, or one of the one-hot columns {names}? Type "

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from imgcls.data.datasets.tables.columns import Columns
-from imgcls.data.datasets.tables.one_hot import mark
+from imgcls.data.datasets.tables.one_hot import mark, share
 from imgcls.data.datasets.tables.parts import cell, plain_name
 from imgcls.data.datasets.tables.rows import Line
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, broken_numbers, number
@@ -68,8 +68,9 @@ def _hot(line: Line, columns: Columns, table: Path) -> str:
 
 def _likeliest(line: Line, columns: Columns, table: Path) -> str:
     """The name of the column with the row's largest probability."""
-    values = {columns.header[i]: number(cell(line, i)) or 0 for i in columns.ones}
-    best = [name for name, value in values.items() if value == max(values.values())]
+    values = {columns.header[i]: share(cell(line, i)) or 0 for i in columns.ones}
+    most = max(values.values())
+    best = [name for name, value in values.items() if value == most]
     if len(best) > 1:
         raise DataError(
             f"{table}, line {line.number}: {listing(best, 3)} have the same probability; one class an image is needed: "

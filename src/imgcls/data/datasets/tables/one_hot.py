@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from imgcls.data.datasets.tables.parts import cell, flag_of, plain_name
@@ -15,10 +16,12 @@ from imgcls.text import listing
 ONE = ("true", "yes", "y", "t", "x", "✓", "✔", "☑")
 ZERO = ("false", "no", "n", "f", "-", "")
 MOST_OTHERS = 3  # columns of marks beside those of the classes
+SAMPLE = 50  # rows that rule most columns out
 FEW = 5  # rows that may fit by chance
 ROUNDING = 0.02  # of the sum of a row's probabilities
 
 
+@lru_cache(maxsize=1 << 12)
 def mark(text: str) -> bool | None:
     """Whether a cell marks its column as the class of the row; None if it is no mark."""
     text = text.lower()
@@ -28,16 +31,23 @@ def mark(text: str) -> bool | None:
     return value == 1 if value in (1, 0, -1) else None
 
 
-def candidates(rows: Sequence[Line], columns: Sequence[int]) -> list[int]:
-    """The columns that hold nothing but marks."""
-    values = {i: {cell(line, i) for line in rows} for i in columns}
-    return [i for i in columns if values[i] != {""} and all(mark(one) is not None for one in values[i])]
+def candidates(rows: Sequence[Line], columns: Sequence[int]) -> dict[int, list[bool]]:
+    """{column: whether each row is marked in it} for those columns that hold nothing but marks."""
+    found = {}
+    for i in columns:
+        if any(mark(cell(line, i)) is None for line in rows[:SAMPLE]):
+            continue
+        cells = [cell(line, i) for line in rows]
+        marks = {one: mark(one) for one in {*cells}}
+        words = {one.lower() for one in marks if marks[one] and share(one) is None}
+        if None not in marks.values() and marks.keys() != {""} and len(words) < 2:  # x and y are no two marks
+            found[i] = [marks[one] is True for one in cells]
+    return found
 
 
-def has_one_each(rows: Sequence[Line], columns: Sequence[int]) -> bool:
-    """Whether each row is marked in exactly one of the columns, and in none of the others."""
-    marks = ([mark(cell(line, i)) for i in columns] for line in rows)
-    return all(row.count(True) == 1 and None not in row for row in marks)
+def has_one_each(columns: Iterable[Sequence[bool]]) -> bool:
+    """Whether each row is marked in exactly one of the columns."""
+    return all(sum(row) == 1 for row in zip(*columns, strict=True))
 
 
 def find(rows: Sequence[Line], others: Sequence[int], header: Sequence[str], table: Path) -> tuple[int, ...]:
@@ -49,9 +59,9 @@ def find(rows: Sequence[Line], others: Sequence[int], header: Sequence[str], tab
     flags = candidates(rows, others)
     if len(flags) < 2:
         return _probabilities(rows, others)
-    if has_one_each(rows, flags):
+    if has_one_each(flags.values()):
         return tuple(flags)
-    groups = _groups(rows, flags)
+    groups = _groups(flags, len(rows))
     if len(groups) > 1:
         ways = " or ".join(listing([header[i] for i in group]) for group in groups[:3])
         raise DataError(
@@ -63,30 +73,33 @@ def find(rows: Sequence[Line], others: Sequence[int], header: Sequence[str], tab
     return tuple(flags) if len(flags) == len(others) else ()
 
 
-def _groups(rows: Sequence[Line], flags: Sequence[int]) -> list[tuple[int, ...]]:
-    """The groups of columns with one mark in each row, with as few columns left out as can be."""
-    if len(rows) <= FEW:
+def _groups(flags: Mapping[int, Sequence[bool]], count: int) -> list[tuple[int, ...]]:
+    """The groups of columns with one mark in each of the rows, with as few columns left out as can be."""
+    if count <= FEW:
         return []
-    counts = {i: sum(mark(cell(line, i)) is True for line in rows) for i in flags}
-    extra = sum(counts.values()) - len(rows)
+    sums = {i: sum(marks) for i, marks in flags.items()}
+    extra = sum(sums.values()) - count
     for size in range(1, min(MOST_OTHERS, len(flags) // 2) + 1):
-        left = [out for out in itertools.combinations(flags, size) if sum(counts[i] for i in out) == extra]
+        left = [out for out in itertools.combinations(flags, size) if sum(sums[i] for i in out) == extra]
         kept = [tuple(i for i in flags if i not in out) for out in left]
-        if found := [group for group in kept if len(group) > 1 and has_one_each(rows, group)]:
+        if found := [group for group in kept if len(group) > 1 and has_one_each(flags[i] for i in group)]:
             return found
     return []
 
 
 def _probabilities(rows: Sequence[Line], others: Sequence[int]) -> tuple[int, ...]:
     """The columns of numbers from 0 to 1, if there are several and they add up to 1 in each row."""
-    columns = [i for i in others if all(_is_share(cell(line, i)) for line in rows)]
-    sums = (sum(number(cell(line, i)) or 0 for i in columns) for line in rows)
-    return tuple(columns) if len(columns) > 1 and all(abs(one - 1) <= ROUNDING for one in sums) else ()
+    shares = {i: [share(cell(line, i)) for line in rows] for i in others if share(cell(rows[0], i)) is not None}
+    found = {i: [one for one in values if one is not None] for i, values in shares.items() if None not in values}
+    is_whole = all(abs(sum(row) - 1) <= ROUNDING for row in zip(*found.values(), strict=True))
+    return tuple(found) if len(found) > 1 and is_whole else ()
 
 
-def _is_share(text: str) -> bool:
+@lru_cache(maxsize=1 << 16)
+def share(text: str) -> float | None:
+    """The number from 0 to 1 that a cell holds; None if it holds none."""
     value = number(text)
-    return value is not None and 0 <= value <= 1
+    return value if value is not None and 0 <= value <= 1 else None
 
 
 def is_soft(rows: Sequence[Line], ones: Sequence[int]) -> bool:
@@ -96,8 +109,9 @@ def is_soft(rows: Sequence[Line], ones: Sequence[int]) -> bool:
 
 def classes_like_parts(rows: Sequence[Line], columns: Sequence[int], header: Sequence[str]) -> list[int]:
     """Columns such as 'train' that are classes beside others such as 'car' and 'bus', rather than say the part."""
-    flags = candidates(rows, columns)
     named = [
-        i for i in flags if flag_of(header[i]) and not plain_name(header[i]).startswith(("is", "in", "for", "use"))
+        i for i in columns if flag_of(header[i]) and not plain_name(header[i]).startswith(("is", "in", "for", "use"))
     ]
-    return named if named and len(named) < len(flags) and has_one_each(rows, flags) else []
+    flags = candidates(rows, columns) if named else {}
+    named = [i for i in named if i in flags]
+    return named if named and len(named) < len(flags) and has_one_each(flags.values()) else []

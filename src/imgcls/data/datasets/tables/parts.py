@@ -60,9 +60,9 @@ def words_of(cells: Collection[str]) -> dict[str, str]:
 
 
 def _part_of(word: str) -> str | None:
-    """The part of a word, also with its ending: Train, test_set, PublicTest."""
+    """The part of a word, also with an ending: Train, test_set, PublicTest, val2017."""
     letters = re.sub(r"[\s._\-]+", "", word.casefold())
-    return WORDS.get(letters) or WORDS.get(re.sub(r"(set|split|data|part)$", "", letters))
+    return WORDS.get(letters) or WORDS.get(re.sub(r"(set|split|data|part)?\d*$", "", letters))
 
 
 def flag_of(name: str) -> str | None:
@@ -71,6 +71,12 @@ def flag_of(name: str) -> str | None:
     if found is None or (found[2] == "valid" and not found[1]):
         return None
     return WORDS[found[2]]
+
+
+def given_flag_of(name: str) -> str | None:
+    """The same for a column that the user named as the split: it may start with the part."""
+    known = flag_of(name) or flag_of(f"is_{name}")
+    return known or next((part for part in ("train", "val", "test") if plain_name(name).startswith(part)), None)
 
 
 def has_words_only(cells: Collection[str]) -> bool:
