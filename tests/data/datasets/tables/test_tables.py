@@ -124,6 +124,9 @@ MARKDOWN = "| path | label |\n|------|:-----:|\n" + rows(
 READ |= {
     "Markdown": (MARKDOWN, "l.csv", {}),
     "a database's table": (rows(PATHS, COLORS, mark=" | ", header="path | label\n-----+-----\n"), "l.txt", {}),
+    "bars at the ends": (rows(lambda i: f"| {PATHS[i]}", lambda i: f"{COLORS[i]} |", mark=" | "), "l.txt", {}),
+    "a ruler": (rows(PATHS, COLORS, mark="   ", header="path  label\n----  -----\n"), "l.txt", {}),
+    "pairs below a header": (rows(PATHS, COLORS, mark=": ", header="path: label\n"), "l.txt", {}),
     "a JSON object": (json.dumps(TRUTH, indent=1), "l.json", {}),
     "a header again": ((one := rows(PATHS, COLORS, header="path,label\n")) + one, "l.csv", {}),
     "names beside numbers": (rows(PATHS, lambda i: i // 12, COLORS, header="path,label,class\n"), "l.csv", {}),
@@ -684,6 +687,7 @@ PARTS = {  # columns, their names, what the header of a run says
         "is_valid,is_test",
         "'is_valid' and",
     ),
+    "flags or nothing": ([["1" * (one == name) for one in PART] for name in ("val", "test")], "val,test", "'val' and"),
     "the same twice": ([PART, [one.upper() for one in PART]], "split,fold_type", "split 'split'; not used: fold_type"),
     "a flag beside it": (
         [PART, [int(one == "test") for one in PART]],

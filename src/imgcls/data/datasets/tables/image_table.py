@@ -318,7 +318,7 @@ def _split_of(row: Row, table: Path) -> str:
     if word:
         raise DataError(
             f"{table}, line {row.line}: unknown split '{one_line(row.split)}' (choices: train, val, test); "
-            "dataset.split=none ignores the column"
+            "remove such rows, or ignore the column with dataset.split=none"
         )
     return "train"
 

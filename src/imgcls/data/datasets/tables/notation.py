@@ -16,6 +16,7 @@ SUFFIX = "|".join(re.escape(one) for one in SUFFIXES)
 PAIR = re.compile(
     rf"\s*[\"']?(\S(?:.*?\S)?(?:{SUFFIX}))[\"']?\s*(?::|=>|->|=)\s*[\"']?(\S.*?)[\"']?\s*,?\s*", re.IGNORECASE
 )
+HEADER = re.compile(r"\s*([A-Za-z_ ]+?)\s*(?::|=>|->|=)\s*([A-Za-z_ ]+?)\s*")
 RULER = re.compile(r"(?=.*-{2})[\s|:+\-]+")
 MARKS = {"-1", "0", "1"}
 HEAD = 4  # lines that rule out most notations
@@ -33,6 +34,7 @@ def plain_notation(lines: Sequence[str], table: Path) -> tuple[list[str], str | 
     ):
         if (found := read(lines)) is not None:
             return found[0], found[1], (Finding("notation", "note", f"{table.name} is read as {how}"),)
+    lines = _without_ruler(lines) or lines
     for pair in QUOTES:
         if (quoted := _other_quotes(lines, *pair)) is not None:
             text = f"{table.name}: the quotes {pair[0]}{pair[1]} around cells are taken off"
@@ -50,8 +52,10 @@ def _csv(cells: Sequence[str], separator: str) -> str:
 
 
 def _markdown(lines: Sequence[str]) -> tuple[list[str], str] | None:
-    """Rows between bars, with a ruler below the first: | path | label |; also as databases print them."""
-    if not any(RULER.fullmatch(line) for line in _filled(lines, HEAD)):
+    """Rows between bars: | path | label |, or with a ruler below the first; also as databases print them."""
+    head = _filled(lines, HEAD)
+    has_ruler = any(RULER.fullmatch(line) for line in head)
+    if not head or (not has_ruler and not all(re.fullmatch(r"\s*\|.*\|\s*", line) for line in head)):
         return None
     rows = [line for line in _filled(lines) if not RULER.fullmatch(line)]
     if not rows or not all("|" in line for line in rows):
@@ -64,12 +68,22 @@ def _markdown(lines: Sequence[str]) -> tuple[list[str], str] | None:
     return found, ","
 
 
-def _pairs(lines: Sequence[str]) -> tuple[list[str], str] | None:
-    """'a.png: cat' in each line, also between braces."""
-    filled = [line for line in _filled(lines) if line.strip() not in ("{", "}", "---")]
-    if not filled or not all(PAIR.fullmatch(line) for line in filled):
+def _without_ruler(lines: Sequence[str]) -> list[str] | None:
+    """The lines without one of dashes below the first."""
+    places = [i for i, line in enumerate(itertools.islice(lines, HEAD)) if line.strip()][1:2]
+    if not places or not RULER.fullmatch(lines[places[0]]):
         return None
-    found = [PAIR.fullmatch(line) for line in lines]
+    return ["" if i == places[0] else line for i, line in enumerate(lines)]
+
+
+def _pairs(lines: Sequence[str]) -> tuple[list[str], str] | None:
+    """'a.png: cat' in each line, also between braces and below 'path: label'."""
+    filled = [line for line in _filled(lines) if line.strip() not in ("{", "}", "---")]
+    header = HEADER.fullmatch(filled[0]) if len(filled) > 1 and not PAIR.fullmatch(filled[0]) else None
+    body = filled[1:] if header else filled
+    if not body or not all(PAIR.fullmatch(line) for line in body):
+        return None
+    found = [PAIR.fullmatch(line) or (header if line == filled[0] else None) for line in lines]
     return [_csv([one[1], one[2]], ",") if one else "" for one in found], ","
 
 

@@ -134,7 +134,7 @@ def find_parts(
         return Parts(words[0], (), like)
     if flags:
         found = [_flagged(line, flags) for line in rows]
-        if len(flags) > 1 and (None in found or "train" not in found):
+        if len(flags) > 1 and (None in found or not {"train", ""} & {*found}):
             shown = ", ".join(one_line(names[i]) for i, _ in flags)
             raise DataError(
                 f"{table}: which column is the split? It has {shown}; name one with "
