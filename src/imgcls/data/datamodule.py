@@ -175,7 +175,7 @@ def load_source(spec: DataSpec, *, allow_empty: bool = False) -> Source:
         raise ConfigError(
             f"dataset.name={spec.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"
         )
-    source = edited(source, spec.options.exclude, spec.options.relabel)
+    source = edited(source, spec.options.exclude, spec.options.relabel, renames_of(spec.source.params.get("rename")))
     if spec.options.classes is None:
         return source
     try:
