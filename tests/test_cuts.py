@@ -130,6 +130,41 @@ def test_row_25_a_class_of_nothing_but_copies_can_be_learned() -> None:
         assert "c/1.png" in parts(f"run{seed}")["train"]
 
 
+@pytest.mark.parametrize(
+    ("names", "pictures", "words"),
+    [
+        ("a b", 1, "all 20 images are copies of one picture, byte for byte: there is nothing to learn; add other"),
+        ("a", 1, "all 20 images are copies of one picture, byte for byte: there is nothing to learn; add other"),
+        ("a b", 2, "the 20 images are copies of 2 different ones, byte for byte, and each class needs one"),
+        ("a", 2, "the 20 images are copies of 2 different ones, byte for byte, and 20% of 2 different ones is not one"),
+    ],
+)
+def test_row_25_a_data_set_of_copies_of_few_pictures_cannot_be_cut(
+    names: str, pictures: int, words: str, capsys: Capture
+) -> None:
+    for i in range(20):
+        name = names.split()[i % len(names.split())]
+        picture(f"photos/{name}/{i}.png", i % 2 if pictures == 2 else min(i, pictures - 1))
+    assert train("dataset=./photos", "run_dir=run") == 3
+    assert words in capsys.readouterr().err
+
+
+def test_row_25_classes_of_copies_of_one_picture_are_named(capsys: Capture) -> None:
+    folders("photos", [9, 9, 9])
+    for i in range(9):
+        picture(f"photos/b/{i}.png", 7000)
+    assert train("dataset=./photos", "run_dir=run") == 0
+    assert "the images of b (9) are copies of one picture, byte for byte; add other images" in capsys.readouterr().err
+    folders("parts/train", [6, 6], seed=50)
+    folders("parts/test", [6, 6])
+    for name in "ab":
+        for i in range(6):
+            picture(f"parts/train/{name}/{i}.png", 7000)
+    assert train("dataset=./parts", "run_dir=other") == 0
+    said = capsys.readouterr().err
+    assert "all 12 images are copies of one picture, byte for byte: there is nothing to learn" in said
+
+
 def test_row_25_without_copies_nothing_is_said_and_the_cut_is_the_plain_one(capsys: Capture) -> None:
     folders("photos", [20, 20])
     assert train("dataset=./photos", "run_dir=run") == 0
@@ -206,6 +241,16 @@ def test_row_26_another_data_set_without_a_train_part_is_evaluated_whole(
     said = capsys.readouterr().err
     assert "split again" not in said
     assert ": 27 " in said
+
+
+def test_row_26_with_an_empty_class_it_is_evaluated_whole_too(capsys: Capture) -> None:
+    folders("photos", [9, 9])
+    assert train("dataset=./photos", "run_dir=run") == 0
+    folders("hold", [12, 0], seed=500)
+    Path("hold/a").rename("hold/A")
+    Path("hold/b").mkdir()
+    assert main(["evaluate", "run", "dataset=./hold", "dataset.rename={A: a}", "output=out", "threads=1"]) == 0
+    assert report("out")["n"] == 12
 
 
 def test_row_26_a_part_that_it_names_is_that_part(capsys: Capture) -> None:

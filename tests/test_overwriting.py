@@ -92,6 +92,37 @@ def test_predict_replaces_what_it_wrote_and_what_is_empty(name: str, run: Path) 
         assert is_own_file(Path(name))
 
 
+CHANGES = {
+    "a label": lambda text: text.replace('"label": "', '"label": "not ').replace("photo.png,", "photo.png,not "),
+    "a row less": lambda text: "".join(text.splitlines(keepends=True)[:-1]),
+    "a blank": lambda text: text[:-1] + " \n",
+    "line ends": lambda text: text.replace("\n", "\r\n"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_predict_keeps_what_was_edited_since(name: str, change: str, run: Path, capsys: Capture) -> None:
+    shutil.copy("photo.png", "other.png")
+    words = ["predict", "run", "photo.png", "other.png", f"output={name}"]
+    assert main(words) == 0
+    Path(name).write_bytes(CHANGES[change](Path(name).read_text()).encode())
+    before = snapshot()
+    assert main(words) == 2
+    assert "is not as predict wrote it there (edited or moved since), so it is kept; " in capsys.readouterr().err
+    assert snapshot() == before
+    assert main([*words, "overwrite=true"]) == 0
+    assert main(words) == 0  # as it wrote it again
+
+
+def test_predict_keeps_what_looks_like_its_own(run: Path, capsys: Capture) -> None:
+    Path("rows.csv").write_text("path,label,probability\nphoto.png,3,0.9\n")
+    assert main(["predict", "run", "photo.png", "output=rows.csv"]) == 2
+    assert "type overwrite=true to replace it" in capsys.readouterr().err
+    Path("labels.csv").write_text(TABLES["labels.csv"])
+    assert main(["predict", "run", "photo.png", "output=labels.csv", "overwrite=true"]) == 2  # never predict's
+
+
 def test_the_probability_of_the_positive_class_may_be_a_column() -> None:
     for header, is_own in (("path,label,probability,probability_sick", True), ("path,label,probability,score", False)):
         Path("rows.csv").write_text(f"{header}\na.png,sick,0.9,0.9\n")

@@ -130,6 +130,22 @@ def test_row_84b_other_classes_are_both_listed(capsys: Capture) -> None:
     assert "0, 1, 2" in said
 
 
+def test_row_84b_classes_in_another_spelling_can_be_renamed(capsys: Capture) -> None:
+    for root, names in {"photos": ("cat", "dog"), "hold": ("1_Cat", "dogs")}.items():
+        for i, name in enumerate(names * 9):
+            Path(root, name).mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(Path(root, name, f"{i}.png"))
+    Path("hold.csv").write_text("path,label\nhold/1_Cat/0.png,CAT\nhold/dogs/1.png,dog\n")
+    assert main(["train", "dataset=./photos", "epochs=1", "model=linear", "run_dir=run", "plots=false"]) == 0
+    capsys.readouterr()
+    for dataset, rename in {"./hold": "{1_Cat: cat, dogs: dog}", "./hold.csv": "{CAT: cat}"}.items():
+        assert main(["evaluate", "run", f"dataset={dataset}"]) == 3
+        assert f"; if they mean the same, add dataset.rename='{rename}'" in line(capsys)
+        assert main(["evaluate", "run", f"dataset={dataset}", f"dataset.rename={rename}"]) == 0
+        capsys.readouterr()
+
+
 def test_an_output_that_is_a_file_is_refused_before_the_work(capsys: Capture) -> None:
     assert main(["train", *SMALL, "model=linear", "run_dir=run"]) == 0
     Path("file").touch()

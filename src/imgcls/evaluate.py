@@ -18,6 +18,8 @@ from imgcls.config.yaml_files import read_yaml
 from imgcls.data import mirroring
 from imgcls.data.datamodule import DataSpec, auto_workers, cut, data_spec, load_source, with_stored_tables
 from imgcls.data.datasets.tables.image_table import POOLED
+from imgcls.data.edits import STORED, edited_part
+from imgcls.data.renames import advice, renames_of
 from imgcls.data.source import Images, Source, all_images, describe_parts
 from imgcls.data.splits import Cut, stratified
 from imgcls.errors import CheckpointError, ConfigError, DataError, ImgclsError
@@ -67,7 +69,8 @@ def evaluate(
         if dataset.node is None:
             spec = with_stored_tables(spec, run_folders.folder_of(checkpoint.path), given=dataset.changes)
         component = choose_attack(checkpoint.meta, attack)
-        folder = _output_folder(config, checkpoint, spec.name, component)
+        shown = f"{spec.name}-edited" if any(_edits(dataset).values()) else spec.name
+        folder = _output_folder(config, checkpoint, shown, component)
         selection = _select(config, spec, dataset, checkpoint, model.classes)
         source, images = selection.source, selection.images
         _print_header(log, config, spec, checkpoint, selection)
@@ -154,10 +157,13 @@ def _select(
     config: EvaluateConfig, spec: DataSpec, dataset: Choice, checkpoint: Checkpoint, classes: tuple[str, ...]
 ) -> Selection:
     """The images of the split. Raises DataError if they are no longer those of the run."""
-    source = load_source(spec, allow_empty=True)
-    _check_classes(source, spec, classes)
     name, folder = config.split, run_folders.folder_of(checkpoint.path)
     is_own = _is_own(checkpoint, spec, dataset)
+    edits: dict[str, Any] = {}  # that do not change how the run's own data set was cut
+    if is_own and name != "all":
+        spec, edits = _without_edits(spec, dataset, checkpoint)
+    source = load_source(spec, allow_empty=True)
+    _check_classes(source, spec, classes)
     if is_own:
         spec = replace(spec, rule=fingerprint.cut_rule(folder, checkpoint.meta))
     is_whole = source.untrained is not None and not is_own
@@ -167,12 +173,39 @@ def _select(
         images, how = _untrained(source, spec, name)
     else:
         images, how = _split(source, spec, name)
-    images = images.relabel([classes.index(each) for each in source.classes])
-    is_sample = name == "test" and set(dataset.changes) == {"test_limit"}  # of the same test images
+    is_sample = name == "test" and set(dataset.changes) - {*edits} == {"test_limit"}  # of the same test images
     if dataset.node is None and name != "all" and not is_sample:
         fingerprint.check_same_images(folder, {name: images})
+    if edits:
+        images, findings = edited_part(_unedited(source, spec), name, images, source.classes, **edits)
+        source = replace(source, findings=(*source.findings, *findings))
+    images = images.relabel([classes.index(each) for each in source.classes])
     trained = 0 if name == "train" else _count_trained(checkpoint, spec, images, by_content=is_whole and name != "all")
     return Selection(source, name, images, how, trained)
+
+
+def _edits(dataset: Choice) -> dict[str, Any]:
+    """dataset.exclude and dataset.relabel as typed for this command, None if they were not."""
+    return {key: (dataset.changes if dataset.node is None else dataset.node).get(key) for key in STORED}
+
+
+def _without_edits(spec: DataSpec, dataset: Choice, checkpoint: Checkpoint) -> tuple[DataSpec, dict[str, Any]]:
+    """The run's own data set as it was cut; and dataset.exclude and dataset.relabel as typed now, for a part of it."""
+    typed = _edits(dataset)
+    if not any(typed.values()):
+        return spec, {}
+    own = checkpoint.meta["config"]["dataset"]
+    before: dict[str, Any] = {key: own.get(key) for key, value in typed.items() if value is not None}
+    spec = replace(spec, options=replace(spec.options, **before))
+    left = [key for key in STORED if key not in before]
+    return with_stored_tables(spec, run_folders.folder_of(checkpoint.path), given=left), typed
+
+
+def _unedited(source: Source, spec: DataSpec) -> Source:
+    """The whole data set, which tables name the images of."""
+    whole: dict[str, Any] = dict.fromkeys([*STORED, "classes"])
+    options = replace(spec.options, **whole)
+    return source if options == spec.options else load_source(replace(spec, options=options), allow_empty=True)
 
 
 def _is_own(checkpoint: Checkpoint, spec: DataSpec, dataset: Choice) -> bool:
@@ -242,9 +275,12 @@ def _root(node: object) -> str | None:
 
 def _check_classes(source: Source, spec: DataSpec, classes: tuple[str, ...]) -> None:
     """Raises DataError for classes that the model does not have."""
-    if set(source.classes) - set(classes):
+    if unknown := [name for name in source.classes if name not in classes]:
         both = f"the data set has {listing(source.classes, 10)}; the model has {listing(classes, 10)}"
-        raise DataError(f"the classes of {spec.name} are not the model's: {both}")
+        hint = ""
+        if "rename" in spec.source.params:
+            hint = advice(unknown, classes, renames_of(spec.source.params["rename"]))
+        raise DataError(f"the classes of {spec.name} are not the model's: {both}{hint}")
 
 
 def _split(source: Source, spec: DataSpec, name: str) -> tuple[Images, str]:

@@ -19,7 +19,7 @@ from imgcls.inference.classifier import Classifier
 from imgcls.inference.inputs import decode_files, find_images
 from imgcls.inference.restore import open_model
 from imgcls.loggers.run_log import RunLog
-from imgcls.reports.predictions import Row, is_own_file, render
+from imgcls.reports.predictions import Row, digest_line, is_own_file, is_unchanged, record_of, render
 from imgcls.runs.folder import is_record
 from imgcls.text import one_line, printable
 
@@ -48,7 +48,7 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
     if config.output and not config.output.lower().endswith(FORMATS):
         raise ConfigError(f"output: expected a file ending in .csv, .json or .jsonl, got '{config.output}'")
     if config.output:
-        _check_output(Path(os.path.expanduser(config.output)))
+        _check_output(Path(os.path.expanduser(config.output)), may_replace=config.overwrite)
     log, scan = RunLog(is_quiet=is_quiet), Scan()
     with open_model(config, own_names) as (model, runtime):
         if config.tta != "none" and (mirrored := mirroring.warning(model.classes, f"tta={config.tta}")):
@@ -69,8 +69,11 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
     return found.rows
 
 
-def _check_output(path: Path) -> None:
-    """Raises ConfigError for a file that predict did not write, links to one included, and for a run's record."""
+def _check_output(path: Path, *, may_replace: bool) -> None:
+    """Raises ConfigError for a file that predict did not write, links to one included, and for a run's record.
+
+    may_replace: predictions that were changed since may be replaced.
+    """
     real = Path(os.path.realpath(path))
     other = f"name another file, such as output={path.with_name(f'{path.stem}-predictions{path.suffix}')}"
     if is_record(real):
@@ -78,11 +81,16 @@ def _check_output(path: Path) -> None:
     if not real.is_file():  # new, or a pipe or a device
         return
     try:
-        is_own = is_own_file(real)
+        is_own, is_same = is_own_file(real), may_replace or is_unchanged(real)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     if not is_own:
         raise ConfigError(f"output: {path} exists and is not a file that predict wrote, so it is kept; {other}")
+    if not is_same:
+        raise ConfigError(
+            f"output: {path} is not as predict wrote it there (edited or moved since), so it is kept; {other}, or type "
+            "overwrite=true to replace it"
+        )
 
 
 def _classify(classifier: Classifier, paths: Sequence[str], threads: int, topk: int) -> Classified:
@@ -130,6 +138,8 @@ def _write(path: Path, text: str) -> None:
         if path.exists() and not path.is_file():  # a pipe, a device
             path.write_text(text, encoding="utf-8")
         else:
-            write_whole(Path(os.path.realpath(path)), text.encode("utf-8", "surrogatepass"))
+            real, content = Path(os.path.realpath(path)), text.encode("utf-8", "surrogatepass")
+            write_whole(real, content)
+            write_whole(record_of(real), digest_line(content))
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error

@@ -199,7 +199,7 @@ def test_a_prediction_that_cannot_be_written_leaves_the_old_file(run: None, caps
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
-        assert main(["predict", "run", "a.png", "output=old.csv"]) == 1
+        assert main(["predict", "run", "a.png", "output=old.csv", "overwrite=true"]) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)

@@ -23,17 +23,21 @@ BEFORE = {  # (group, newer key): what earlier versions did, where that is not i
     ("augment", "area"): None,
     ("augment", "border"): "black",
 }
+PHOTO_PARAMS = ("area", "ratio", "border", "vertical_flip", "quarter_turns")
+SMALL_IMAGES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")  # data sets without photos
 NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
         "imagefolder": ("follow_links", "rename", "verify", "on_error", "layout"),
         "imagelist": ("test", "rename", "encoding"),
     },
     "augment": {
+        "strong": PHOTO_PARAMS,
+        "trivialaugment": PHOTO_PARAMS,
         "standard": (
-            *("area", "ratio", "border", "vertical_flip", "quarter_turns"),
+            *PHOTO_PARAMS,
             *("degrees", "shift", "scale", "brightness", "contrast", "saturation"),
             *("policy", "operations", "magnitude", "erasing", "mixup", "cutmix"),
-        )
+        ),
     },
     "model": {
         "mlp": ("activation", "batch_norm"),
@@ -54,6 +58,10 @@ def completed(table: Mapping[str, Any]) -> Node:
             if group not in FIRST_KEYS:
                 defaults[group] = None if name is None else option_node(group, name)
     whole = {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
+    augment, dataset = whole["augment"], whole["dataset"]
+    if isinstance(dataset, dict) and "fit" not in dataset and augment == {"name": "default"}:
+        if dataset.get("name") not in SMALL_IMAGES:  # photos were shifted
+            whole["augment"] = augment | {key: BEFORE["augment", key] for key in ("area", "border")}
     groups = {group for group in (*NEWER_KEYS, *NEWER_PARAMS) if isinstance(whole.get(group), dict)}
     return whole | {group: completed_node(group, whole[group], with_keys=True) for group in groups}
 

@@ -97,6 +97,7 @@ class PredictConfig(ModelConfig):
 
     input: list[str]
     output: str | None
+    overwrite: bool
     topk: Annotated[int, Range(low=1, high=1000)]
     tta: TTA
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -16,11 +16,14 @@ from imgcls.text import listing
 
 MOST_COMPARED = 20_000  # files of equal size that are opened
 TAIL = 4096  # bytes at the end of a file: most files that differ, differ there
+ALL_ONE = "all {:,} images are copies of one picture, byte for byte"
 SHOWN = 3  # examples in a message
 
 
-def groups_of(images: Images) -> tuple[Indices | None, list[Finding]]:
+def groups_of(images: Images, classes: Sequence[str]) -> tuple[Indices | None, list[Finding]]:
     """For each image the row of the first one with the same bytes, (N,); None if no two are equal; and findings.
+
+    classes: the names of the labels.
 
     Only files of equal size are opened, and only those with equal ends are read.
     """
@@ -39,11 +42,14 @@ def groups_of(images: Images) -> tuple[Indices | None, list[Finding]]:
     first = np.arange(len(images))
     for rows in groups:
         first[rows] = rows[0]
-    return first, _findings(images, groups)
+    return first, _findings(images, groups, classes)
 
 
-def _findings(images: Images, groups: list[list[int]]) -> list[Finding]:
-    """What to say about the copies: that they stay together, and which are in two classes."""
+def _findings(images: Images, groups: list[list[int]], classes: Sequence[str]) -> list[Finding]:
+    """What to say about the copies: that they stay together, and which are all of a class or in two classes."""
+    if len(groups[0]) == len(images):
+        text = f"{ALL_ONE.format(len(images))}: there is nothing to learn"
+        return [Finding("duplicate", "warning", text, len(images) - 1, _examples(images, groups), "add other images")]
     count = sum(map(len, groups)) - len(groups)
     verb = "image is a copy" if count == 1 else "images are copies"
     found = [
@@ -55,6 +61,13 @@ def _findings(images: Images, groups: list[list[int]]) -> list[Finding]:
             _examples(images, groups),
         )
     ]
+    sizes = np.bincount(images.labels, minlength=len(classes))
+    labels = [images.labels[rows] for rows in groups]
+    whole = sorted(int(own[0]) for own in labels if (own == own[0]).all() and len(own) == sizes[own[0]])
+    if whole:
+        names = [f"{classes[label]} ({sizes[label]:,})" for label in whole]
+        text = f"the images of {listing(names)} are copies of one picture{' each' * (len(whole) > 1)}, byte for byte"
+        found.append(Finding("duplicate", "warning", text, len(whole), tuple(names[:10]), "add other images"))
     conflicts = [rows for rows in groups if len(set(images.labels[rows].tolist())) > 1]
     if conflicts:
         count = len(conflicts)

@@ -164,7 +164,7 @@ def load_source(spec: DataSpec, *, allow_empty: bool = False) -> Source:
         raise ConfigError(
             f"dataset.name={spec.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"
         )
-    source = edited(source, spec.options.exclude, spec.options.relabel)
+    source = edited(source, spec.options.exclude, spec.options.relabel, renames_of(spec.source.params.get("rename")))
     if spec.options.classes is None:
         return source
     try:
@@ -177,7 +177,8 @@ def cut(source: Source, spec: DataSpec) -> tuple[Splits, list[Finding]]:
     """The splits of a data set, copies of a picture in one part if that part is cut from others; and findings."""
     is_test_cut = source.test is None and source.val is None
     is_val_cut = spec.options.val_fraction > 0 and (source.test is None or source.val is None)
-    groups, findings = groups_of(source.train) if (is_test_cut or is_val_cut) and spec.rule > 1 else (None, [])
+    is_grouped = (is_test_cut or is_val_cut) and spec.rule > 1
+    groups, findings = groups_of(source.train, source.classes) if is_grouped else (None, [])
     splits = split(source, spec.options, groups=groups, rule=spec.rule)
     return splits, [*findings, *cut_findings(source, splits)]
 

@@ -8,17 +8,18 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from imgcls.data.datasets.tables.edit_table import read_edits
 from imgcls.data.findings import Finding
 from imgcls.data.source import Images, Indices, Source, names_of
+from imgcls.data.splits import origin_of
 from imgcls.errors import DataError
-from imgcls.files import file_size
 from imgcls.text import brief, did_you_mean, listing, one_line
 
-LARGEST = 1 << 28  # bytes of a table
 STORED = {"exclude": "exclude.csv", "relabel": "relabel.csv"}  # key: name of the copy in a run's folder
 
 
@@ -30,68 +31,87 @@ class Line(NamedTuple):
     label: str
 
 
-def edited(source: Source, exclude: str | None, relabel: str | None) -> Source:
+def edited(
+    source: Source, exclude: str | None, relabel: str | None, renames: Mapping[str, str] = MappingProxyType({})
+) -> Source:
     """The data set without the images that the table ``exclude`` lists, those in ``relabel`` in the class it says.
 
-    What was done becomes a finding; the tables' content is kept in ``Source.tables``. Raises DataError for a table that
-    cannot be used, an image or a class that the data set does not have, and if a split would become empty.
+    What was done becomes a finding; the tables are kept in ``Source.tables``, as CSV. renames: {old: new} of classes,
+    already done. Raises DataError for a table that cannot be used, an image or a class that the data set does not have,
+    and if a split would become empty.
     """
     for key, file in (("relabel", relabel), ("exclude", exclude)):
-        if file is not None:
-            content = _content(file, key)
-            lines = _lines(content, file, key)
-            change = _relabeled if key == "relabel" else _without
-            source = change(source, lines, f"dataset.{key}={file}")
-            source = dataclasses.replace(source, tables={**source.tables, STORED[key]: content})
+        if file is None:
+            continue
+        where = f"dataset.{key}={file}"
+        lines, findings = _lines(file, key, source)
+        table = Path(os.path.expanduser(file))
+        content = table.read_bytes() if table.suffix.lower() == ".csv" else _csv(lines)
+        source = _relabeled(source, lines, where, renames) if key == "relabel" else _without(source, lines, where)
+        source = dataclasses.replace(
+            source, tables={**source.tables, STORED[key]: content}, findings=(*source.findings, *findings)
+        )
     return source
 
 
-def _content(file: str, key: str) -> bytes:
-    path = Path(os.path.expanduser(file))
-    if not os.path.exists(path):
+def edited_part(
+    source: Source, name: str, images: Images, classes: Sequence[str], exclude: str | None, relabel: str | None
+) -> tuple[Images, list[Finding]]:
+    """The images of one split, already cut, without those that the table ``exclude`` lists and with the labels of
+    ``relabel``; and what was done.
+
+    source: the whole data set, which the tables are about. classes: what the images' labels mean. Raises DataError for
+    a table that cannot be used, and if no image is left.
+    """
+    origin, findings = origin_of(source, name), list[Finding]()
+    ids = source.parts[origin].ids
+    if relabel is not None:
+        where = f"dataset.relabel={relabel}"
+        lines, seen = _lines(relabel, "relabel", source)
+        new = _new_labels(source, lines, where, {})[origin]
+        rows = np.flatnonzero(new != source.parts[origin].labels)
+        named = dict(zip(ids[rows].tolist(), (source.classes[i] for i in new[rows]), strict=True))
+        labels = [named.get(one, classes[label]) for one, label in zip(images.ids.tolist(), images.labels, strict=True)]
+        if unknown := sorted({*labels} - {*classes}):
+            raise DataError(f"{where}: class {listing(unknown)} is not among those of dataset.classes")
+        before, images = images.labels, _labeled(images, np.array([classes.index(one) for one in labels]))
+        count = int((before != images.labels).sum())
+        text = f"{count:,} of {len(images):,} {name} image{'s have' if count != 1 else ' has'} another label ({where})"
+        findings += [*seen, Finding("relabeled", "note", text, count)]
+    if exclude is not None:
+        where = f"dataset.exclude={exclude}"
+        lines, seen = _lines(exclude, "exclude", source)
+        gone = _gone(source, lines, where)[origin]
+        is_kept = ~np.isin(images.ids, ids[sorted(gone)])
+        if not is_kept.any():
+            raise DataError(f"{where}: it lists all {len(images):,} images of {name}; leave some in")
+        count = int((~is_kept).sum())
+        text = f"{count:,} of {len(images):,} {name} images {'is' if count == 1 else 'are'} left out ({where})"
+        findings += [*seen, Finding("excluded", "note", text, count)]
+        images = images.take(np.flatnonzero(is_kept))
+    return images, findings
+
+
+def _lines(file: str, key: str, source: Source) -> tuple[list[Line], tuple[Finding, ...]]:
+    """The rows of the table that name an image, read like any other table, and what was decided on it."""
+    table = Path(os.path.expanduser(file))
+    if not os.path.exists(table):
         raise DataError(f"dataset.{key}: no such file: {one_line(file)}")
-    if file_size(path) > LARGEST:
-        raise DataError(f"dataset.{key}: {one_line(file)}: {file_size(path):,} bytes are more than {LARGEST:,}")
+    known = {name: 0 for part, images in source.parts.items() for name in names_of(part, images)}
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"dataset.{key}: {one_line(file)}: cannot be read ({error.strerror or error})") from error
+        rows, findings = read_edits(
+            table, lambda path: _plain(path, known) is not None, source.classes, needs_label=key == "relabel"
+        )
+    except DataError as error:  # there is no key for the encoding of these tables
+        raise DataError(f"dataset.{key}: {str(error).replace('; dataset.encoding=', '; ')}") from error
+    return [Line(number, path, label) for number, path, label in rows if path], findings
 
 
-def _lines(content: bytes, file: str, key: str) -> list[Line]:
-    """The rows of the table that name an image; its columns are found by their names, others are ignored."""
-    where = f"dataset.{key}: {one_line(file)}"
-    try:
-        text = content.decode("utf-8-sig")
-        first = text.lstrip().partition("\n")[0]
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
-        header: list[str] | None = None
-        needed = ("path", "label") if key == "relabel" else ("path",)
-        found: list[Line] = []
-        for cells in rows:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if header is None:
-                header = [cell.strip().lower() for cell in cells]
-                _check_header(header, key, where)
-                continue
-            row = dict(zip(header, cells, strict=False))
-            if missing := [name for name in needed if name not in row]:
-                raise DataError(f"{where}, line {rows.line_num}: no {missing[0]}")
-            if row["path"].strip():
-                found.append(Line(rows.line_num, row["path"], row.get("label", "").strip()))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{where}: not a table in UTF-8 ({one_line(str(error))}); save it as CSV in UTF-8") from error
-    return found
-
-
-def _check_header(header: Sequence[str], key: str, where: str) -> None:
-    for name in ("path", "label") if key == "relabel" else ("path",):
-        if name not in header:
-            raise DataError(
-                f"{where}: no column '{name}'; its first line names the columns, as in findings.csv of imgcls data "
-                f"(it has {listing([brief(one) for one in header])})"
-            )
+def _csv(lines: Sequence[Line]) -> bytes:
+    """The rows as CSV, for the copy in a run's folder."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "label"), *((line.path, line.label) for line in lines)])
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _rows(source: Source, lines: Sequence[Line], where: str) -> list[tuple[Line, str, int]]:
@@ -119,10 +139,16 @@ def _plain(path: str, known: Mapping[str, object]) -> str | None:
     return next((one for one in spellings if one in known), None)
 
 
-def _without(source: Source, lines: Sequence[Line], where: str) -> Source:
+def _gone(source: Source, lines: Sequence[Line], where: str) -> dict[str, set[int]]:
+    """The rows of each split that the lines name."""
     gone: dict[str, set[int]] = {part: set() for part in source.parts}
     for _, part, row in _rows(source, lines, where):
         gone[part].add(row)
+    return gone
+
+
+def _without(source: Source, lines: Sequence[Line], where: str) -> Source:
+    gone = _gone(source, lines, where)
     parts: dict[str, Images] = {}
     for part, images in source.parts.items():
         kept = np.setdiff1d(np.arange(len(images)), np.array(sorted(gone[part]), dtype=np.int64))
@@ -145,17 +171,28 @@ def _check_classes(source: Source, parts: Mapping[str, Images], where: str) -> N
         )
 
 
-def _relabeled(source: Source, lines: Sequence[Line], where: str) -> Source:
+def _unknown_class(line: Line, source: Source, where: str, renames: Mapping[str, str]) -> DataError:
+    """The error for a label that is none of the classes; of an old name, with the new one."""
+    start = f"{where}, line {line.number}: "
+    label, classes = one_line(brief(line.label)), listing(source.classes, 12)
+    if (new := renames.get(line.label)) is not None:
+        return DataError(
+            f"{start}class '{label}' is called '{one_line(new)}' since dataset.rename; write that into the "
+            f"table, or leave out dataset.rename (classes: {classes})"
+        )
+    renamed = "after dataset.rename, " if renames else ""
+    hint = did_you_mean(line.label, source.classes)
+    return DataError(f"{start}unknown class '{label}'{hint} ({renamed}classes: {classes})")
+
+
+def _new_labels(source: Source, lines: Sequence[Line], where: str, renames: Mapping[str, str]) -> dict[str, Indices]:
+    """The labels of each split as the lines say."""
     numbers = {name: i for i, name in enumerate(source.classes)}
     new = {part: images.labels.copy() for part, images in source.parts.items()}
     seen: dict[tuple[str, int], Line] = {}
     for line, part, row in _rows(source, lines, where):
         if line.label not in numbers:
-            hint = did_you_mean(line.label, source.classes)
-            known = listing(source.classes, 12)
-            raise DataError(
-                f"{where}, line {line.number}: unknown class '{one_line(brief(line.label))}'{hint} (classes: {known})"
-            )
+            raise _unknown_class(line, source, where, renames)
         before = seen.setdefault((part, row), line)
         if before.label != line.label:
             raise DataError(
@@ -163,6 +200,11 @@ def _relabeled(source: Source, lines: Sequence[Line], where: str) -> Source:
                 f"{line.number}; keep one"
             )
         new[part][row] = numbers[line.label]
+    return new
+
+
+def _relabeled(source: Source, lines: Sequence[Line], where: str, renames: Mapping[str, str]) -> Source:
+    new = _new_labels(source, lines, where, renames)
     count = sum(int((new[part] != images.labels).sum()) for part, images in source.parts.items())
     parts = {part: _labeled(images, new[part]) for part, images in source.parts.items()}
     _check_classes(source, parts, where)

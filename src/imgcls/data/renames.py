@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from imgcls.data.source import Source
@@ -13,6 +15,39 @@ from imgcls.text import did_you_mean, is_text, listing, show
 
 QUOTED = r"""(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))"""
 PAIR = re.compile(rf"\s*{QUOTED}\s*:\s*{QUOTED}\s*(?:,|$)")  # old: new
+
+MOST_TYPED = 30  # pairs in an advice
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Classes of train, and how those of other parts are matched to them.
+
+    names: {old: new}, dataset.rename. used: names that only other parts have, and that were matched by it.
+    """
+
+    classes: Sequence[str]
+    names: Mapping[str, str]
+    used: set[str] = field(default_factory=set)
+
+    @cached_property
+    def _labels(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.classes)}
+
+    def label(self, name: str) -> int | None:
+        """The number of the class of that name, else of the one that gets the same new name; None without any."""
+        if name in self._labels:
+            return self._labels[name]
+        new = self.names.get(name, name)
+        found = next((i for one, i in self._labels.items() if self.names.get(one, one) == new), None)
+        if found is not None and name in self.names:
+            self.used.add(name)
+        return found
+
+    @property
+    def own(self) -> dict[str, str]:
+        """dataset.rename without the names that only other parts have."""
+        return {old: new for old, new in self.names.items() if old not in self.used}
 
 
 def renames_of(value: Any) -> dict[str, str]:
@@ -36,6 +71,39 @@ def renames_of(value: Any) -> dict[str, str]:
 def _text(name: Any) -> str:
     """A name as text; YAML reads 1, true and 0.5 as values."""
     return str(name).lower() if isinstance(name, bool) else str(name)
+
+
+def spellings(name: str) -> set[str]:
+    """What a name may also be written as, apart from case, blanks and a number before it: singular and plural."""
+    plain = re.sub(r"[\s_\-.]+", "", unicodedata.normalize("NFKC", name).casefold())
+    plain = re.sub(r"^\d+(?=\D)|^0+(?=\d)", "", plain)
+    found = {plain}
+    for ending, other in (("ies", "y"), ("es", ""), ("s", "")):
+        if plain.endswith(ending) and len(plain) > len(ending) + 1:
+            found.add(plain.removesuffix(ending) + other)
+    return found
+
+
+def advice(unknown: Collection[str], known: Collection[str], given: Mapping[str, str] | None = None) -> str:
+    """What to type if unknown classes are known ones in another spelling ("; if ..., add ..."); else empty.
+
+    given: dataset.rename as it is now.
+    """
+    pairs = {}
+    for name in unknown:
+        same = [one for one in known if spellings(one) & spellings(name)]
+        if len(same) == 1:
+            pairs[name] = same[0]
+    if not pairs:
+        return ""
+    before = {old: pairs.get(new, new) for old, new in (given or {}).items()}
+    pairs = before | {old: new for old, new in pairs.items() if old not in (given or {}).values()}
+    shown = ", ".join(f"{_quoted(old)}: {_quoted(new)}" for old, new in list(pairs.items())[:MOST_TYPED])
+    return f"; if they mean the same, add dataset.rename='{{{shown}{', ...' * (len(pairs) > MOST_TYPED)}}}'"
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"\w+( \w+)*", name) else f'"{name}"'
 
 
 def check_renames(names: Mapping[str, str], classes: Collection[str]) -> None:

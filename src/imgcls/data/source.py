@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +102,13 @@ class Images:
         other = copy.copy(self)
         other.labels = np.asarray(new, dtype=np.int64)[self.labels]
         return other
+
+
+def in_order(names: Collection[str]) -> tuple[str, ...]:
+    """The names of classes, sorted: as text, or by value if all of them are whole numbers."""
+    if all(name.isdecimal() and name.isascii() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
 
 
 def names_of(part: str, images: Images) -> list[str]:

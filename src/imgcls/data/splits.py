@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from imgcls import seeding
 from imgcls.config.types import Fraction, Range, Seed, Share
+from imgcls.data.copies import ALL_ONE
 from imgcls.data.pixels.rendering import background_of, depth_of
 from imgcls.data.pixels.view import Fit, size_of
 from imgcls.data.source import Images, Indices, Source
@@ -166,6 +167,14 @@ def _cut(
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
+def origin_of(source: Source, name: str) -> str:
+    """The part of the data set that this split is taken from: itself, train, or val where that is the test."""
+    if name == "test" and source.test is None:
+        return "train" if source.val is None else "val"
+    is_own = name == "test" or (name == "val" and source.val is not None and source.test is not None)
+    return name if is_own else "train"
+
+
 def split(source: Source, options: SplitOptions, *, groups: Indices | None = None, rule: int = RULE) -> Splits:
     """The data set's train, val and test; those that it lacks are drawn with split_seed, not with the run's seed.
 
@@ -181,7 +190,7 @@ def split(source: Source, options: SplitOptions, *, groups: Indices | None = Non
         total, fraction = len(train), options.test_fraction
         rest, part = _cut(train, groups, fraction, seed, "test", rule)
         if len(part) == 0:
-            raise _too_few(train if groups is None else train.take(np.unique(groups, return_index=True)[1]), fraction)
+            raise _too_few(train, groups, fraction)
         train, test, groups = train.take(rest), train.take(part), None if groups is None else groups[rest]
         cuts.append(Cut("test", "all", len(test), total, fraction))
     if options.limit is not None and options.limit < len(train):
@@ -201,11 +210,19 @@ def split(source: Source, options: SplitOptions, *, groups: Indices | None = Non
     return Splits(train, val, test, tuple(cuts))
 
 
-def _too_few(images: Images, fraction: float) -> DataError:
-    """The error for images of which nothing can be cut for the test."""
+def _too_few(images: Images, groups: Indices | None, fraction: float) -> DataError:
+    """The error for images of which nothing can be cut for the test. groups: for each image that of its copies."""
+    total, copies = len(images), ""
+    if groups is not None:
+        images = images.take(np.unique(groups, return_index=True)[1])
+        copies = f"the {total:,} images are copies of {len(images):,} different ones, byte for byte"
+    if copies and len(images) == 1:
+        return DataError(f"{ALL_ONE.format(total)}: there is nothing to learn; add other images")
     if int(np.bincount(images.labels).max()) == 1:
         what = f"each of the {len(images):,} classes has one, which it needs to train on"
+        what = f"{copies}, and each class needs one to train on" if copies else what
         return DataError(f"too few images to split: {what}; add images, or a test set of your own")
     what = f"{fraction:.0%} of {len(images):,} different ones is not one image for the test"
+    what = f"{copies}, and {what}" if copies else what
     way = f"dataset.test_fraction={max(0.5, fraction):g}"
     return DataError(f"too few images to split: {what}; add images, or take more of them with {way}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -45,6 +46,22 @@ def is_own_file(path: Path) -> bool:
             return isinstance(rows, list) and all(isinstance(row, dict) and set(KEYS) <= row.keys() for row in rows)
     except (ValueError, RecursionError, csv.Error):
         return False
+
+
+def record_of(path: Path) -> Path:
+    """The hidden file beside predictions with their digest, by which a later change of them is seen."""
+    return path.with_name(f".{path.name}.sha256")
+
+
+def digest_line(content: bytes) -> bytes:
+    """What is written into the record of a file with this content."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether the file is as predict wrote it, by its record; an empty one is. Raises OSError if it cannot be read."""
+    content, record = path.read_bytes(), record_of(path)
+    return not content or (record.is_file() and record.read_bytes() == digest_line(content))
 
 
 def _is_own_header(names: list[str]) -> bool:

@@ -21,7 +21,7 @@ from imgcls.data.geometry import FIRST_HEADERS, Geometry, geometry
 from imgcls.data.pixels.preprocessing import Preprocessing, statistics
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import SplitOptions, split
-from imgcls.errors import DataError
+from imgcls.errors import ConfigError, DataError
 from imgcls.models.build import default_image_size
 from imgcls.runtime.session import Runtime
 from tests.conftest import QUIET, imagefolder
@@ -209,6 +209,41 @@ def test_a_class_that_train_does_not_have_is_refused() -> None:
     shapes("photos/val", 1, ["blue", "pink"])
     message = refusal("photos")
     assert "photos/val has classes that train does not have: pink; train has blue, red" in message
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "rename"),
+    [
+        (["blue", "red"], ["Blue", "red"], "{Blue: blue}"),
+        (["blue", "red"], ["blues", "RED"], "{RED: red, blues: blue}"),
+        (["0_blue", "1_red"], ["blue", "red"], "{blue: 0_blue, red: 1_red}"),
+        (["light blue", "red"], ["Light-Blue", "red"], '{"Light-Blue": light blue}'),
+        (["berries", "boxes"], ["berry", "box"], "{berry: berries, box: boxes}"),
+        (["1", "2"], ["01", "2"], "{01: 1}"),
+    ],
+)
+def test_classes_in_another_spelling_in_another_part_can_be_renamed(
+    own: list[str], others: list[str], rename: str
+) -> None:
+    shapes("photos/train", 1, own)
+    shapes("photos/val", 2, others)
+    assert f"if they mean the same, add dataset.rename='{rename}'" in refusal("photos")
+    source = imagefolder(root="photos", rename=rename)
+    assert list(source.classes) == own
+    assert "no folder for" not in " ".join(source.all_warnings())
+    assert source.val is not None
+    assert source.val.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_new_name_may_be_that_of_another_part() -> None:
+    shapes("photos/train", 1, ["blue", "red"])
+    shapes("photos/val", 1, ["azure", "blue", "red"])
+    source = imagefolder(root="photos", rename={"blue": "sky", "azure": "sky"})
+    assert source.classes == ("sky", "red")
+    assert source.val is not None
+    assert source.val.labels.tolist() == [0, 0, 1]
+    with pytest.raises(ConfigError, match="no class is called 'zure'"):
+        imagefolder(root="photos", rename={"azure": "blue", "zure": "blue"})
 
 
 def test_an_empty_class_folder_is_named() -> None:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from imgcls.cli.app import main
-from imgcls.data.datasets.folders.layout import in_order, levels
+from imgcls.data.datasets.folders.description import levels
 from imgcls.data.datasets.folders.layout_names import is_junk, part_of, task_of_target
-from imgcls.data.source import Source
+from imgcls.data.source import Source, in_order
 from imgcls.errors import DataError
 from tests.conftest import QUIET, imagefolder
 
@@ -133,6 +133,89 @@ READ = {  # name: files below d/, classes, sizes of the parts, words that are sa
         "cars pets", {"train": 12}, "the 4 folders below them (cars/bmw, ...) are pooled",
     ),
     "train is a vehicle": (flat("d/car", "d/plane", "d/train"), "car plane train", {"train": 9}, "read as a class"),
+    "thumbnails beside classes": (
+        classes("d") + flat("d/thumbnails", "d/previews", "d/_thumbs"), "blue red", {"train": 6},
+        "not used: _thumbs/, previews/, thumbnails/ (9 images, reduced copies by their names); dataset.layout=flat",
+    ),
+    "thumbs that repeat names": (
+        [f"d/{one}/{name}{i}.png" for one, name in [("a", "x"), ("b", "y")] for i in range(3)]
+        + [f"d/thumbs/{name}{i}_thumb.jpg" for name in "xy" for i in range(3)],
+        "a b", {"train": 6}, "not used: thumbs/ (6 images",
+    ),
+    "thumbs of classes": (
+        classes("d", "d/thumbs"), "blue red", {"train": 6}, "not used: thumbs/ (6 images, reduced copies by",
+    ),
+    "thumbs of wrapped classes": (
+        classes("d/full", "d/thumbs"), "blue red", {"train": 6}, "not used: thumbs/ (6 images",
+    ),
+    "thumbs beside originals in classes": (
+        flat(*(f"d/{name}/{size}" for name in ("blue", "red") for size in ("full", "thumbs"))),
+        "blue red", {"train": 6}, "not used: blue/thumbs/, red/thumbs/ (6 images",
+    ),
+    "thumbnails of wrapped classes": (
+        classes("d/photos", "d/thumbnails"), "blue red", {"train": 6}, "not used: thumbnails/ (6 images",
+    ),
+    "results": (
+        classes("d") + flat("d/results", "d/my_visualizations", "d/Cache2", "d/checkpoints"), "blue red", {"train": 6},
+        "warning: not used: Cache2/, checkpoints/, my_visualizations/, results/ (12 images, results by their names)",
+    ),
+    "results without images": (
+        [*classes("d"), "d/visualizations/a.html"], "blue red", {"train": 6}, "not used: visualizations/ (no images",
+    ),
+    "plots by their names": (
+        [*classes("d"), "d/plots/loss.png", "d/plots/confusion_matrix.png", "d/figures/RocCurve.jpg"],
+        "blue red", {"train": 6}, "not used: figures/, plots/ (3 images",
+    ),
+    "runs by what lies beside": (
+        [*classes("d"), "d/runs/a/img.png", "d/runs/a/events.out.tfevents.1.host", "d/logs/b.png", "d/logs/last.pt"],
+        "blue red", {"train": 6}, "not used: logs/, runs/ (2 images",
+    ),
+    "set aside": (
+        classes("d") + flat("d/to_check", "d/_rejected", "d/Deleted"), "blue red", {"train": 6},
+        "warning: not used: Deleted/, _rejected/, to_check/ (9 images, set aside by their names)",
+    ),
+    "trash as a class": (
+        flat("d/glass", "d/metal", "d/trash"), "glass metal trash", {"train": 9},
+        "trash/ is read as a class; the others alone: 'dataset.classes=[glass,metal]'",
+    ),
+    "accepted and rejected": (flat("d/accepted", "d/rejected"), "accepted rejected", {"train": 6}, ""),
+    "kinds of figures": (flat("d/maps", "d/photos", "d/plots", "d/figures"), "figures maps photos plots",
+                         {"train": 12}, ""),
+    "plots and photos": (flat("d/plots", "d/photos"), "photos plots", {"train": 6}, ""),
+    "logs and planks": (flat("d/logs", "d/planks"), "logs planks", {"train": 6}, ""),
+    "fingers": (flat("d/index", "d/middle", "d/thumb"), "index middle thumb", {"train": 9}, ""),
+    "one class and results": (flat("d/cat", "d/results"), "cat results", {"train": 6}, "results/ is read as a class"),
+    "results in the parts": (
+        classes("d/train", "d/test") + flat("d/train/results"), "blue red", {"train": 6, "test": 6},
+        "not used: results/ (3 images, results by their names); rename the folder to use it",
+    ),
+    "plots in a part": (
+        classes("d/train", "d/test") + flat("d/train/plots"), "blue plots red", {"train": 9, "test": 6},
+        "plots/ is read as a class; the others alone: 'dataset.classes=[blue,red]'",
+    ),
+    "thumbnails in classes": (
+        classes("d") + flat("d/blue/thumbs", "d/red/Thumbnails"), "blue red", {"train": 6},
+        "not used: blue/thumbs/, red/Thumbnails/ (6 images, reduced copies by their names)",
+    ),
+    "set aside in classes": (
+        classes("d") + flat("d/blue/_rejected", "d/red/rejected", "d/red/2020/unsure", "d/red/2020"),
+        "blue red", {"train": 9}, "warning: not used: blue/_rejected/, red/rejected/, red/2020/unsure/ (9 images",
+    ),
+    "set aside in the parts' classes": (
+        classes("d/train", "d/test") + flat("d/test/red/trash"), "blue red", {"train": 6, "test": 6},
+        "warning: not used: test/red/trash/ (3 images",
+    ),
+    "copies in classes": (
+        classes("d") + flat("d/red/resized", "d/red/gray", suffix=".jpg"), "blue red", {"train": 6},
+        "red/gray/, red/resized/ (6 images, copies of those beside by their names",
+    ),
+    "sub-categories": (
+        flat("d/apple/good", "d/apple/bad", "d/pear/good"), "apple pear", {"train": 9},
+        "used with their classes: apple/bad/",
+    ),
+    "all of a class below results": (
+        flat("d/blue/results", "d/red"), "blue red", {"train": 6}, "",
+    ),
     "tiny": (["d/blue/a.png", "d/red/b.png"], "blue red", {"train": 2}, ""),
     "wrapped parts": (classes("d/a/b/train", "d/a/b/test"), "blue red", {"train": 6, "test": 6}, "using d/a/b"),
     "wrapped train alone": (classes("d/d/train"), "blue red", {"train": 6}, "using d/d"),
@@ -232,6 +315,12 @@ ASKED = {  # name: files below d/, words of the message
     "flat names": (
         [f"d/{name}_{i}.jpg" for name in ("Birman", "pug") for i in range(3)], ["(Birman, pug: Birman_0.jpg)"],
     ),
+    "plots": (classes("d") + flat("d/plots"), ["is plots/ a class", "layout=flat 'dataset.classes=[blue,red]'"]),
+    "outputs of all kinds": (
+        classes("d") + flat("d/runs", "d/figures", "d/thumbs"),
+        ["are figures/, runs/, thumbs/ classes", "=[blue,red]'"],
+    ),
+    "thumbs": (classes("d") + flat("d/thumbs"), ["is thumbs/ a class", "for the classes blue, red, thumbs add"]),
     "only images": (flat("d/images"), ["no class folders in d"]),
     "MNIST": (["d/train-images-idx3-ubyte.gz"], ["dataset=mnist dataset.root=./d"]),
 }  # fmt: skip
@@ -424,9 +513,9 @@ def test_classes_are_no_junk(name: str) -> None:
 
 
 def test_numbers_are_sorted_by_value_and_only_if_all_are() -> None:
-    assert in_order(["10", "2", "01"]) == ["01", "2", "10"]
-    assert in_order(["10", "2", "a"]) == ["10", "2", "a"]
-    assert in_order(["١٠", "2"]) == sorted(["١٠", "2"])
+    assert list(in_order(["10", "2", "01"])) == ["01", "2", "10"]
+    assert list(in_order(["10", "2", "a"])) == ["10", "2", "a"]
+    assert list(in_order(["١٠", "2"])) == sorted(["١٠", "2"])
 
 
 def test_names_of_targets() -> None:

@@ -100,6 +100,57 @@ READ = {  # what is read as red and blue, without a warning: text, name of the f
 }
 
 
+ONES = {  # how a class is marked, and how the others
+    "yes": ("yes", "no"), "TRUE": ("TRUE", "FALSE"), "x": ("x", ""), "X and -": ("X", "-"), "1.00": ("1.00", "0.00"),
+    "✓": ("✓", ""), "y": ("Y", "N"), "probabilities": ("0.9", "0.1"), "with a comma": ('"0,75"', '"0,25"'),
+}  # fmt: skip
+for one, (mark, other) in ONES.items():
+    hot = rows(
+        PATHS,
+        lambda i, a=mark, b=other: a if i < 12 else b,  # type: ignore[misc]
+        lambda i, a=mark, b=other: a if i >= 12 else b,  # type: ignore[misc]
+        header="filename,red,blue\n",
+    )
+    READ[f"one-hot by {one}"] = (hot, "l.csv", {})
+for left, right in ("''", "‘’", "“”", "„“", "«»", "``"):
+    quoted = rows(lambda i, a=left, b=right: f"{a}{PATHS[i]}{b}", lambda i, a=left, b=right: f"{a}{COLORS[i]}{b}")  # type: ignore[misc]
+    READ[f"quotes {left}{right}"] = (f"path,label\n{quoted}", "l.csv", {})
+    READ[f"quotes {left}{right} without a header"] = (quoted.replace(",", ", "), "l.txt", {})
+for mark in (": ", ":", " -> ", "=", " => "):
+    READ[f"pairs by {mark}"] = (rows(PATHS, COLORS, mark=mark), "l.txt", {})
+MARKDOWN = "| path | label |\n|------|:-----:|\n" + rows(
+    lambda i: f"| {PATHS[i]}", lambda i: f"{COLORS[i]} |", mark=" | "
+)
+READ |= {
+    "Markdown": (MARKDOWN, "l.csv", {}),
+    "a database's table": (rows(PATHS, COLORS, mark=" | ", header="path | label\n-----+-----\n"), "l.txt", {}),
+    "bars at the ends": (rows(lambda i: f"| {PATHS[i]}", lambda i: f"{COLORS[i]} |", mark=" | "), "l.txt", {}),
+    "a ruler": (rows(PATHS, COLORS, mark="   ", header="path  label\n----  -----\n"), "l.txt", {}),
+    "pairs below a header": (rows(PATHS, COLORS, mark=": ", header="path: label\n"), "l.txt", {}),
+    "a JSON object": (json.dumps(TRUTH, indent=1), "l.json", {}),
+    "a header again": ((one := rows(PATHS, COLORS, header="path,label\n")) + one, "l.csv", {}),
+    "names beside numbers": (rows(PATHS, lambda i: i // 12, COLORS, header="path,label,class\n"), "l.csv", {}),
+    "numbers beside names": (rows(PATHS, COLORS, lambda i: i // 12, header="path,label,class_id\n"), "l.csv", {}),
+    "a label that is always the same": (rows(PATHS, ["x"] * 24, COLORS, header="path,label,class\n"), "l.csv", {}),
+    "where it is": (rows(PATHS, COLORS, range(24), lambda i: i % 5, header="path,label,x,y\n"), "l.csv", {}),
+    "an attribute": (
+        rows(PATHS, lambda i: 1 if i < 12 else -1, [1, -1] * 12, mark="  ", header="24\nRed Young\n"),
+        "list_attr.txt",
+        {"label": "Red", "rename": {"1": "red", "-1": "blue"}},
+    ),
+    "a label that looks like a mark": (
+        rows(PATHS, lambda i: "x" if i < 12 else "y", ["0"] * 24, header="path,label,flipped\n"),
+        "l.csv",
+        {"rename": {"x": "red", "y": "blue"}},
+    ),
+    "one-hot beside another flag": (
+        rows(PATHS, lambda i: int(i < 12), lambda i: int(i >= 12), [1, 0, 0] * 8, header="path,red,blue,is_flipped\n"),
+        "l.csv",
+        {},
+    ),
+}
+
+
 @pytest.mark.parametrize("name", READ)
 def test_tables_that_are_read(name: str) -> None:
     pictures()
@@ -205,6 +256,86 @@ REFUSED = {  # what is a question or an error: text, name of the file, keys, wha
         rows(PATHS, lambda i: "a\x07", header="path,label\n"),
         {},
         "line 2: the label 'a\\x07' is not",
+    ),
+}
+
+
+PART = ["train", "train", "val", "test"] * 6
+OTHER = ["train", "test", "train", "train"] * 6
+REFUSED |= {
+    "two columns of parts": (
+        rows(PATHS, COLORS, PART, OTHER, header="path,label,split,my phase\n"),
+        {},
+        "which column is the split? 'split' and 'my phase' disagree (in line 3: train, test); type dataset.split=split "
+        "or dataset.split='my phase', or ignore both with dataset.split=none",
+    ),
+    "a part and a flag": (
+        rows(PATHS, COLORS, PART, lambda i: int(OTHER[i] == "test"), header="path,label,subset,is_test\n"),
+        {},
+        "'subset' and 'is_test' disagree (in line 3: train, 1)",
+    ),
+    "flags that contradict each other": (
+        rows(PATHS, COLORS, [1, 0] * 12, [1, 1, 0, 0] * 6, header="path,label,train,test\n"),
+        {},
+        "which column is the split? It has train, test; name one with dataset.split=COLUMN",
+    ),
+    "a part that is none": (
+        rows(PATHS, COLORS, ["train", "test", "extra"] * 8, header="path,label,phase\n"),
+        {},
+        "line 4: unknown split 'extra'",
+    ),
+    "parts and no label": (
+        rows(PATHS, PART, header="path,phase\n"),
+        {},
+        "which column is the label? It has path, phase",
+    ),
+    "two labels": (
+        rows(PATHS, ["a", "b"] * 12, COLORS, header="path,label,class name\n"),
+        {},
+        "which column is the label? 'label' (a, b) and 'class name' (red, blue) are different classes; type "
+        "dataset.label=label or dataset.label='class name'",
+    ),
+    "a coarser label": (
+        rows(PATHS, COLORS, lambda i: f"{COLORS[i]}{i % 2}", header="path,category,target\n"),
+        {},
+        "type dataset.label=target or dataset.label=category",
+    ),
+    "two groups of one-hot columns": (
+        rows(
+            PATHS,
+            *([int(i // 12 == k) for i in range(24)] for k in (0, 1)),
+            [1, 0] * 12,
+            [0, 1] * 12,
+            header="path,red,blue,sun,rain\n",
+        ),
+        {},
+        "which of the columns of 0 and 1 are the classes? Each row has one 1 in sun, rain or red, blue",
+    ),
+    "equal probabilities": (rows(PATHS, [0.5] * 24, [0.5] * 24, header="path,a,b\n"), {}, "line 2: a, b have the same"),
+    "words that are no marks": (
+        rows(PATHS, ["x", "y"] * 12, [0, 1] * 12, header="path,axis,flipped\n"),
+        {},
+        "which column is the label? It has path, axis, flipped",
+    ),
+    "probabilities of several": (
+        rows(PATHS, [0.5] * 24, [0.9] * 24, header="path,a,b\n"),
+        {},
+        "which column is the label",
+    ),
+    "a header in another order": (
+        rows(PATHS, COLORS, header="path,label\n") + rows(COLORS, PATHS, header="label,path\n"),
+        {},
+        "line 26: another header, with the columns in another order (label, path)",
+    ),
+    "pixels": (
+        "emotion,pixels,Usage\n" + rows(range(24), lambda i: "7 " * 99, PART),
+        {},
+        "column 'pixels' holds pixels",
+    ),
+    "a column for each pixel": (
+        rows(COLORS, range(24), range(24), header="label,pixel0,pixel1\n"),
+        {},
+        "column 'pixel0' holds pixels, but a table lists image files",
     ),
 }
 
@@ -537,6 +668,69 @@ def test_the_keys_on_the_command_line(capsys: Capture) -> None:
     assert list(json.loads(capsys.readouterr().out)["classes"]) == ["a: b", "blue"]
     assert main(["data", "dataset=./pictures/l.jsonl", "dataset.label=color", "dataset.rename={rde: x}"]) == 2
     assert "dataset.rename: no class is called 'rde'; did you mean 'red'?" in capsys.readouterr().err
+
+
+FER = ["Training", "Training", "PublicTest", "PrivateTest"] * 6
+PARTS = {  # columns, their names, what the header of a run says
+    "phase": ([PART], "phase", "split 'phase'"),
+    "FER2013": ([FER], "Usage", "'Usage': PrivateTest is test, PublicTest is val"),
+    "Kaggle": ([[one.replace("Test", "") for one in FER]], "Usage", "'Usage': Private is test, Public is val"),
+    "COCO's": ([["train2017", "train2017", "val2017", "test2017"] * 6], "source", "val2017 is val"),
+    "other words": ([["Train set", "training", "Dev", "Hold-out"] * 6], "dataset", "Hold-out is test"),
+    "three flags": (
+        [[int(one == name) for one in PART] for name in ("train", "val", "test")],
+        "train,val,test",
+        "'train' and",
+    ),
+    "two flags": (
+        [[str(one == name) for one in PART] for name in ("val", "test")],
+        "is_valid,is_test",
+        "'is_valid' and",
+    ),
+    "flags or nothing": ([["1" * (one == name) for one in PART] for name in ("val", "test")], "val,test", "'val' and"),
+    "the same twice": ([PART, [one.upper() for one in PART]], "split,fold_type", "split 'split'; not used: fold_type"),
+    "a flag beside it": (
+        [PART, [int(one == "test") for one in PART]],
+        "subset,is_test",
+        "split 'subset'; not used: is_test",
+    ),
+    "another set": ([["a", "b"] * 12, PART], "set,phase", "split 'phase'; not used: set"),
+    "the label's name": ([PART], "category", "split 'category'"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_columns_of_parts_are_found_by_what_is_in_them(name: str) -> None:
+    pictures()
+    columns, names, said = PARTS[name]
+    label = "species" if names == "category" else "label"
+    source = read(table(rows(PATHS, COLORS, *columns, header=f"path,{label},{names}\n"), "pictures/l.csv"))
+    assert {part: len(images) for part, images in source.parts.items()} == {"train": 12, "val": 6, "test": 6}
+    assert labels(source) == TRUTH
+    assert said in " ".join(source.notes)
+    assert not source.all_warnings()
+    assert set(read("pictures/l.csv", split="none", label=label).parts) == {"train"}
+
+
+@pytest.mark.parametrize("name", ["train", "test", "is_test"])
+def test_a_class_or_a_part_of_that_name(name: str) -> None:
+    pictures()
+    classes = [[int(i % 3 == k) for i in range(24)] for k in range(3)]
+    source = read(table(rows(PATHS, *classes[:2], classes[2], header="path,car,bus,train\n"), "pictures/l.csv"))
+    assert (source.classes, set(source.parts)) == (("bus", "car", "train"), {"train"})
+    colors = [[int(color == one) for color in COLORS] for one in TRUTH.values()]
+    text = rows(PATHS, colors[0], colors[-1], classes[2], header=f"path,red,blue,{name}\n")
+    source = read(table(text, "pictures/l.csv"))
+    assert (labels(source), set(source.parts)) == (TRUTH, {"train", "test"})
+
+
+@pytest.mark.parametrize("text", ["path,label,Usage\n", "path,label,fold\n", "path,label,valid\n"])
+def test_columns_that_are_no_parts_are_named_as_not_used(text: str) -> None:
+    pictures()
+    words = {"Usage": ["Public", "Private"], "fold": ["0", "1"], "valid": ["1", "0"]}[text.split(",")[2].strip()]
+    source = read(table(rows(PATHS, COLORS, words * 12, header=text), "pictures/l.csv"))
+    assert set(source.parts) == {"train"}
+    assert "not used: " in source.notes[0]
 
 
 def test_boxes_are_another_task() -> None:

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from imgcls.config.options import option_node
 from imgcls.data.datasets.folders import layout_names as names_of
+from imgcls.data.datasets.folders.description import Seen, see
 from imgcls.data.datasets.folders.image_folder import source_of
-from imgcls.data.datasets.folders.layout import FLAT, Reading, Seen, in_order, see
 from imgcls.data.datasets.folders.places import typed
+from imgcls.data.datasets.folders.reading import FLAT, Reading
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.datasets.tables.image_table import imagelist
 from imgcls.data.findings import Finding
-from imgcls.data.source import Images, Source, all_images
+from imgcls.data.source import Images, Source, all_images, in_order
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line, printable
 

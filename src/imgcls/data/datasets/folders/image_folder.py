@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 
 from imgcls.data.datasets.folders.checks import leaks, without_broken
-from imgcls.data.datasets.folders.layout import Places, Reading
+from imgcls.data.datasets.folders.reading import Places, Reading
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.findings import Finding
+from imgcls.data.renames import Matching, advice
 from imgcls.data.source import Images, Source
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line, printable
@@ -100,22 +101,22 @@ def _empty_classes(train: Images, classes: tuple[str, ...], places: Sequence[str
     return Finding("empty_class", "warning", f"no images {where}", len(empty), names, "add some or remove it")
 
 
-def class_images(part: str, reading: Reading, scan: Scan, warnings: list[str]) -> Images:
+def class_images(part: str, reading: Reading, scan: Scan, warnings: list[str], matching: Matching) -> Images:
     """The images of a part of the reading; label i means reading.classes[i]. Adds a warning for missing folders."""
     own, names, home = reading.parts[part], reading.classes, reading.homes[part]
-    known = {*names}
-    if unknown := [name for name in own if name not in known]:
+    numbers = {name: matching.label(name) for name in own}
+    if unknown := [name for name, label in numbers.items() if label is None]:
         raise DataError(
             f"{home} has classes that train does not have: {listing(unknown)}; train has {listing(names, 10)}"
+            f"{advice(unknown, names, matching.names)}"
         )
-    if absent := [name for name in names if name not in own]:
+    found = sorted((label, name) for name, label in numbers.items() if label is not None)
+    if absent := [name for label, name in enumerate(names) if label not in numbers.values()]:
         warnings.append(f"{home} has no folder for {listing(absent)}")
     paths: list[str] = []
     ids: list[str] = []
     labels: list[int] = []
-    for label, name in enumerate(names):
-        if name not in own:
-            continue
+    for label, name in found:
         files = scan.images(own[name])
         paths += files
         start, short = len(str(own[name])), os.path.relpath(own[name], reading.base)
@@ -156,9 +157,9 @@ class OldReading(Reading):
     """A reading whose classes are in the order of text, numbers too."""
 
     @property
-    def classes(self) -> list[str]:
+    def classes(self) -> tuple[str, ...]:
         """The names of train's folders."""
-        return sorted(self.parts["train"])
+        return tuple(sorted(self.parts["train"]))
 
 
 def old_reading(root: Path, scan: Scan) -> tuple[Reading, list[str]]:

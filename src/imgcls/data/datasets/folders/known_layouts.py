@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imgcls.data.datasets.folders.description import class_folders, see
 from imgcls.data.datasets.folders.folder_tables import Labeled, Options, combined, labeled, read_table
-from imgcls.data.datasets.folders.layout import class_folders, see
 from imgcls.data.datasets.folders.places import typed
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.findings import Finding

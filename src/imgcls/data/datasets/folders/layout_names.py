@@ -6,6 +6,7 @@ Names are compared in lower case.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
 # --- passed over wherever they are ------------------------------------------------------------------------------------
@@ -163,9 +164,10 @@ SUPPORT = frozenset([  # not a class if there are no images in it
 ])
 COPIES = frozenset([  # the same images in another form
     "color", "colour", "rgb", "grayscale", "greyscale", "gray", "grey", "segmented", "raw", "original", "originals",
-    "processed", "preprocessed", "augmented", "aug", "cropped", "crops", "resized", "small", "large", "clean",
+    "processed", "preprocessed", "augmented", "aug", "cropped", "crops", "resized", "small", "large", "thumb", "clean",
     "cleaned", "noisy", "enhanced", "normalized", "thumbnails", "images", "masks", "without_background", "x", "px",
 ])
+ORIGINALS = frozenset(["original", "originals", "raw", "full", "fullsize", "large", "hires", "highres"])  # of thumbs
 # fmt: on
 COPY_OF = re.compile(r"copy of (?P<a>.+)|(?P<b>.+?)(?: - copy(?: \(\d+\))?|[ _]copy(?: ?\d+)?| \(\d+\))")  # of a class
 NOT_TABLES = re.compile(r"(sample_?submission|submission|sample|gender_submission)\.\w+")
@@ -175,6 +177,68 @@ ARCHIVES = (
     *(".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"),
 )
 CLASS_IN_NAME = re.compile(r"(.*[^\W\d_])[._\- ]*\(?\d+\)?\.\w+")  # cat.10.png, Abyssinian_12.jpg, dog (3).jpg
+
+
+# --- folders of pictures that are hardly ever a class -----------------------------------------------------------------
+
+# fmt: off
+REDUCED, RESULTS, ASIDE = "reduced copies", "results", "set aside"
+NO_CLASSES = {  # passed over with a word, beside class folders and below them
+    REDUCED: frozenset(["thumbnails", "thumbnail", "previews", "preview"]),
+    RESULTS: frozenset([
+        "results", "result", "checkpoints", "checkpoint", "ckpt", "ckpts", "visualizations", "visualization",
+        "visualisations", "visualisation", "viz", "vis", "gradcam", "tensorboard", "tblogs", "tflogs", "logdir",
+        "confusionmatrices", "confusionmatrix", "debug", "predictions", "preds", "cache", "caches", "tmp",
+        "temp", "savedmodels", "savedmodel", "mlflow",
+    ]),
+    ASIDE: frozenset([
+        "tocheck", "todelete", "toremove", "tosort", "toreview", "tolabel", "torelabel", "tofix", "recheck", "todo",
+        "unsorted", "unlabeled", "unlabelled", "deleted", "removed", "discarded", "excluded", "ignored", "ignore",
+        "quarantine", "duplicates", "duplicate", "dupes", "dups", "backup", "backups", "bak", "donotuse", "notused",
+        "unused",
+    ]),
+}
+MAY_BE_CLASSES = {  # beside class folders these may be classes too; the contents decide, else it is asked or said
+    REDUCED: frozenset(["thumbs"]),
+    RESULTS: frozenset([
+        "plots", "figures", "charts", "graphs", "curves", "runs", "logs", "experiments", "outputs", "heatmaps",
+    ]),
+    ASIDE: frozenset([
+        "rejected", "rejects", "reject", "trash", "garbage", "rubbish", "bin", "junk", "unsure", "uncertain", "unclear",
+        "doubtful", "ambiguous", "questionable", "bad", "blurry", "corrupt", "corrupted", "broken", "skip", "skipped",
+    ]),
+}
+DOCUMENT_CLASSES = frozenset([  # beside these, plots and figures are classes
+    "photos", "photo", "photographs", "photograph", "maps", "map", "tables", "table", "diagrams", "diagram", "drawings",
+    "drawing", "equations", "equation", "formulas", "formula", "formulae", "screenshots", "screenshot", "text", "texts",
+    "sketches", "sketch", "paintings", "painting", "illustrations", "illustration", "documents", "document", "letters",
+    "letter", "forms", "form", "invoices", "invoice", "receipts", "receipt", "algorithms", "algorithm", "natural",
+    "images", "image", "pictures", "picture", "scans", "flowcharts", "flowchart", "logos", "logo", "schematics",
+    "schematic", "infographics", "infographic", "cartoons", "cartoon", "memes", "meme", "headers", "header", "reports",
+])
+NO_WORDS = FILLERS | {"my", "the", "all", "loss", "accuracy", "eval", "model", "final", "learning"}  # say no more
+PLOT_WORDS = frozenset([  # in the names of the pictures that a training leaves
+    "loss", "losses", "accuracy", "acc", "curve", "curves", "confusion", "matrix", "roc", "auc", "precision", "recall",
+    "lr", "epoch", "epochs", "batch", "metrics", "history", "gradcam", "tsne", "umap", "histogram", "learning",
+    "results", "prediction", "predictions", "pred", "step", "iter", "plot", "figure", "fig",
+])
+RESULT_FILES = re.compile(  # beside the pictures that a training leaves
+    r"events\.out\.tfevents.*|.*\.(pt|pth|ckpt|safetensors|h5|hdf5|keras|onnx|pkl|joblib|npy|npz|log)"
+    r"|(args|hparams|config|opt|metrics|results|history)\.(yaml|yml|json|csv)"
+)
+# fmt: on
+
+
+def without_fillers(name: str) -> str:
+    """The name's words that say something, joined: results for _results2, my-results and test_results."""
+    found = words_of(name)
+    return "".join(word for word in found if word not in NO_WORDS and word not in PART_OF_WORD) or "".join(found)
+
+
+def kind_in(name: str, table: Mapping[str, frozenset[str]]) -> str | None:
+    """What folders of this name hold by NO_CLASSES or MAY_BE_CLASSES; None if they are in neither."""
+    plain = without_fillers(name)
+    return next((kind for kind, names in table.items() if plain in names), None)
 
 
 def task_of_target(name: str) -> str | None:

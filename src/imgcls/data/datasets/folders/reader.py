@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from imgcls.data.datasets.folders.description import left_over, levels, see, stray_findings, unwrapped
 from imgcls.data.datasets.folders.folder_tables import Options, source_of_tables, unused_tables
 from imgcls.data.datasets.folders.image_folder import (
+    EmptyClasses,
     alike,
     class_images,
     named_in,
@@ -16,11 +19,13 @@ from imgcls.data.datasets.folders.image_folder import (
     source_of,
 )
 from imgcls.data.datasets.folders.known_layouts import known_source
-from imgcls.data.datasets.folders.layout import Reading, check_task, left_over, levels, reading_of, see, unwrapped
+from imgcls.data.datasets.folders.layout import reading_of
 from imgcls.data.datasets.folders.layout_names import part_of
 from imgcls.data.datasets.folders.places import folder_at
+from imgcls.data.datasets.folders.reading import FLAT, RENAME, Reading, check_task
 from imgcls.data.datasets.folders.scan import Scan
-from imgcls.data.renames import renamed, renames_of
+from imgcls.data.datasets.folders.strays import below_classes
+from imgcls.data.renames import Matching, renamed, renames_of
 from imgcls.data.source import Source
 from imgcls.errors import DataError
 from imgcls.text import one_line
@@ -61,34 +66,43 @@ def imagefolder(
     names = renames_of(rename)
     if layout == "old":
         reading, warnings = old_reading(base, scan)
-        return renamed(_source(base, reading, scan, options, warnings), names)
+        return _source(base, reading, scan, options, warnings, names)
     if scan.is_run(base):
         raise DataError(f"{one_line(str(base))} is a run of imgcls, not a data set; give the folder of the images")
-    return renamed(_decided(base, scan, options, is_flat=layout == "flat"), names)
+    return _decided(base, scan, options, names, is_flat=layout == "flat")
 
 
-def _decided(root: Path, scan: Scan, options: Options, *, is_flat: bool) -> Source:
+def _decided(root: Path, scan: Scan, options: Options, names: Mapping[str, str], *, is_flat: bool) -> Source:
     """The folder by what it looks like; is_flat: each folder in it is a class, whatever it looks like."""
     base = unwrapped(root, scan)
     around = levels(root, base)
     for folder in () if is_flat else around:
         if (known := known_source(folder, scan, options)) is not None:
-            return known
+            return renamed(known, names)
         check_task(folder, scan)
     if not is_flat and (listed := source_of_tables(base, scan, options)) is not None:
-        return listed
+        return renamed(listed, names)
     reading = reading_of(base, scan, is_flat=is_flat)
     more = [note for folder in around for note in left_over(see(folder, scan))]
     if not is_flat:
+        is_one = set(reading.homes.values()) == {base} and len(reading.parts) == 1
+        advice = f"{FLAT} uses all folders" if is_one else RENAME
+        for folder in dict.fromkeys([*around, *reading.homes.values()]):
+            more += stray_findings(see(folder, scan), scan, advice)
+        places = [place for own in reading.parts.values() for place in own.values()]
+        more += below_classes(reading.base, places, scan, advice)
         more += unused_tables([*around, *reading.homes.values()], reading, scan)
-    return _source(root, replace(reading, findings=(*reading.findings, *more)), scan, options, [])
+    return _source(root, replace(reading, findings=(*reading.findings, *more)), scan, options, [], names)
 
 
-def _source(root: Path, reading: Reading, scan: Scan, options: Options, warnings: list[str]) -> Source:
-    """The images of the reading."""
+def _source(
+    root: Path, reading: Reading, scan: Scan, options: Options, warnings: list[str], renames: Mapping[str, str]
+) -> Source:
+    """The images of the reading, with classes under their new names."""
     names = reading.classes
     missing: list[str] = []
-    parts = {part: class_images(part, reading, scan, missing) for part in reading.parts}
+    matching = Matching(names, renames)
+    parts = {part: class_images(part, reading, scan, missing, matching) for part in reading.parts}
     findings = [
         *alike(names),
         *reading.findings,
@@ -96,17 +110,26 @@ def _source(root: Path, reading: Reading, scan: Scan, options: Options, warnings
     ]
     places = reading.parts["train"]
     used = {int(label) for label in set(parts["train"].labels.tolist())}
-    source = source_of(
-        parts,
-        tuple(map(one_line, names)),
-        [f"{places[name]}{'' if i in used else scan.ignored_there(places[name])}" for i, name in enumerate(names)],
-        verify=options.verify,
-        on_error=options.on_error,
-        notes=scan.notes(),
-        warnings=[*(one.line for one in findings if one.severity == "warning"), *missing, *warnings],
-        findings=findings,
-    )
-    return named_in(source, None if _names_train(reading, root) else {})
+    try:
+        source = source_of(
+            parts,
+            tuple(map(one_line, names)),
+            [f"{places[name]}{'' if i in used else scan.ignored_there(places[name])}" for i, name in enumerate(names)],
+            verify=options.verify,
+            on_error=options.on_error,
+            notes=scan.notes(),
+            warnings=[*(one.line for one in findings if one.severity == "warning"), *missing, *warnings],
+            findings=findings,
+        )
+    except EmptyClasses as error:  # some only evaluate on it
+        error.source = _finished(error.source, reading, root, matching.own)
+        raise
+    return _finished(source, reading, root, matching.own)
+
+
+def _finished(source: Source, reading: Reading, root: Path, names: Mapping[str, str]) -> Source:
+    """With the parts that are no train part, and classes under their new names."""
+    return renamed(named_in(source, None if _names_train(reading, root) else {}), names)
 
 
 def _names_train(reading: Reading, root: Path) -> bool:

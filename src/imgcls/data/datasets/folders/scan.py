@@ -41,6 +41,7 @@ class Scan:
         self.runs: set[str] = set()  # folders
         self.unwrapped: dict[Path, str] = {}  # folders that are the only one "inside" or "with images in" their parent
         self._listings: dict[str, Listing] = {}
+        self.left_out: set[str] = set()  # folders that others have found to hold no pictures of the data set
         self.described: dict[str, Any] = {}  # what others made of its folders
         self._found: dict[str, list[str]] = {}
         self._has_links = False  # to folders
@@ -91,9 +92,10 @@ class Scan:
         return found
 
     def subfolders(self, folder: str | Path) -> list[str]:
-        """The names of the folders in it, sorted, without those that hold runs."""
+        """The names of the folders in it, sorted, without those that hold runs or are left out."""
         before = os.path.join(folder, "")
-        return [name for name in self.look(folder).folders if not self._passes_over(before + name)]
+        names = self.look(folder).folders
+        return [name for name in names if before + name not in self.left_out and not self._passes_over(before + name)]
 
     def has_images(self, folder: str | Path) -> bool:
         """Whether there are image files in it, at any depth."""

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imgcls.data.datasets.folders.image_folder import SPLIT_NAMES
 from imgcls.data.datasets.folders.scan import is_image_name
-from imgcls.data.datasets.tables.rows import Grid, Line, shown_cells
+from imgcls.data.datasets.tables import one_hot
+from imgcls.data.datasets.tables.label_columns import choose_label
+from imgcls.data.datasets.tables.parts import (
+    Flags,
+    Parts,
+    cell,
+    find_parts,
+    given_flag_of,
+    has_words_only,
+    is_flag,
+    plain_name,
+)
+from imgcls.data.datasets.tables.rows import Grid, Line, shown_cells, without_repeated_headers
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, Expression, expression
+from imgcls.data.findings import Finding
 from imgcls.errors import DataError
 from imgcls.text import did_you_mean, listing, one_line
 
@@ -30,12 +41,9 @@ COLUMNS = {  # the usual names of each column, the likeliest first
     ),
 }
 # fmt: on
-FLAGS = tuple(name for name in COLUMNS["split"] if name.startswith("is_"))
 NONE = "none"  # dataset.split=none: ignore any split column
 SHOWN = 8  # columns named in a message
 SAMPLE = 50  # rows in which paths are looked for
-ONE, ZERO = ("1", "1.0", "true"), ("0", "0.0", "false", "-1", "-1.0", "")  # in one-hot columns
-SPLIT_WORDS = {"", *(word for words in SPLIT_NAMES.values() for word in words)}
 
 Name = str | int | None
 
@@ -65,7 +73,9 @@ class Columns:
     """Where things are in a row.
 
     path, label, split: numbers of columns. ones: those of one-hot columns, which then are the label. header: the
-    columns' names, () without a header. cut: an expression that makes classes of the label's numbers.
+    columns' names, () without a header. cut: an expression that makes classes of the label's numbers. flags: the
+    columns of yes and no that say the parts, of which split is the first. is_soft: ones hold probabilities. notes,
+    findings: for the header of a run.
     """
 
     path: int
@@ -74,20 +84,19 @@ class Columns:
     ones: tuple[int, ...] = ()
     header: tuple[str, ...] = ()
     cut: Expression | None = None
+    flags: Flags = ()
+    is_soft: bool = False
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def used(self) -> set[int]:
         """The numbers of all columns that are used."""
-        return {one for one in (self.path, self.label, self.split, *self.ones) if one is not None}
+        return {one for one in (self.path, self.label, self.split, *self.ones, *dict(self.flags)) if one is not None}
 
     def name(self, column: int) -> str:
         """A column for a message: its name, or its number if there is no header."""
         return one_line(self.header[column]) if column < len(self.header) else f"{column}"
-
-
-def plain_name(name: str) -> str:
-    """A column's name as it is compared: 'Image Path' is image_path."""
-    return re.sub(r"[\s.\-]+", "_", name.strip().casefold())
 
 
 def known_names(cells: Sequence[str], given: Given) -> int:
@@ -106,6 +115,7 @@ def find_columns(
     first = grid.lines[0].cells
     header = grid.header if grid.header is not None else first if _is_header(first, given, exists) else ()
     rows = grid.lines if grid.header is not None or not header else grid.lines[1:]
+    rows, repeated = without_repeated_headers(rows, header, table)
     if header and not rows:
         raise DataError(f"{table}: it lists no images")
     width = len(header) or max(len(line.cells) for line in rows)
@@ -117,7 +127,7 @@ def find_columns(
     _check_widths(rows, width, bool(header), table)
     finder = _Finder(header, rows, given, table, exists)
     found = finder.by_names() if header else finder.by_content(width)
-    return replace(found, header=header), rows
+    return replace(found, header=header, findings=repeated), rows
 
 
 def _is_header(cells: Sequence[str], given: Given, exists: Callable[[str], bool]) -> bool:
@@ -141,11 +151,6 @@ def _check_widths(rows: Sequence[Line], width: int, has_header: bool, table: Pat
             )
 
 
-def cell(line: Line, column: int | None) -> str:
-    """The cell of a row; empty where the row is shorter."""
-    return line.cells[column] if column is not None and column < len(line.cells) else ""
-
-
 class _Finder:
     """Finds the columns of one table."""
 
@@ -160,32 +165,38 @@ class _Finder:
 
     def by_names(self) -> Columns:
         """The columns that are given, else those of the usual names, else those that can be nothing else."""
-        found = {key: self.column(key) for key in ("path", "split")}
-        label, cut = self.label()
-        flags = [self.header[i] for i, name in enumerate(self.names) if name in FLAGS]
-        if len(flags) > 1 and self.given.split is None:
-            raise DataError(
-                f"{self.table}: which column is the split? It has {', '.join(flags)}; name one with "
-                "dataset.split=COLUMN, or ignore them with dataset.split=none"
-            )
-        path, split = self.likely_path(found["path"], label), found["split"]
-        others = self.others(path, label, split)
+        label, cut, notes = self.label()
+        path = self.likely_path(self.column("path"), label)
+        parts = self.parts(path, label)
+        others = [i for i in self.others(path, label) if i not in parts.like]
         if path is None and label is not None and len(others) == 1:
             path = others[0]
-        if path is None and label is None:
-            raise self.question("path")
         if path is None:
             raise self.question("path")
-        if self.given.label is None:
-            ones = self.one_hot(label, [i for i in others if i != path])
-            if ones:
-                return Columns(path, None, split, ones)
-        if label is None:
-            others = [i for i in others if i != path]
-            if len(others) != 1:
-                raise self.question("label")
-            label = others[0]
-        return Columns(path, label, split, cut=cut)
+        others = [i for i in others if i != path]
+        found = Columns(path, label, parts.split, cut=cut, flags=parts.flags, notes=tuple(notes))
+        if self.given.label is None and (ones := self.one_hot(label, others)):
+            return replace(found, label=None, ones=ones, is_soft=one_hot.is_soft(self.rows, ones))
+        if label is None and len(others) != 1:
+            raise self.question("label")
+        return replace(found, label=others[0] if label is None else label)
+
+    def parts(self, path: int | None, label: int | None) -> Parts:
+        """The columns of parts: the given one, or those that are by their names or by what is in them."""
+        wanted = self.given.of("split")
+        if wanted == NONE:
+            return Parts()
+        if wanted is not None:
+            place = self.named(wanted, "split")
+            part = given_flag_of(self.header[place])
+            flags = ((place, part),) if part and is_flag([cell(line, place) for line in self.rows]) else ()
+            return Parts(place, flags, frozenset([place]))
+        free = self.others(path, label)
+        if label is None:  # 0 and 1 in car, bus and train are classes
+            free = [i for i in free if i not in one_hot.classes_like_parts(self.rows, free, self.header)]
+        names = {i: self.header[i] for i in free}
+        usual = [i for name in COLUMNS["split"] for i in free if self.names[i] == name]
+        return find_parts(names, self.rows, usual, self.table, has_header=True)
 
     def others(self, *used: int | None) -> list[int]:
         """The columns with a name that are not among these."""
@@ -218,15 +229,25 @@ class _Finder:
         hint = did_you_mean(wanted, self.header)
         raise DataError(f"{self.table}: no column '{one_line(wanted)}' (dataset.{key}); it has {has}{hint}")
 
-    def label(self) -> tuple[int | None, Expression | None]:
-        """The column of the label, and what to make of its numbers."""
+    def label(self) -> tuple[int | None, Expression | None, list[str]]:
+        """The column of the label, what to make of its numbers, and notes for the header of a run."""
         wanted = self.given.of("label")
-        if wanted is None or wanted in self.header:
-            return (self.column("label") if self.header else None), None
+        if wanted is None:
+            label, notes = self.usual_label()
+            return label, None, notes
+        if wanted in self.header:
+            return self.column("label"), None, []
         cut = expression(wanted)
-        if cut is None:
-            return self.named(wanted, "label"), None
-        return self.named(cut.column, "label"), cut
+        return self.named(wanted if cut is None else cut.column, "label"), cut, []
+
+    def usual_label(self) -> tuple[int | None, list[str]]:
+        """The column with a usual name of a label, and a note if there are several."""
+        if not self.header or self.column("label") is None:
+            return None, []
+        columns = [i for name in COLUMNS["label"] for i, one in enumerate(self.names) if one == name]
+        if len(columns) > 1 and "x" in self.names:  # then y is where it is
+            columns = [i for i in columns if self.names[i] != "y"]
+        return choose_label(columns, self.header, self.rows, self.table)
 
     def likely_path(self, path: int | None, label: int | None) -> int | None:
         """The column of paths: another one if none of its cells is a file or looks like one, and those of one do."""
@@ -241,36 +262,35 @@ class _Finder:
         return sum(is_image_name(one) or bool(one and self.exists(one)) for one in cells) * 2 > len(cells)
 
     def one_hot(self, label: int | None, others: Sequence[int]) -> tuple[int, ...]:
-        """The one-hot columns: all other ones if they hold 0 and 1 only, or those in which each row has a single 1."""
-        flags = [
-            i
-            for i in others
-            if {cell(line, i).lower() for line in self.rows} <= {*ONE, *ZERO}
-            and any(cell(line, i).lower() in (*ONE, "0", "0.0", "false") for line in self.rows)
-        ]
-        if label is not None:
-            both = sorted({label, *flags})
-            if flags and len(self.rows) > 5 and self.has_one_each(both):
-                names = ", ".join(self.header[i] for i in both[:SHOWN])
-                raise DataError(
-                    f"{self.table}: is '{self.header[label]}' the label, or one of the one-hot columns {names}? Type "
-                    f"dataset.label={self.header[label]}, or rename that column"
-                )
-            return ()
-        if len(flags) < 2:
-            return ()
-        if len(flags) == len(others) or self.has_one_each(flags):
-            return tuple(flags)
+        """The one-hot columns; with a label only a question, if it may be one of them."""
+        if label is None:
+            return one_hot.find(self.rows, others, self.header, self.table)
+        marks = one_hot.candidates(self.rows, [label])
+        has_both = 0 < sum(marks.get(label, ())) < len(self.rows)
+        marks |= one_hot.candidates(self.rows, others) if has_both else {}
+        if len(marks) > 1 and len(self.rows) > 5 and one_hot.has_one_each(marks.values()):
+            both = sorted(marks)
+            names = ", ".join(self.header[i] for i in both[:SHOWN])
+            raise DataError(
+                f"{self.table}: is '{self.header[label]}' the label, or one of the one-hot columns {names}? Type "
+                f"dataset.label={self.header[label]}, or rename that column"
+            )
         return ()
 
-    def has_one_each(self, columns: Sequence[int]) -> bool:
-        """Whether each row has a 1 in exactly one of the columns, and 0 in the others."""
-        cells = [[cell(line, i).lower() for i in columns] for line in self.rows]
-        return all(sum(one in ONE for one in row) == 1 and {*row} <= {*ONE, *ZERO} for row in cells)
+    def holds_pixels(self, column: int) -> bool:
+        """Whether the cells are lists of numbers, or single ones under names such as pixel0."""
+        first = cell(self.rows[0], column).strip("[]").replace(",", " ").split()
+        return all(map(str.isdecimal, first)) and (len(first) > SAMPLE or self.names[column].startswith("pixel"))
 
     def question(self, key: str) -> DataError:
         """The error for a column that cannot be told."""
         name = COLUMNS[key][0]
+        pixels = [one_line(name) for i, name in enumerate(self.header) if key == "path" and self.holds_pixels(i)]
+        if pixels:
+            return DataError(
+                f"{self.table}: column '{pixels[0]}' holds pixels, but a table lists image files; write each row's "
+                "pixels to a file, and its path into a column 'path'"
+            )
         return DataError(
             f"{self.table}: which column is the {key}? It has {shown(self.header)}; name one with "
             f"dataset.{key}=COLUMN, or rename it to {name}"
@@ -285,30 +305,32 @@ class _Finder:
             path = self.named(str(self.given.path), "path")
         else:
             path = next((i for i in columns if self.looks_like_paths(i)), 0)
-        label, cut = self.label()
+        label, cut, _ = self.label()
         others = [i for i in columns if i not in (path, label)]
-        split = self.given.of("split")
-        if split is not None:
-            place = None if split == NONE else self.named(split, "split")
-        else:
-            place = next((i for i in others if self.holds_splits(i) and (label is not None or len(others) > 1)), None)
-        others = [i for i in others if i != place]
+        parts = self.parts_by_content(others, label)
+        others = [i for i in others if i not in parts.like]
         if len(self.rows) > MOST_NUMBERS:  # a column that numbers the rows is no label, if another one may be
             others = [i for i in others if len({cell(line, i) for line in self.rows}) < len(self.rows)] or others
         if label is not None:
-            return Columns(path, label, place, cut=cut)
-        if len(others) > 1 and split != NONE:
+            return Columns(path, label, parts.split, cut=cut)
+        if len(others) > 1 and self.given.of("split") != NONE:
             shown_ones = "; ".join(f"dataset.label={i} ({self.examples(i)})" for i in others[:4])
             raise DataError(
                 f"{self.table}: no header and {width} columns: which one is the label? {shown_ones}; "
                 "dataset.split=none takes the first of them"
             )
-        return Columns(path, others[0], place)
+        return Columns(path, others[0], parts.split)
 
-    def holds_splits(self, column: int) -> bool:
-        """Whether all cells of the column are names of parts, or empty."""
-        words = {cell(line, column).lower() for line in self.rows}
-        return words <= SPLIT_WORDS and words != {""}
+    def parts_by_content(self, others: Sequence[int], label: int | None) -> Parts:
+        """The given column of parts, or else one whose cells are all such words, unless it is the only one left."""
+        wanted = self.given.of("split")
+        if wanted is not None:
+            place = None if wanted == NONE else self.named(wanted, "split")
+            return Parts(place, (), frozenset([] if place is None else [place]))
+        words = [i for i in others if has_words_only({cell(line, i) for line in self.rows})]
+        words = words[1:] if label is None and len(words) == len(others) else words
+        names = {i: f"{i}" for i in words}
+        return find_parts(names, self.rows, (), self.table, has_header=False)
 
     def examples(self, column: int) -> str:
         """Some of a column's cells."""
@@ -326,12 +348,19 @@ def unused_columns(columns: Columns) -> list[str]:
     others = [name for i, name in enumerate(header) if name and i not in columns.used]
     places = {"path": columns.path, "label": columns.label, "split": columns.split}
     used = ", ".join(f"{key} '{columns.name(i)}'" for key, i in places.items() if i is not None)
+    if len(columns.flags) > 1:
+        names = " and ".join(f"'{columns.name(i)}'" for i, _ in columns.flags)
+        used = used.replace(f"split '{columns.name(columns.flags[0][0])}'", f"split {names}")
     ones = ""
     if columns.ones:
-        names = [header[i] for i in columns.ones]
-        ones = f", label one-hot in {listing(names, SHOWN)}"
-    is_flag = bool(header) and columns.split is not None and plain_name(header[columns.split]) in FLAGS
-    if header and not others and not ones and not is_flag:
+        names = listing([header[i] for i in columns.ones], SHOWN)
+        ones = (
+            f", label the largest of the probabilities in {names}" if columns.is_soft else f", label one-hot in {names}"
+        )
+    is_usual = columns.split is None or (
+        plain_name(columns.name(columns.split)) in COLUMNS["split"] and not columns.flags
+    )
+    if header and not others and not ones and is_usual:
         return []
     if header:
         return [f"columns  {used}{ones}" + (f"; not used: {listing(others, SHOWN)}" if others else "")]

@@ -12,13 +12,10 @@ from imgcls.config.types import Range
 from imgcls.data.datasets.folders.image_folder import SPLIT_NAMES, named_in, source_of
 from imgcls.data.datasets.folders.places import no_such_file
 from imgcls.data.datasets.tables.columns import (
-    FLAGS,
     Columns,
     Given,
-    cell,
     find_columns,
     known_names,
-    plain_name,
     unused_columns,
 )
 from imgcls.data.datasets.tables.files import Files
@@ -27,24 +24,20 @@ from imgcls.data.datasets.tables.labels import (
     check_numbers,
     empty_findings,
     id_findings,
-    in_order,
     label_findings,
     labels_of,
     plain_header,
 )
+from imgcls.data.datasets.tables.parts import cell, part_cells, plain_name, word_note
 from imgcls.data.datasets.tables.rows import JSON_LINES, Line, read_grid
 from imgcls.data.findings import Finding
 from imgcls.data.renames import check_renames, renames_of
-from imgcls.data.source import Images, Source
+from imgcls.data.source import Images, Source, in_order
 from imgcls.errors import DataError
 from imgcls.files import file_size, is_present
 from imgcls.text import one_line, printable
 
 Place = Annotated[int, Range(low=0)]  # a column by its number
-YES, NO = (
-    ("1", "1.0", "true", "yes", "t", "y"),
-    ("0", "0.0", "false", "no", "f", "n"),
-)  # in a column is_train, is_valid or is_test
 BOXES = ({"xmin", "ymin", "xmax", "ymax"}, {"x_min", "y_min", "x_max", "y_max"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
 POOLED = "all rows are pooled and split again"
 
@@ -248,12 +241,15 @@ def read_listing(table: Path, given: Given, images: str | None, encoding: str | 
     check_boxes(columns, given, table)
     labels = labels_of(lines, columns, table)
     check_objects(lines, labels, columns, table)
-    notes = [*unused_columns(columns), *plain_header(labels, columns)]
-    findings = [*grid.findings, *check_numbers({*labels}, columns, table)]
+    notes = [*unused_columns(columns), *columns.notes, *plain_header(labels, columns)]
+    if columns.split is not None and not columns.flags:
+        notes += word_note(lines, columns.split, columns.name(columns.split))
+    findings = [*grid.findings, *columns.findings, *check_numbers({*labels}, columns, table)]
     findings += empty_findings({*labels}, columns)
     if given.label is None:
         check_classes(labels, columns, table)
-    rows = [_row(line, label, columns, table) for line, label in zip(lines, labels, strict=True)]
+    parts = part_cells(lines, columns.split, columns.flags)
+    rows = [_row(line, label, part, columns, table) for line, label, part in zip(lines, labels, parts, strict=True)]
     kept, repeated = _without_duplicates(rows, table)
     if repeated:
         notes.append(f"rows     ignored {repeated:,} duplicate row{'s' * (repeated > 1)}")
@@ -289,15 +285,14 @@ def check_objects(lines: Sequence[Line], labels: Sequence[str], columns: Columns
                 )
 
 
-def _row(line: Line, label: str, columns: Columns, table: Path) -> Row:
+def _row(line: Line, label: str, part: str, columns: Columns, table: Path) -> Row:
     """A line's three cells."""
-    path, split = cell(line, columns.path), cell(line, columns.split)
+    path = cell(line, columns.path)
     if not path:
         raise DataError(f"{table}, line {line.number}: no path")
     if "\0" in path:
         raise DataError(f"{table}, line {line.number}: a path cannot contain a NUL")
-    name = plain_name(columns.header[columns.split]) if columns.header and columns.split is not None else ""
-    return Row(line.number, path, label, _flagged(name.removeprefix("is_") if name in FLAGS else name, split))
+    return Row(line.number, path, label, part)
 
 
 def _without_duplicates(rows: Sequence[Row], table: Path) -> tuple[list[Row], int]:
@@ -313,14 +308,6 @@ def _without_duplicates(rows: Sequence[Row], table: Path) -> tuple[list[Row], in
     return list(seen.values()), len(rows) - len(seen)
 
 
-def _flagged(flag: str, value: str) -> str:
-    """The split that a cell names; for a column is_train, is_valid or is_test, the one that its yes or no means."""
-    for part, others in (("train", "test"), ("val", "train"), ("test", "train")):
-        if flag.startswith(part):
-            return part if value.lower() in YES else others if value.lower() in NO else value
-    return value
-
-
 def _split_of(row: Row, table: Path) -> str:
     """train, val or test, under any of their usual names; train if the cell is empty."""
     word = row.split.lower()
@@ -330,7 +317,7 @@ def _split_of(row: Row, table: Path) -> str:
     if word:
         raise DataError(
             f"{table}, line {row.line}: unknown split '{one_line(row.split)}' (choices: train, val, test); "
-            "dataset.split=none ignores the column"
+            "remove such rows, or ignore the column with dataset.split=none"
         )
     return "train"
 

@@ -8,10 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from imgcls.data.datasets.tables.columns import ONE, ZERO, Columns, cell, plain_name
+from imgcls.data.datasets.tables.columns import Columns
+from imgcls.data.datasets.tables.one_hot import mark, share
+from imgcls.data.datasets.tables.parts import cell, plain_name
 from imgcls.data.datasets.tables.rows import Line
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, broken_numbers, number
 from imgcls.data.findings import Finding
+from imgcls.data.source import in_order
 from imgcls.errors import DataError
 from imgcls.text import is_text, listing, one_line
 
@@ -26,6 +29,8 @@ ID_NAME = re.compile(
 
 def labels_of(rows: Sequence[Line], columns: Columns, table: Path) -> list[str]:
     """The label of each row, by one of three ways. Raises DataError, with the line, for a row without exactly one."""
+    if columns.is_soft:
+        return [_likeliest(line, columns, table) for line in rows]
     if columns.ones:
         return [_hot(line, columns, table) for line in rows]
     found = [cell(line, columns.label) for line in rows]
@@ -49,8 +54,8 @@ def labels_of(rows: Sequence[Line], columns: Columns, table: Path) -> list[str]:
 def _hot(line: Line, columns: Columns, table: Path) -> str:
     """The name of the column in which the row has its 1."""
     values = {i: cell(line, i).lower() for i in columns.ones}
-    hot = [columns.header[i] for i, value in values.items() if value in ONE]
-    if odd := next((i for i, value in values.items() if value not in (*ONE, *ZERO)), None):
+    hot = [columns.header[i] for i, value in values.items() if mark(value)]
+    if odd := next((i for i, value in values.items() if mark(value) is None), None):
         raise DataError(f"{table}, line {line.number}: '{values[odd]}' in the one-hot column '{columns.name(odd)}'")
     if len(hot) != 1:
         names = listing([columns.header[i] for i in columns.ones], 8)
@@ -62,11 +67,17 @@ def _hot(line: Line, columns: Columns, table: Path) -> str:
     return hot[0]
 
 
-def in_order(labels: Collection[str]) -> tuple[str, ...]:
-    """The classes, sorted; whole numbers by value."""
-    if all(label.isdecimal() and label.isascii() for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels))
+def _likeliest(line: Line, columns: Columns, table: Path) -> str:
+    """The name of the column with the row's largest probability."""
+    values = {columns.header[i]: share(cell(line, i)) or 0 for i in columns.ones}
+    most = max(values.values())
+    best = [name for name, value in values.items() if value == most]
+    if len(best) > 1:
+        raise DataError(
+            f"{table}, line {line.number}: {listing(best, 3)} have the same probability; one class an image is needed: "
+            "remove such rows, or cut one column: dataset.label='" + best[0] + " > 0.5'"
+        )
+    return best[0]
 
 
 def check_numbers(labels: Collection[str], columns: Columns, table: Path) -> list[Finding]:

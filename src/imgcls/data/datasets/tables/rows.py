@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.datasets.folders.scan import is_image_name
+from imgcls.data.datasets.tables.notation import plain_notation
 from imgcls.data.datasets.tables.text import read_text
 from imgcls.data.findings import Finding
 from imgcls.data.pixels.opening import SUFFIXES
@@ -58,9 +59,13 @@ def read_grid(
     text, findings = read_text(table, encoding)
     lines = re.split("\r\n|\n|\r", text.rstrip("\x1a"))  # the end of a file in DOS
     if table.suffix.lower() in JSON_LINES or (table.suffix.lower() == ".json" and text.lstrip()[:1] == "{"):
-        return _json_lines(lines, table, findings)
+        return _json_map(text, findings) or _json_lines(lines, table, findings)
     if text.lstrip()[:1] == "[" and table.suffix.lower() == ".json":
         raise DataError(f"{table}: one JSON list; write one object a line: jq -c '.[]' {table.name} > labels.jsonl")
+    lines, separator, notation = plain_notation(lines, table)
+    findings += notation
+    if separator is not None:
+        return Grid(_without_comments(_quoted(lines, separator, table)), None, findings)
     separator = _declared(lines)
     if separator is None:
         separator = _separator(lines, table, known, exists)
@@ -70,6 +75,35 @@ def read_grid(
         rows, unquoted = _plain(lines, separator, table)
         return Grid(_without_comments(rows), None, (*findings, *unquoted))
     return Grid(_without_comments(_quoted(lines, separator, table)), None, findings)
+
+
+def without_repeated_headers(
+    rows: Sequence[Line], header: Sequence[str], table: Path
+) -> tuple[list[Line], tuple[Finding, ...]]:
+    """The rows that are not the header again, as in tables that were joined, and a note on those.
+
+    Raises DataError for a header of the same columns in another order.
+    """
+    names = [one.casefold() for one in header]
+    kept, gone = list[Line](), list[int]()
+    for line in rows:
+        cells = [one.casefold() for one in line.cells]
+        if not names or len(cells) != len(names) or sorted(cells) != sorted(names):
+            kept.append(line)
+        elif cells == names:
+            gone.append(line.number)
+        else:
+            raise DataError(
+                f"{table}, line {line.number}: another header, with the columns in another order "
+                f"({shown_cells(line.cells, 4)}); split the table there, or reorder the columns below it"
+            )
+    if not gone:
+        return list(rows), ()
+    text = (
+        f"{table.name} repeats its header {f'{len(gone):,} times' if len(gone) > 1 else 'once'}, which is passed over"
+    )
+    text += f" (line{'s' * (len(gone) > 1)} {listing([f'{number:,}' for number in gone], 3)})"
+    return kept, (Finding("repeated_header", "note", text, len(gone)),)
 
 
 def _without_comments(lines: Iterator[Line] | list[Line]) -> list[Line]:
@@ -106,9 +140,9 @@ def _separator(
     def score(separator: str) -> tuple[float, ...]:
         rows = [_cells(line, separator, quotes=quotes) for line in sample]
         lengths = Counter(map(len, rows))
-        if len(rows[0]) < 2 and lengths.most_common(1)[0][0] < 2:
-            return (0,)
         names = 0 if any(map(is_image_name, rows[0])) else known(rows[0])
+        if len(rows[0]) < 2 and (names or lengths.most_common(1)[0][0] < 2):
+            return (0,)
         body = rows[1:] if names and len(rows) > 1 else rows
         files = sum(any(cell and exists(cell) for cell in row) for row in body) / len(body)
         images = sum(any(map(is_image_name, row)) for row in body) / len(body)
@@ -285,6 +319,18 @@ def _json_lines(lines: Sequence[str], table: Path, findings: tuple[Finding, ...]
     names = tuple(header)
     cells = [Line(number, tuple(row.get(name, "") for name in names)) for number, row in rows]
     return Grid([line for line in cells if any(line.cells)], names, findings)
+
+
+def _json_map(text: str, findings: tuple[Finding, ...]) -> Grid | None:
+    """One object {path: label}, whose rows count as lines; None if the text is something else."""
+    try:
+        found = json.loads(text, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not found or not all(map(is_image_name, found)):
+        return None
+    cells = [Line(i, (path.strip(), _json_cell(label))) for i, (path, label) in enumerate(found.items(), start=1)]
+    return Grid(cells, ("path", "label"), findings)
 
 
 def _json_cell(value: object) -> str:
