@@ -58,10 +58,10 @@ def completed(table: Mapping[str, Any]) -> Node:
             if group not in FIRST_KEYS:
                 defaults[group] = None if name is None else option_node(group, name)
     whole = {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
-    augment, dataset = whole["augment"], whole["dataset"]
-    if isinstance(dataset, dict) and "fit" not in dataset and augment == {"name": "default"}:
-        if dataset.get("name") not in SMALL_IMAGES:  # photos were shifted
-            whole["augment"] = augment | {key: BEFORE["augment", key] for key in ("area", "border")}
+    dataset: Any = whole.get("dataset")
+    has_photos = isinstance(dataset, dict) and dataset.get("name") not in SMALL_IMAGES
+    if has_photos and "fit" not in dataset and whole.get("augment") == {"name": "default"}:  # they were shifted
+        whole["augment"] = {"name": "default", **{key: BEFORE["augment", key] for key in ("area", "border")}}
     groups = {group for group in (*NEWER_KEYS, *NEWER_PARAMS) if isinstance(whole.get(group), dict)}
     return whole | {group: completed_node(group, whole[group], with_keys=True) for group in groups}
 

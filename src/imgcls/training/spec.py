@@ -159,7 +159,8 @@ def default_augment(node: Node, name: str) -> Component:
     if not keys:
         return select(AUGMENTS, option_node("augment", name), "augment")
     off = {"padding": 0, "flip": 0.0} if name == "none" else {}
-    return select(AUGMENTS, {**option_node("augment", "standard"), **off, **keys}, "augment")
+    base = option_node("augment", "standard" if name == "none" else name)
+    return select(AUGMENTS, {**base, **off, **keys}, "augment")
 
 
 def resolved_node(node: Node, group: str, name: str) -> Node:
