@@ -101,7 +101,7 @@ def test_a_balanced_loader_repeats_small_classes_with_other_numbers(resident: bo
         fetcher,
         torch.from_numpy(labels),
         Augment(1, (), note),
-        lambda one: one,
+        Preprocessing(3, 6, 5, (0.0,) * 3, (1 / 255,) * 3).normalizer(CPU),  # changes nothing
         BatchPlan(len(labels), 8, seed=1),
         is_balanced=True,
     )

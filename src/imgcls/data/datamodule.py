@@ -320,7 +320,7 @@ def _preprocessing(
     else:
         pixels, seen = decode_sample(sample.paths, made, threads)
         train.decoded = (rows, pixels) if crop is None else None
-        findings += findings_of(sample.paths, pixels, seen, rendering, total=len(train))
+        findings += findings_of(sample.paths, pixels, seen, made.view, total=len(train))
     if preset is None:
         mean, std = statistics(pixels)
         made = dataclasses.replace(made, mean=mean, std=std)

@@ -108,11 +108,11 @@ class ResidentCrops:
         out = self.memory.empty((len(rows), view.view.height, view.view.width, store.channels), np.uint8)
         pixels = out.numpy()
 
-        def work(places: range) -> None:
-            for place in places:
-                view.render(store.picture(rows[place]), boxes[place], pixels[place])
+        def work(places: slice) -> None:
+            for row, box, one in zip(rows[places], boxes[places], pixels[places], strict=True):
+                view.render(store.picture(row), box, one)
 
-        each_share(work, len(rows), torch.get_num_threads())
+        each_share(work, len(rows))
         return out
 
 

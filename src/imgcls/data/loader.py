@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imgcls import seeding
 from imgcls.data.fetchers import Draws, Fetcher, on_device, rows_on_device
+from imgcls.data.pixels.preprocessing import Normalize
 from imgcls.data.source import Indices
 from imgcls.data.transforms.augment import Augment
 
@@ -81,7 +82,7 @@ class Loader:
         fetcher: Fetcher,
         labels: Tensor,
         augment: Augment,
-        normalize: Callable[[Tensor], Tensor],
+        normalize: Normalize,
         plan: BatchPlan,
         *,
         is_balanced: bool = False,
@@ -150,12 +151,21 @@ class Loader:
 
     def _prepared(self, batches: Sequence[Indices], draws: Tensor, boxes: Draws | None) -> Iterator[Tensor]:
         """The images of each batch; several batches are gathered and augmented at once if the images are small."""
-        count = max(1, int(self.fetcher.at_once / self.augment.growth) // self.plan.batch_size)
+        in_shares = self.normalize.is_large and self.labels.device.type == "cpu"
+        together = 1 if in_shares else int(self.fetcher.at_once / self.augment.growth)
+        count = max(1, together // self.plan.batch_size)
         groups = [batches[i : i + count] for i in range(0, len(batches), count)]
-        together = [np.concatenate(group) for group in groups]
-        sizes = [len(rows) for rows in together]
+        joined = [np.concatenate(group) for group in groups]
+        sizes = [len(rows) for rows in joined]
         parted = None if boxes is None else np.split(boxes, np.cumsum(sizes)[:-1])
-        numbers, images = draws.split_with_sizes(sizes), self.fetcher.batches(together, parted)
+        numbers, images = draws.split_with_sizes(sizes), self.fetcher.batches(joined, parted)
         for group, some, their in zip(groups, images, numbers, strict=True):
-            augmented = self.augment(some, their).split_with_sizes([len(rows) for rows in group])
-            yield from [self.normalize(batch) for batch in augmented]
+            if in_shares:
+                yield self._in_shares(some, their)
+            else:
+                augmented = self.augment(some, their).split_with_sizes([len(rows) for rows in group])
+                yield from [self.normalize(batch) for batch in augmented]
+
+    def _in_shares(self, images: Tensor, draws: Tensor) -> Tensor:
+        """A batch of large images, augmented and normalized."""
+        return self.normalize.changed(images, lambda rows: self.augment(images[rows], draws[rows]))

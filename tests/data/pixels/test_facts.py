@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcls.data.pixels.facts import PictureFacts, lost, picture_facts
+from imgcls.data.pixels.facts import picture_facts
 from imgcls.errors import DataError
 
 H, W = 6, 9
@@ -81,13 +81,6 @@ def test_a_turned_picture_has_its_upright_size() -> None:
     for suffix in ("jpg", "png", "webp", "tiff"):
         found = picture_facts(saved(noise(), suffix, exif=exif))
         assert (found.height, found.width, found.orientation) == (W, H, 6)
-
-
-def test_what_the_center_crop_cuts_off() -> None:
-    assert lost(40, 160, 32, 32) == pytest.approx(0.75)
-    assert lost(160, 40, 32, 32) == pytest.approx(0.75)
-    assert lost(64, 64, 32, 32) == 0
-    assert PictureFacts(90, 160, "RGB", 8, 0, 255, False, 1, False, False, False).lost(9, 16) == pytest.approx(0)
 
 
 def test_what_cannot_be_read_is_refused() -> None:

@@ -252,8 +252,9 @@ def test_a_run_says_what_its_pictures_lose(name: str) -> None:
     if image is not None:
         image.save(path)
     size = (20, 20) if kind in ("cropped", "") else (H, W)
-    pixels, seen = decode_sample([path], Preprocessing(3, *size, (0.0,) * 3, (1.0,) * 3, rendering), 1)
-    found = findings_of([path], pixels, seen, rendering, total=1)
+    preprocessing = Preprocessing(3, *size, (0.0,) * 3, (1.0,) * 3, rendering)
+    pixels, seen = decode_sample([path], preprocessing, 1)
+    found = findings_of([path], pixels, seen, preprocessing.view, total=1)
     assert [(one.kind, one.severity, one.count) for one in found] == ([(kind, severity, 1)] if kind else [])
     assert all(advice in one.line and one.examples == (path,) for one in found)
 

@@ -15,7 +15,7 @@ from imgcls.text import one_line
 
 NAMED = 20
 NATIVE = 512  # pixels: pictures that all have one size up to this one are not cropped
-MUCH, HALF = 1 / 3, 1 / 2  # of a picture cut off: noted, warned of
+MUCH, HALF = 0.3, 0.5  # of a picture cut off: noted, warned of
 OFTEN = 0.1  # of the pictures that lose half: fewer are only noted
 NARROW = 1 / 8  # of the range that the bits have
 RARE = 0.05  # of the pictures: more of them are not outliers

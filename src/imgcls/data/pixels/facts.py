@@ -44,16 +44,6 @@ class PictureFacts(NamedTuple):
         """Whether it is stored without color."""
         return self.mode in conversion.GRAY_MODES
 
-    def lost(self, height: int, width: int) -> float:
-        """The share of it, from 0 to 1, that the center crop for an input of that size cuts off."""
-        return lost(self.height, self.width, height, width)
-
-
-def lost(height: int, width: int, to_height: int, to_width: int) -> float:
-    """The share of a picture of that size that is cut off where it is scaled to cover the other and cropped."""
-    kept = min(height / to_height, width / to_width)
-    return 1 - kept * kept * to_height * to_width / (height * width)
-
 
 def picture_facts(path: str) -> PictureFacts:
     """The facts on a file, which is decoded whole, as it would be in training.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, get_args
@@ -14,9 +15,10 @@ from torch import Tensor
 from imgcls.data.pixels.decoding import fit_pixels, load_image
 from imgcls.data.pixels.rendering import PLAIN, Rendering
 from imgcls.data.pixels.view import Fit, View
-from imgcls.runtime.kept_memory import SMALLEST, KeptMemory
+from imgcls.parallel.threads import each_share
+from imgcls.runtime.kept_memory import KeptMemory
 
-PART = 8  # images of a large batch that are normalized at once
+LARGE = 1 << 14  # numbers of an image: a thread prepares a few such images at a time
 
 
 @dataclass(frozen=True)
@@ -118,23 +120,33 @@ class Normalize:
         std = torch.tensor(preprocessing.std, dtype=torch.float64).repeat(count) * 255
         self.scale = (1 / std).to(device, torch.float32)
         self.shift = (-mean / std).to(device, torch.float32)
+        self.is_large = len(self.scale) >= LARGE
         self.memory = KeptMemory()
 
     def __call__(self, images: Tensor) -> Tensor:
+        if self.is_large and images.device.type == "cpu":
+            return self.changed(images, lambda rows: images[rows])
         batch, height, width, channels = images.shape
-        flat = images.reshape(batch, height * width * channels)
-        if images.device.type == "cpu" and 4 * flat.numel() >= SMALLEST:
-            normal = self._in_parts(flat)
-        else:
-            normal = flat.to(torch.float32).mul_(self.scale).add_(self.shift)
-        return normal.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        flat = images.reshape(batch, height * width * channels).to(torch.float32)
+        return flat.mul_(self.scale).add_(self.shift).view(batch, height, width, channels).permute(0, 3, 1, 2)
 
-    def _in_parts(self, flat: Tensor) -> Tensor:
-        """Into memory that is kept, a few images at a time, which then stay in the processor's cache."""
-        out = self.memory.empty(tuple(flat.shape), np.float32)
-        for normal, pixels in zip(torch.split(out, PART), torch.split(flat, PART), strict=True):
-            normal.copy_(pixels).mul_(self.scale).add_(self.shift)
-        return out
+    def changed(self, images: Tensor, change: Callable[[slice], Tensor]) -> Tensor:
+        """change(rows) of large images in main memory, normalized; each thread takes a few of them at a time.
+
+        The result lies in memory that is kept: new memory would cost more than all the arithmetic.
+        """
+        batch, height, width, channels = images.shape
+        out = self.memory.empty((batch, height * width * channels), np.float32)
+        scale, shift, normal = self.scale.numpy(), self.shift.numpy(), out.numpy()
+
+        def work(rows: slice) -> None:
+            for row, pixels in zip(normal[rows], change(rows).flatten(1).numpy(), strict=True):
+                row[:] = pixels
+                row *= scale
+                row += shift
+
+        each_share(work, batch)
+        return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def inverse(self, images: Tensor) -> NDArray[np.uint8]:
         """A normalized batch (B, C, H, W) back to uint8 (B, H, W, C), for plots."""

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 
 from imgcls.data.findings import Finding
 from imgcls.data.pixels.decoding import Seen, look
-from imgcls.data.pixels.facts import lost, picture_facts
+from imgcls.data.pixels.facts import picture_facts
 from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.pixels.rendering import COLORS, Rendering
+from imgcls.data.pixels.view import View
 from imgcls.parallel import process_pool
 
 NARROW = 64  # of 256 levels: a run warns if all pictures use fewer
-MUCH, MOST = 1 / 3, 1 / 2  # of a picture that the crop cuts off: worth a note, worth a warning
+MUCH, MOST = 0.7, 0.5  # of a picture that the crop shows: less is worth a note, a warning
 FEW = 0.05  # of the pictures: where no more than these lose most of theirs, a note is enough
 TRIED = 8  # pictures of one color that are composited onto another background
 
@@ -42,12 +43,11 @@ def decode_sample(
 
 
 def findings_of(
-    paths: Sequence[str], pixels: NDArray[np.uint8], seen: Sequence[Seen], rendering: Rendering, *, total: int
+    paths: Sequence[str], pixels: NDArray[np.uint8], seen: Sequence[Seen], view: View, *, total: int
 ) -> tuple[Finding, ...]:
     """What is to be said about these training pictures, as decoded; total: of how many they are a sample."""
-    _, height, width, _ = pixels.shape
     looked = f"{len(paths):,} training pictures" + (" looked at" if len(paths) < total else "")
-    one_color = _one_color(paths, pixels, seen, rendering, looked) if height * width > 1 else None
+    one_color = _one_color(paths, pixels, seen, view.rendering, looked) if pixels[0, ..., 0].size > 1 else None
     several = [path for path, one in zip(paths, seen, strict=True) if one.has_more]
     frames = Finding("frames", "note", f"{_of(len(several), looked)} hold further frames or pages, which are not used")
     return tuple(
@@ -55,7 +55,7 @@ def findings_of(
         for one in (
             one_color,
             _narrow(paths, pixels, seen),
-            _cropped(paths, seen, (height, width), looked),
+            _cropped(paths, seen, view, looked),
             Finding(frames.kind, "note", frames.text, len(several), tuple(several[:3])) if several else None,
         )
         if one is not None
@@ -105,17 +105,17 @@ def _narrow(paths: Sequence[str], pixels: NDArray[np.uint8], seen: Sequence[Seen
     return Finding("narrow_range", "warning", text, len(paths), tuple(paths[:1]), advice)
 
 
-def _cropped(paths: Sequence[str], seen: Sequence[Seen], size: tuple[int, int], looked: str) -> Finding | None:
-    """Pictures whose shape is far from the input's: scaled to cover it, their ends are cut off."""
-    shares = np.array([lost(one.height, one.width, *size) for one in seen])
-    much = np.flatnonzero(shares > MUCH)
+def _cropped(paths: Sequence[str], seen: Sequence[Seen], view: View, looked: str) -> Finding | None:
+    """Pictures whose shape is far from the view's: scaled to cover it, their ends are cut off."""
+    shares = np.array([view.visible(one.height, one.width) for one in seen]) / view.crop_share**2
+    much = np.flatnonzero(shares < MUCH)
     if not len(much):
         return None
-    is_warning = np.count_nonzero(shares > MOST) > FEW * len(shares)
-    part = "half" if is_warning else "a third"
-    rows = np.flatnonzero(shares > (MOST if is_warning else MUCH)).tolist()
-    text = f"the center crop to {size[1]}x{size[0]} cuts off more than {part} of {_of(len(rows), looked)}"
-    text += f" (up to {shares.max():.0%})"
-    advice = "what tells the classes apart may be there: cut or pad the pictures yourself if so"
+    is_warning = np.count_nonzero(shares < MOST) > FEW * len(shares)
+    below = MOST if is_warning else MUCH
+    rows = np.flatnonzero(shares < below).tolist()
+    text = f"the center crop to {view.width}x{view.height} shows less than {below:.0%} of {_of(len(rows), looked)}"
+    text += f" (down to {shares.min():.0%})"
+    advice = "what tells the classes apart may be at the ends: dataset.fit=pad or dataset.fit=squash shows it all"
     examples = tuple(paths[row] for row in rows[:3])
     return Finding("cropped", "warning" if is_warning else "note", text, len(rows), examples, advice)
