@@ -28,8 +28,10 @@ from imgcls.config.components import select
 from imgcls.config.options import SUCH_AS, option_node, options
 from imgcls.config.schema import TrainConfig
 from imgcls.config.types import Range
-from imgcls.data.fetchers import Fetcher, Resident, Streamed
+from imgcls.data.datamodule import cropped_view
+from imgcls.data.fetchers import CudaCrops, Fetcher, Resident, Streamed
 from imgcls.data.loader import BatchPlan, Loader
+from imgcls.data.picture_store import store_of
 from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.source import Images
 from imgcls.data.transforms.augment import AUGMENTS, Augment
@@ -159,6 +161,18 @@ def serve_resident(node: dict[str, Any], shape: Preprocessing, cuda: FakeCuda) -
 def test_balanced_classes_are_served_without_a_wait(cuda: FakeCuda) -> None:
     fetcher = Resident(np.zeros((12, *GRAY.shape), np.uint8), CUDA, np.arange(12))
     serve(loader_of(fetcher, augment_of(option_node("augment", "standard")), GRAY, is_balanced=True), cuda)
+
+
+@pytest.mark.parametrize("name", ["photo", "strong"])
+def test_random_crops_are_gathered_without_a_wait(name: str, cuda: FakeCuda) -> None:
+    node = option_node("augment", name) | {"area": [0.2, 1.0]}
+    shape, augment = COLOR, augment_of(node)
+    view = cropped_view(shape, augment.crop)
+    assert view is not None
+    pixels = np.zeros((12, 11, 13, 3), np.uint8)
+    store = store_of(Images(np.arange(12) % CLASSES, pixels=pixels), view, 1)
+    fetcher = CudaCrops(store, view, CUDA)
+    serve(loader_of(fetcher, augment, shape), cuda)
 
 
 def test_streamed_images_are_copied_while_the_device_computes(cuda: FakeCuda) -> None:

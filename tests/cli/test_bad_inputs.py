@@ -632,7 +632,7 @@ ODD: list[tuple[list[str], str]] = [
     (["scheduler.warmup_epochs=20"], "warmup_epochs must be less than epochs (20)"),
     (["dataset=digits,mnist"], "several values for dataset"),
     (["dataset=./a", "dataset.root=./b"], "dataset.root is given twice"),
-    (["dataset.root=/x"], "unknown key 'dataset.root'; dataset=digits has dataset.image_size, dataset.fit, dataset.crop_share, dataset.channels"),
+    (["dataset.root=/x"], "unknown key 'dataset.root'; dataset=digits has dataset.image_size, dataset.fit"),
     (["sweep_dir=x"], "sweep_dir: only for a sweep; add --multirun, or set run_dir="),
     (["job_timeout=5"], "job_timeout: only for a sweep; add --multirun"),
     (["-m", "seed=1,2", "job_timeout=0"], "job_timeout: must be above 0 and at most 1,000,000, got 0"),
