@@ -77,7 +77,7 @@ def clock(seconds: float) -> str:
 
 def printable(path: str) -> str:
     """A path as text; bytes that are not UTF-8 become escapes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_text(letter: str) -> bool:

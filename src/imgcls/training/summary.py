@@ -33,12 +33,17 @@ def _data(run: Run) -> list[str]:
 
 
 def _resized(run: Run) -> str:
-    """Why the images are resized although no size was given."""
+    """Why the images are resized although no size was given, and what becomes of their shape."""
     shape, origin = run.data.preprocessing, run.data.geometry.resized_from
     size = f"{shape.width}x{shape.height}"
-    if origin == "pretrained":
-        return f"images resized to {size}, as the pretrained weights expect (dataset.image_size)"
-    return f"images resized from {origin} to {size} (dataset.image_size)" if origin else ""
+    how = {"crop": "", "pad": "padded to the shape of the input", "squash": "squashed to the shape of the input"}[
+        shape.fit
+    ]
+    how = how and f"{how} (dataset.fit)"
+    if not origin:
+        return how and f"images {how}"
+    source, why = ("", ", as the pretrained weights expect") if origin == "pretrained" else (f" from {origin}", "")
+    return f"images resized{source} to {size}{why} (dataset.image_size)" + (how and f", {how}")
 
 
 def _batch(run: Run) -> list[str]:

@@ -28,17 +28,18 @@ JUNK_FILES = frozenset([
 ])
 # fmt: on
 JUNK_IN_CAPITALS = frozenset(["RECYCLER", "RECYCLED"])  # of Windows; in lower case they may be classes
-JUNK_PATTERNS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"\$[a-z]{3,}[a-z.~]*",  # $RECYCLE.BIN, $Extend, $WinREAgent
-        r"synophoto_\S+\.(jpg|png)",  # Synology's thumbnails
-        r".*:zone\.identifier",  # Windows files copied to Linux
-        r"found\.\d{3}",  # chkdsk
-        r"trash-\d+",
-        r".*\.lrdata",  # Lightroom's previews
+JUNK_PATTERNS = re.compile(
+    "|".join(
+        (
+            r"\$[a-z]{3,}[a-z.~]*",  # $RECYCLE.BIN, $Extend, $WinREAgent
+            r"synophoto_\S+\.(jpg|png)",  # Synology's thumbnails
+            r"found\.\d{3}",  # chkdsk
+            r"trash-\d+",
+        )
     )
 )
+JUNK_IMAGES = ("syno",)  # what the names of junk begin with that are those of images
+JUNK_ENDINGS = (":zone.identifier", ".lrdata")  # Windows files copied to Linux, Lightroom's previews
 
 
 def is_junk(name: str) -> bool:
@@ -46,11 +47,9 @@ def is_junk(name: str) -> bool:
     if name in JUNK_IN_CAPITALS:
         return True
     name = name.lower()
-    if name in JUNK_FOLDERS or name in JUNK_FILES:
+    if name in JUNK_FOLDERS or name in JUNK_FILES or name.endswith(JUNK_ENDINGS):
         return True
-    first = name[:1]
-    may_be = first in "$sft" or name.endswith(("identifier", ".lrdata"))
-    return may_be and any(one.fullmatch(name) for one in JUNK_PATTERNS)
+    return name[:1] in "$sft" and JUNK_PATTERNS.fullmatch(name) is not None
 
 
 # What a folder holds that is a run of imgcls, a sweep, or the results of an evaluation: all names of one of the rows.
@@ -229,6 +228,7 @@ RESULT_FILES = re.compile(  # beside the pictures that a training leaves
 # fmt: on
 
 
+@lru_cache(maxsize=1 << 16)
 def without_fillers(name: str) -> str:
     """The name's words that say something, joined: results for _results2, my-results and test_results."""
     found = words_of(name)

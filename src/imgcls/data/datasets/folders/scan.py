@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imgcls.data.datasets.folders.layout_names import RUN_MARKS, is_junk
+from imgcls.data.datasets.folders.layout_names import JUNK_IMAGES, RUN_MARKS, is_junk
 from imgcls.data.pixels.opening import HEIF_SUFFIXES, SUFFIXES
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line
@@ -74,12 +74,14 @@ class Scan:
         for entry in entries(path):
             name = entry.name
             is_folder = _is_folder(entry)
+            lower = name.lower()
+            is_image = not is_folder and lower.endswith(self._suffixes)
             if name[0] == "." or name == "__MACOSX":
                 if is_folder:
                     self.hidden.add(name)
-            elif not self.old and is_junk(name):
+            elif (not is_image or lower.startswith(JUNK_IMAGES)) and not self.old and is_junk(name):
                 self.junk.add(one_line(name))
-            elif is_folder or name.lower().endswith(self._suffixes):
+            elif is_folder or is_image:
                 (found.folders if is_folder else found.images).append(name)
                 if is_folder and entry.is_symlink():
                     self._has_links = True
