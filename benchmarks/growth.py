@@ -6,6 +6,9 @@
   imgcls's resident loader and by its streaming loader, compared with the bare decoder: plain processes, as many as
   there are workers, each opening, converting and resizing its share with Pillow. Then `imgcls train` runs on them.
 
+- *photos*: larger JPEGs in class folders, trained on with random resized crops for two epochs, whole pictures in memory
+  where they fit, else streamed.
+
     python benchmarks/growth.py                          # all of it: about 25 minutes
     python benchmarks/growth.py --tables files --files 20000
     python benchmarks/growth.py --quick
@@ -50,7 +53,9 @@ DECODERS = {  # name -> title
     "streamed": "imgcls, streaming (2 workers, no model)",
 }
 SIZES = (32, 64)  # pixels per side after resizing
-TABLES = ("images", "batch", "models", "files")
+PHOTOS = (1_000, 10_000, 100_000)
+PHOTO_SIDES = (240, 320)  # pixels: smallest and largest side of the photos
+TABLES = ("images", "batch", "models", "files", "photos")
 
 
 # --- imgcls train, cell by cell --------------------------------------------------------------------------------------
@@ -98,6 +103,20 @@ def train_table(name: str, data: str, args: argparse.Namespace) -> list[dict[str
         for repeat in range(args.repeats)
         for title, words in chosen
     ]
+
+
+def photos_table(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Each number of photos in a folder of its own, once per repeat."""
+    found = []
+    for count in (300,) if args.quick else PHOTOS:
+        with tempfile.TemporaryDirectory(prefix="imgcls-bench-photos-") as folder:
+            say(f"writing {count:,} photos")
+            write_folders(Path(folder), count, classes=10, sides=PHOTO_SIDES)
+            words = [f"dataset={folder}", "model=linear", "dataset.image_size=96", "augment=photo", "epochs=2"]
+            for repeat in range(args.repeats):
+                one = train([*words, "dataset.val_fraction=0", "dataset.test_fraction=0.01"], folder)
+                found.append({"title": f"{count:,} photos", "repeat": repeat, **one, "words": words[1:]})
+    return found
 
 
 def train_lines(found: list[dict[str, Any]]) -> str:
@@ -203,6 +222,7 @@ TITLES = {
     "images": "## By number of images, CIFAR-10 with crop + flip, batch 128",
     "batch": "## By batch size, CIFAR-10 with crop + flip",
     "models": "## By model, CIFAR-10 with crop + flip, batch 128",
+    "photos": "## By number of photos of 240 to 320 pixels per side, random resized crops at 96x96, linear model",
     "files": "## {files:,} JPEG files of 64 to 96 pixels per side in class folders",
 }
 FOOT = """
@@ -236,11 +256,14 @@ def main() -> None:
     if args.quick:
         args.file_repeats = 1
     found = read_json(args.out)
-    with data_folder({"cifar10"} if set(args.tables) - {"files"} else set()) as (data, _):
+    with data_folder({"cifar10"} if set(args.tables) - {"files", "photos"} else set()) as (data, _):
         for name in args.tables:
             found_on = machine()
-            cells_or_files = files_table(args) if name == "files" else train_table(name, data, args)
-            found[name] = {"machine": found_on, "found": cells_or_files}
+            if name == "photos":
+                part: Any = photos_table(args)
+            else:
+                part = files_table(args) if name == "files" else train_table(name, data, args)
+            found[name] = {"machine": found_on, "found": part}
             write_json(args.out, found)
     report(found, args.out)
 

@@ -75,7 +75,9 @@ def _pickle(path: Path, content: dict[str, Any]) -> None:
 # --- class folders ---------------------------------------------------------------------------------------------------
 
 
-def write_folders(root: Path, files: int, classes: int = 100, processes: int = 2) -> None:
+def write_folders(
+    root: Path, files: int, classes: int = 100, processes: int = 2, sides: tuple[int, int] = SIDES
+) -> None:
     """Smooth JPEG images, 64 to 96 pixels per side, about 2.5 kB each, in one folder per class."""
     names = [f"class_{i:03d}" for i in range(min(classes, max(2, files // 10)))]
     for name in names:
@@ -83,15 +85,15 @@ def write_folders(root: Path, files: int, classes: int = 100, processes: int = 2
     paths = [str(root / names[i % len(names)] / f"{i:06d}.jpg") for i in range(files)]
     size = -(-files // (processes * 4))
     with ProcessPoolExecutor(processes) as pool:
-        list(pool.map(_write_some, [(paths[start : start + size], start) for start in range(0, files, size)]))
+        list(pool.map(_write_some, [(paths[start : start + size], start, sides) for start in range(0, files, size)]))
 
 
-def _write_some(job: tuple[list[str], int]) -> None:
+def _write_some(job: tuple[list[str], int, tuple[int, int]]) -> None:
     from PIL import Image
 
-    paths, seed = job
+    paths, seed, sides = job
     rng = np.random.default_rng(seed)
     for path in paths:
-        width, height = (int(side) for side in rng.integers(SIDES[0], SIDES[1] + 1, 2))
+        width, height = (int(side) for side in rng.integers(sides[0], sides[1] + 1, 2))
         coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
         coarse.resize((width, height), Image.Resampling.BICUBIC).save(path, quality=QUALITY)
