@@ -91,7 +91,10 @@ def _inside(seen: Seen, scan: Scan) -> dict[str, Seen] | None:
         return None
     inside = {}
     for name in seen.folders:
-        inside[name] = one = see(seen.path / name, scan)
+        one = see(seen.path / name, scan)
+        while len(one.folders) == 1 and not one.images and len(see(one.path / one.folders[0], scan).folders) > 1:
+            one = see(one.path / one.folders[0], scan)
+        inside[name] = one
         if one.images or not one.folders:
             return None
     return inside
@@ -116,7 +119,7 @@ def _of_repeated_names(seen: Seen, scan: Scan) -> Reading | None:
         what += ", parts with class folders"
     forms = all(names_of.without_part(name) in names_of.COPIES for name in seen.folders)
     kind = "the same images in several forms" if forms else "folds, sources or copies of one data set"
-    one = f"to read one of them type dataset={typed(seen.path / first)}"
+    one = f"to read one of them type dataset={typed(inside[first].path)}"
     raise ask(seen, f"{what}: they look like {kind}, not like classes", one, as_flat(seen))
 
 
@@ -138,15 +141,16 @@ def _as_classes(seen: Seen, scan: Scan, *, is_flat: bool = False) -> Reading:
 
 
 def _pooled(seen: Seen, scan: Scan, places: Places) -> list[Finding]:
-    """A note if every class folder holds several folders and no images: those may have been the classes."""
+    """A note if class folders hold no images and some of them several folders: those may have been the classes."""
     inside = _inside(seen, scan)
     if inside is None or any(places[name] != seen.path / name for name in places):
         return []
-    if any(len(one.folders) < 2 for one in inside.values()):
+    one = max(inside.values(), key=lambda own: len(own.folders))
+    if len(one.folders) < 2:
         return []
-    name, one = next(iter(inside.items()))
     count = sum(len(one.folders) for one in inside.values())
-    below = f"the {count:,} folders below them ({one_line(name)}/{one_line(one.folders[0])}, ...)"
+    first = one_line(os.path.relpath(one.path / one.folders[0], seen.path))
+    below = f"the {count:,} folders below them ({first}, ...)"
     text = f"the classes are {listing(seen.folders, 4)}; {below} are pooled into these"
     advice = f"for the classes of one of them type dataset={typed(one.path)}"
     return [Finding("pooled", "note", text, count, (), advice)]

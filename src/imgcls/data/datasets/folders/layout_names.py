@@ -229,6 +229,23 @@ RESULT_FILES = re.compile(  # beside the pictures that a training leaves
 # fmt: on
 
 
+# fmt: off
+MADE = (  # words in the names of pictures that are made of others
+    "masks?|seg|segmentation|gt|ground_?truth|labels?|annotation|annotated|overlay|heatmap|gradcam|contour|trimap|depth|"
+    "superpixels|thumb|thumbnail|tn|small|preview"
+)
+COMPANION = re.compile(  # 'benign (1)_mask.png' of 'benign (1).png', thumb_3.jpg of 3.jpg, a_depth.png of a_rgb.png
+    rf"(?P<of>.+)[_\-. ](?:{MADE})(?:_?\d+)?|(?:{MADE})[_\-](?P<from>.+)", re.IGNORECASE,
+)
+PLAIN = "rgb|img|image|colou?r|photo|orig|original|raw|input"  # words in the names of the others
+PLAIN_WORD = re.compile(rf"^(?:{PLAIN})[_\-]|[_\-. ](?:{PLAIN})$", re.IGNORECASE)
+UNNAMED = frozenset([  # folders that have no name of their own yet
+    "newfolder", "untitledfolder", "neuerordner", "nouveaudossier", "nuevacarpeta", "nuovacartella", "novapasta",
+])
+BACKGROUNDS = frozenset(["backgroundgoogle", "backgroundnoise", "clutter"])  # of published data sets; often left out
+# fmt: on
+
+
 def without_fillers(name: str) -> str:
     """The name's words that say something, joined: results for _results2, my-results and test_results."""
     found = words_of(name)

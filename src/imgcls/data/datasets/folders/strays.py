@@ -47,6 +47,8 @@ def _kind_beside(path: Path, name: str, names: Collection[str], scan: Scan) -> s
     """What the folder among class folders holds if it is no class, by its name and contents; else None."""
     if kind := names_of.kind_in(name, names_of.NO_CLASSES):
         return kind
+    if "".join(names_of.words_of(name)) in names_of.UNNAMED:
+        return names_of.ASIDE
     if not (kind := names_of.kind_in(name, names_of.MAY_BE_CLASSES)):
         return None
     if name.startswith(MARKED) and not all(one.startswith(MARKED) for one in names):
@@ -109,6 +111,7 @@ def read_as_classes(names: Sequence[str]) -> list[Finding]:
     """A note on classes that have the names of what is no class elsewhere, beside several others."""
     asked = may_be_strays(names)
     aside = [name for name in names if names_of.kind_in(name, names_of.MAY_BE_CLASSES) == names_of.ASIDE]
+    aside += [name for name in names if names_of.without_fillers(name) in names_of.BACKGROUNDS]
     aside = aside if len(names) - len(aside) > 1 else []
     sure = [name for name in names if names_of.kind_in(name, names_of.NO_CLASSES)]
     found = sorted({*asked, *aside, *sure})
@@ -183,3 +186,45 @@ def below_classes(base: Path, places: Iterable[Path], scan: Scan, advice: str) -
         advice = "move out what is no picture of the class"
         found.append(Finding("pooled", "warning", text, len(pooled), tuple(names[:5]), advice))
     return found
+
+
+def companions(base: Path, places: Iterable[Path], scan: Scan, advice: str) -> list[Finding]:
+    """Passes over masks, thumbnails and the like of the pictures beside them, and says so.
+
+    Where only some of the pictures have one, they are used, which is said too.
+    """
+    sure: list[str] = []
+    doubtful: list[str] = []
+    for folder in (here for place in places for here in _folders(place, scan)):
+        images = scan.look(folder).images
+        of = {name: one for name in images if (one := _companion_of(name))}
+        stems = {names_of.PLAIN_WORD.sub("", os.path.splitext(name)[0].lower()) for name in images if name not in of}
+        found = [name for name, one in of.items() if one in stems]
+        is_most = len({of[name] for name in found}) >= MOSTLY * (len(images) - len(found))
+        (sure if is_most else doubtful).extend(os.path.join(folder, name) for name in found)
+    scan.left_out |= {*sure}
+    what = "named like masks or copies of those beside them"
+    return [
+        Finding(
+            kind, "warning", f"{verb}: {len(own):,} image{'s' * (len(own) > 1)} {what} ({shown})", len(own), (), way
+        )
+        for kind, verb, own, way in (
+            ("not_used", "not used", sure, advice),
+            ("pooled", "used with their classes", doubtful, "move out what is no picture of the class"),
+        )
+        if own and (shown := one_line(os.path.relpath(own[0], base)))
+    ]
+
+
+def _companion_of(name: str) -> str | None:
+    """The stem of the picture that one of this name is made of: a for a_mask.png; None if it does not say so."""
+    found = names_of.COMPANION.fullmatch(os.path.splitext(name)[0])
+    return names_of.PLAIN_WORD.sub("", (found["of"] or found["from"]).lower()) if found else None
+
+
+def _folders(folder: Path, scan: Scan) -> Iterator[Path]:
+    """The folder and those below it, links aside."""
+    yield folder
+    for name in scan.subfolders(folder):
+        if not os.path.islink(folder / name):
+            yield from _folders(folder / name, scan)
