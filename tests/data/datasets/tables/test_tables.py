@@ -113,6 +113,8 @@ READ = {  # what is read as red and blue, without a warning: text, name of the f
         rows(PATHS, lambda i: f'[""{COLORS[i]}""]'.join('""'), header="path,tags\n"), "l.csv", {},
     ),
     "lists of one without quotes": (rows(PATHS, lambda i: f"[ {COLORS[i]} ]", header="path,label\n"), "l.csv", {}),
+    "a list in JSON": (json.dumps([{"n": 1, "file": p, "label": TRUTH[p]} for p in PATHS], indent=1), "l.json", {}),
+    "lists in a list in JSON": (json.dumps([[p, TRUTH[p]] for p in PATHS]), "l.json", {}),
     "lists of paths in JSON": (json.dumps({"red": PATHS[:12], "blue": PATHS[12:]}), "l.json", {}),
     "one-hot of the sides of a box": (
         rows(PATHS, COLORS, lambda i: int(i < 12), lambda i: int(i >= 12), header="path,label,rle_like,x\n"), "l.csv",
@@ -727,6 +729,10 @@ def test_columns_that_merely_end_like_an_id_are_not_pointed_at(name: str) -> Non
     [
         ('{"images": [], "annotations": [], "categories": []}', "annotations as COCO's"),
         ('{"train": ["a.png"], "test": ["b.png"]}', "lists of the parts (train, test), without labels"),
+        ('[{"path": "a.png", "label": "red"}, 3]', "line 2: expected an object"),
+        ('[{"path": "a.png"', "not JSON"),
+        ('["a.png", "b.png"]', "path and label are needed"),
+        ("[]", "it lists no images"),
         ('{"red": ["a.png"], "blue": ["a.png"]}', "a.png is listed under 'red' and 'blue'"),
     ],
 )

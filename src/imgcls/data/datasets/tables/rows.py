@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imgcls.data.datasets.folders.scan import is_image_name
 from imgcls.data.datasets.tables.notation import plain_notation
@@ -62,7 +63,7 @@ def read_grid(
     if table.suffix.lower() in JSON_LINES or (table.suffix.lower() == ".json" and text.lstrip()[:1] == "{"):
         return _json_map(text, table, findings) or _json_lines(lines, table, findings)
     if text.lstrip()[:1] == "[" and table.suffix.lower() == ".json":
-        raise DataError(f"{table}: one JSON list; write one object a line: jq -c '.[]' {table.name} > labels.jsonl")
+        return _json_list(text, table, findings)
     lines, separator, notation = plain_notation(lines, table)
     findings += notation
     if separator is not None:
@@ -311,22 +312,42 @@ def _two_cells(line: str) -> tuple[str, ...]:
 
 def _json_lines(lines: Sequence[str], table: Path, findings: tuple[Finding, ...]) -> Grid:
     """One JSON object a line; its keys are the columns."""
-    header: dict[str, int] = {}
-    rows: list[tuple[int, dict[str, str]]] = []
+    rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            found = json.loads(line, parse_int=str, parse_float=str)
+            rows.append((number, json.loads(line, parse_int=str, parse_float=str)))
         except (ValueError, RecursionError) as error:
             raise DataError(f"{table}, line {number}: not JSON ({one_line(str(error))}); one object a line") from error
-        if not isinstance(found, dict):
+    return _of_objects(rows, table, findings)
+
+
+def _json_list(text: str, table: Path, findings: tuple[Finding, ...]) -> Grid:
+    """A list of objects, whose keys are the columns, of lists of cells, or of paths; an element counts as a line."""
+    try:
+        rows = list(enumerate(json.loads(text, parse_int=str, parse_float=str), start=1))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{table}: not JSON ({one_line(str(error))})") from error
+    if all(isinstance(row, str) for _, row in rows):
+        return Grid([Line(number, (row.strip(),)) for number, row in rows], None, findings)
+    if all(isinstance(row, list) for _, row in rows):
+        return Grid([Line(number, tuple(map(_json_cell, row))) for number, row in rows], None, findings)
+    return _of_objects(rows, table, findings)
+
+
+def _of_objects(rows: Sequence[tuple[int, Any]], table: Path, findings: tuple[Finding, ...]) -> Grid:
+    """Objects, each with its line, as rows; their keys are the columns."""
+    header: dict[str, int] = {}
+    found: list[tuple[int, dict[str, str]]] = []
+    for number, row in rows:
+        if not isinstance(row, dict):
             raise DataError(f'{table}, line {number}: expected an object such as {{"file_name": ..., "label": ...}}')
-        for key in found:
+        for key in row:
             header.setdefault(key.strip(), len(header))
-        rows.append((number, {key.strip(): _json_cell(value) for key, value in found.items()}))
+        found.append((number, {key.strip(): _json_cell(value) for key, value in row.items()}))
     names = tuple(header)
-    cells = [Line(number, tuple(row.get(name, "") for name in names)) for number, row in rows]
+    cells = [Line(number, tuple(row.get(name, "") for name in names)) for number, row in found]
     return Grid([line for line in cells if any(line.cells)], names, findings)
 
 
