@@ -144,6 +144,25 @@ READ = {  # name: files below d/, classes, sizes of the parts, words that are sa
         "BACKGROUND_Google/ is read as a class; the others alone: 'dataset.classes=[ant,bee]'",
     ),
     "blanks": (flat("d/red-car", "d/red_car"), "red-car red_car", {"train": 6}, "differ only in case or Unicode"),
+    **{
+        f"{train}/ in {train}/": (
+            classes(f"d/{train}/{train}", f"d/{test}/{test}"), "blue red", {"train": 6, "test": 6},
+            f"d/{train}/{train}",
+        )
+        for train, test in (("train", "test"), ("training_set", "test_set"), ("Training", "Testing"))
+    },
+    "train/ in train/ alone": (classes("d/train/train"), "blue red", {"train": 6}, "d/train/train"),
+    "train_data/ in train/": (
+        classes("d/train/train_data", "d/test"), "blue red", {"train": 6, "test": 6}, "d/train/train_data",
+    ),
+    "photos of labels": (
+        [f"d/{c}/{i}{kind}.jpg" for c in ("a", "b") for i in range(2) for kind in ("", "_label")],
+        "a b", {"train": 8}, "",
+    ),
+    "crops of depth": (
+        [f"d/{c}/1_{i}_{kind}crop.png" for c in ("a", "b") for i in range(2) for kind in ("", "depth", "mask")],
+        "a b", {"train": 4}, "not used: 8 images named like masks",
+    ),
     "in iCloud": (
         [*classes("d"), "d/red/.7.jpg.icloud", "d/red/.a.mov.icloud"], "blue red", {"train": 6},
         "1 image is in iCloud only",
@@ -288,6 +307,7 @@ def test_it_is_read(name: str) -> None:
 # --- what is asked, and what to type ----------------------------------------------------------------------------------
 
 ASKED = {  # name: files below d/, words of the message
+    "hidden folders": (classes("d", names=(".net", ".qt")), ["no class folders in d but hidden ones (.net, .qt)"]),
     "domains, each with a folder around its classes": (
         classes("d/amazon/images", "d/dslr/images"),
         ["amazon/, dslr/ all hold the folders blue, red", "dataset=./d/amazon/images", "layout=flat"],

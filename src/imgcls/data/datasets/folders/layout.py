@@ -163,6 +163,9 @@ def _nothing_found(seen: Seen, scan: Scan) -> str:
         archive = seen.path / seen.archives[0]
         how = unpack(archive, names_of.archive_suffix(archive.name))
         return f"{said}, but archives ({listing(seen.archives, 3)}); {how}"
+    hidden = scan.hidden_there(seen.path) if not seen.folders and not seen.images else []
+    if len(hidden) > 1:
+        return f"{said} but hidden ones ({listing(hidden, 3)}), which are ignored; rename them"
     if not seen.images and not scan.suffixes(seen.path) and not seen.support:
         return f"{said}; {NO_CLASSES}"
     return f"{said}{what_instead(seen.path, seen, scan)}"

@@ -231,13 +231,14 @@ RESULT_FILES = re.compile(  # beside the pictures that a training leaves
 
 # fmt: off
 MADE = (  # words in the names of pictures that are made of others
-    "masks?|seg|segmentation|gt|ground_?truth|labels?|annotation|annotated|overlay|heatmap|gradcam|contour|trimap|depth|"
-    "superpixels|thumb|thumbnail|tn|small|preview"
+    "masks?|maskcrop|seg|segmentation|gt|ground_?truth|labels?|annotation|annotated|overlay|heatmap|gradcam|contour|"
+    "trimap|depth|depthcrop|superpixels|thumb|thumbnail|tn|small|preview"
 )
 COMPANION = re.compile(  # 'benign (1)_mask.png' of 'benign (1).png', thumb_3.jpg of 3.jpg, a_depth.png of a_rgb.png
     rf"(?P<of>.+)[_\-. ](?:{MADE})(?:_?\d+)?|(?:{MADE})[_\-](?P<from>.+)", re.IGNORECASE,
 )
-PLAIN = "rgb|img|image|colou?r|photo|orig|original|raw|input"  # words in the names of the others
+PLAIN = "rgb|crop|img|image|colou?r|photo|orig|original|raw|input"  # words in the names of the others
+PHOTO_OF_LABEL = re.compile(r".*labels?[_\d]*\.jpe?g", re.IGNORECASE)  # of a bottle, say: no label is kept as JPEG
 PLAIN_WORD = re.compile(rf"^(?:{PLAIN})[_\-]|[_\-. ](?:{PLAIN})$", re.IGNORECASE)
 UNNAMED = frozenset([  # folders that have no name of their own yet
     "newfolder", "untitledfolder", "neuerordner", "nouveaudossier", "nuevacarpeta", "nuovacartella", "novapasta",

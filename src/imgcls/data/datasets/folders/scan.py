@@ -97,6 +97,11 @@ class Scan:
             names.sort()
         return found
 
+    def hidden_there(self, folder: str | Path) -> list[str]:
+        """The names of the hidden folders in it that hold images, sorted."""
+        names = sorted(one.name for one in entries(folder) if one.name[0] == "." and _is_folder(one))
+        return [name for name in names if self.look(os.path.join(folder, name)).images]
+
     def subfolders(self, folder: str | Path) -> list[str]:
         """The names of the folders in it, sorted, without those that hold runs or are left out."""
         before = os.path.join(folder, "")

@@ -218,6 +218,8 @@ def companions(base: Path, places: Iterable[Path], scan: Scan, advice: str) -> l
 
 def _companion_of(name: str) -> str | None:
     """The stem of the picture that one of this name is made of: a for a_mask.png; None if it does not say so."""
+    if names_of.PHOTO_OF_LABEL.fullmatch(name):
+        return None
     found = names_of.COMPANION.fullmatch(os.path.splitext(name)[0])
     return names_of.PLAIN_WORD.sub("", (found["of"] or found["from"]).lower()) if found else None
 
