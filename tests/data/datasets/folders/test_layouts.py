@@ -163,6 +163,33 @@ READ = {  # name: files below d/, classes, sizes of the parts, words that are sa
         [f"d/{c}/1_{i}_{kind}crop.png" for c in ("a", "b") for i in range(2) for kind in ("", "depth", "mask")],
         "a b", {"train": 4}, "not used: 8 images named like masks",
     ),
+    **{
+        f"seldom a class: {name}": (
+            classes("d", names=("blue", "green", "red")) + flat(f"d/{name}"),
+            " ".join(sorted(("blue", "green", "red", name))), {"train": 12},
+            f"{name}/ is read as a class; the others alone: 'dataset.classes=[blue,green,red]'",
+        )
+        for name in ("old", "assets", "_old", "-archive", "~x", "inbox")
+    },
+    "marked classes": (classes("d", names=("_a", "_b", "c")), "_a _b c", {"train": 9}, ""),
+    "last in the list": (
+        classes("d", names=("blue", "green", "red")) + flat("d/zz_unsorted"), "blue green red", {"train": 9},
+        "not used: zz_unsorted/",
+    ),
+    "masks of all classes in a folder": (
+        [f"d/{c}/{c}_{i}.jpg" for c in ("Au", "Tp") for i in range(3)]
+        + [f"d/CASIA 2 Groundtruth/{c}_{i}_gt.png" for c in ("Au", "Tp") for i in range(3)],
+        "Au Tp", {"train": 6}, "not used: CASIA 2 Groundtruth/ (6 images, masks of those beside them by their names)",
+    ),
+    "masks that people wear": (
+        [f"d/{c}/{c}_{i}.jpg" for c in ("mask", "no mask", "half mask") for i in range(3)],
+        ["half mask", "mask", "no mask"], {"train": 9}, "",
+    ),
+    "two formats of each": (
+        classes("d") + [f"d/{c}/{i}.jpg" for c in ("blue", "red") for i in range(3)], "blue red", {"train": 12},
+        "most images in 2 folders differ from another one only in the suffix of their names (blue/0.jpg)",
+    ),
+    "one in two formats": ([*classes("d"), "d/red/0.jpg"], "blue red", {"train": 7}, ""),
     "in iCloud": (
         [*classes("d"), "d/red/.7.jpg.icloud", "d/red/.a.mov.icloud"], "blue red", {"train": 6},
         "1 image is in iCloud only",
@@ -298,7 +325,7 @@ def test_it_is_read(name: str) -> None:
     files, names, parts, words = READ[name]
     touch(files)
     source = imagefolder(root="d")
-    assert list(source.classes) == names.split()
+    assert list(source.classes) == (names.split() if isinstance(names, str) else names)
     assert sizes(source) == parts
     assert words in said(source)
     assert words or not said(source)
@@ -307,6 +334,9 @@ def test_it_is_read(name: str) -> None:
 # --- what is asked, and what to type ----------------------------------------------------------------------------------
 
 ASKED = {  # name: files below d/, words of the message
+    "test/test without labels": (
+        classes("d/train/train") + flat("d/test/test"), ["no class folders in d/test", "dataset=./d/train/train"],
+    ),
     "hidden folders": (classes("d", names=(".net", ".qt")), ["no class folders in d but hidden ones (.net, .qt)"]),
     "domains, each with a folder around its classes": (
         classes("d/amazon/images", "d/dslr/images"),

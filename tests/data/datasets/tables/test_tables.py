@@ -478,7 +478,7 @@ def test_lists_of_labels_are_warned_about(words: list[str], shown: str) -> None:
     assert f"several labels in one cell ({shown})" in finding(source, "several_labels")
 
 
-@pytest.mark.parametrize("words", [["-1", "1"], ["-1", "0", "1"], ["[a] b", "[c]", "d"]])
+@pytest.mark.parametrize("words", [["-1", "1"], ["+", "-"], ["!", "?", "a"], ["-1", "0", "1"], ["[a] b", "[c]", "d"]])
 def test_labels_that_are_meant_so_are_not_warned_about(words: list[str]) -> None:
     pictures()
     source = read(table(rows(PATHS, lambda i: words[i % len(words)], header="path,label\n"), "pictures/l.csv"))
@@ -804,6 +804,8 @@ def test_the_keys_on_the_command_line(capsys: Capture) -> None:
 
 FER = ["Training", "Training", "PublicTest", "PrivateTest"] * 6
 PARTS = {  # columns, their names, what the header of a run says
+    "dev and eval": ([["train", "train", "dev", "eval"] * 6], "subset", "'subset': eval is test"),
+    "val and evaluation": ([["Train", "Train", "Val", "Evaluation set"] * 6], "split", "Evaluation set is test"),
     "phase": ([PART], "phase", "split 'phase'"),
     "FER2013": ([FER], "Usage", "'Usage': PrivateTest is test, PublicTest is val"),
     "Kaggle": ([[one.replace("Test", "") for one in FER]], "Usage", "'Usage': Private is test, Public is val"),

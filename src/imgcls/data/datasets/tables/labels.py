@@ -18,23 +18,10 @@ from imgcls.data.source import in_order
 from imgcls.errors import DataError
 from imgcls.text import is_text, listing, one_line
 
-MISSING = (
-    "nan",
-    "na",
-    "n/a",
-    "n.a.",
-    "#n/a",
-    "<na>",
-    "null",
-    "?",
-    "??",
-    "-",
-    "--",
-    "#value!",
-    "#ref!",
-    "#name?",
-    "tbd",
-)  # how programs write that there is no value
+MISSING = (  # how programs write that there is no value
+    "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null", "#value!", "#ref!", "#name?", "tbd",
+)  # fmt: skip
+MARKS = ("?", "??", "-", "--", ".")  # the same, beside classes that are words
 CUTS = (r"\s*[|;]\s*", r"\s*,\s*", r"\s*[+&/]\s*", r"\s+")  # between several labels in a cell
 ID_NAME = re.compile(
     r"(.*_)?(patient|subject|case|person|participant|individual|animal|plant|lesion|slide|specimen|sample|study|series|"
@@ -216,6 +203,9 @@ def _quoted(name: str) -> str:
 def _missing(counts: Mapping[str, int]) -> list[Finding]:
     """A warning for labels that mean that there is none."""
     found = [label for label in counts if label.casefold() in MISSING or label == "None"]
+    marks = [label for label in counts if label in MARKS]
+    if len(marks) == 1 and all(len(label) > 1 for label in counts if label not in MARKS):  # else characters are classes
+        found += marks
     others = {label for label in counts if label != "-1"}
     if "-1" in counts and len(others) > 2 and all(map(str.isdecimal, others)):  # of three, it may be the negative one
         found.append("-1")
