@@ -171,6 +171,8 @@ READ = {  # name: files below d/, classes, sizes of the parts, words that are sa
         )
         for name in ("old", "assets", "_old", "-archive", "~x", "inbox")
     },
+    "grades": (classes("d", names=("A", "A+", "A-", "B")), "A A+ A- B", {"train": 12}, ""),
+    "negative numbers": (classes("d", names=("-1", "0", "1")), "-1 0 1", {"train": 9}, ""),
     "marked classes": (classes("d", names=("_a", "_b", "c")), "_a _b c", {"train": 9}, ""),
     "last in the list": (
         classes("d", names=("blue", "green", "red")) + flat("d/zz_unsorted"), "blue green red", {"train": 9},

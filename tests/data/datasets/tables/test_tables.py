@@ -478,7 +478,9 @@ def test_lists_of_labels_are_warned_about(words: list[str], shown: str) -> None:
     assert f"several labels in one cell ({shown})" in finding(source, "several_labels")
 
 
-@pytest.mark.parametrize("words", [["-1", "1"], ["+", "-"], ["!", "?", "a"], ["-1", "0", "1"], ["[a] b", "[c]", "d"]])
+@pytest.mark.parametrize(
+    "words", [["-1", "1"], ["+", "-"], ["A", "A+", "A-"], ["!", "?", "a"], ["-1", "0", "1"], ["[a] b", "[c]", "d"]]
+)
 def test_labels_that_are_meant_so_are_not_warned_about(words: list[str]) -> None:
     pictures()
     source = read(table(rows(PATHS, lambda i: words[i % len(words)], header="path,label\n"), "pictures/l.csv"))

@@ -142,7 +142,8 @@ def alike(names: Sequence[str]) -> list[Finding]:
     first: dict[str, str] = {}
     found = []
     for name in names:
-        plain = re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", one_line(name)).casefold()).strip() or name
+        plain = unicodedata.normalize("NFC", one_line(name)).casefold()
+        plain = re.sub(r"(?<=\w)[\s_\-]+(?=\w)|\s+", " ", plain).strip() or name  # A- is not A
         if plain in first:
             text = (
                 f"the classes {first[plain]!a} and {name!a} differ only in case or Unicode normalization, or in blanks"

@@ -119,7 +119,7 @@ def read_as_classes(names: Sequence[str]) -> list[Finding]:
     asked = may_be_strays(names)
     aside = [name for name in names if names_of.kind_in(name, names_of.MAY_BE_CLASSES) == names_of.ASIDE]
     seldom = names_of.BACKGROUNDS | names_of.SELDOM_CLASSES
-    marked = [name for name in names if name.startswith(MARKED)]
+    marked = [name for name in names if name.startswith(MARKED) and not name[1:].isdecimal()]
     aside += [name for name in names if names_of.without_fillers(name) in seldom]
     aside = list(dict.fromkeys([*aside, *(marked if len(marked) == 1 else [])]))
     aside = aside if len(names) - len(aside) > 1 else []

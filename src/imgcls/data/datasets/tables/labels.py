@@ -167,7 +167,7 @@ def _plain(label: str) -> str:
         return repr(value)
     folded = unicodedata.normalize("NFKC", label).casefold()
     visible = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf")
-    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", visible)).strip() or label
+    return re.sub(r"(?<=\w)[\s_\-]+(?=\w)|\s+", " ", unicodedata.normalize("NFC", visible)).strip() or label
 
 
 def _alike(counts: Mapping[str, int]) -> list[Finding]:
