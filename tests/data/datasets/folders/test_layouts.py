@@ -171,6 +171,10 @@ READ = {  # name: files below d/, classes, sizes of the parts, words that are sa
         )
         for name in ("old", "assets", "_old", "-archive", "~x", "inbox")
     },
+    "words of parts in names": (
+        classes("d", names=("freight train", "test train", "train test", "test tube")),
+        ["freight train", "test train", "test tube", "train test"], {"train": 12}, "",
+    ),
     "grades": (classes("d", names=("A", "A+", "A-", "B")), "A A+ A- B", {"train": 12}, ""),
     "negative numbers": (classes("d", names=("-1", "0", "1")), "-1 0 1", {"train": 9}, ""),
     "marked classes": (classes("d", names=("_a", "_b", "c")), "_a _b c", {"train": 9}, ""),
@@ -336,6 +340,13 @@ def test_it_is_read(name: str) -> None:
 # --- what is asked, and what to type ----------------------------------------------------------------------------------
 
 ASKED = {  # name: files below d/, words of the message
+    "flat parts of a name": (
+        flat("d/bounding_box_train", "d/bounding_box_test", "d/query"),
+        ["bounding_box_test/, bounding_box_train/ look like parts, not classes", "layout=flat"],
+    ),
+    "flat parts of dogs": (
+        flat("d/dogs-train", "d/dogs-val"), ["dogs-train/, dogs-val/ look like parts", "layout=flat"],
+    ),
     "test/test without labels": (
         classes("d/train/train") + flat("d/test/test"), ["no class folders in d/test", "dataset=./d/train/train"],
     ),

@@ -112,6 +112,10 @@ READ = {  # what is read as red and blue, without a warning: text, name of the f
     "lists of one by JSON": (
         rows(PATHS, lambda i: f'[""{COLORS[i]}""]'.join('""'), header="path,tags\n"), "l.csv", {},
     ),
+    "tuples of one": (rows(PATHS, lambda i: f"\"('{COLORS[i]}',)\"", header="path,label\n"), "l.csv", {}),
+    "choices": (
+        rows(PATHS, lambda i: f'"{{""choices"": [""{COLORS[i]}""]}}"', header="path,label\n"), "l.csv", {},
+    ),
     "lists of one without quotes": (rows(PATHS, lambda i: f"[ {COLORS[i]} ]", header="path,label\n"), "l.csv", {}),
     "a list in JSON": (json.dumps([{"n": 1, "file": p, "label": TRUTH[p]} for p in PATHS], indent=1), "l.json", {}),
     "lists in a list in JSON": (json.dumps([[p, TRUTH[p]] for p in PATHS]), "l.json", {}),
@@ -433,6 +437,7 @@ ALIKE = {
     "numbers": (["1", "1.0"], "dataset.rename='{"),
     "no value": (["red", "nan"], "6 rows have"),
     "NA": (["red", "NA"], "may mean that they have none"),
+    "an empty list": (["[red]", "[]"], "may mean that they have none"),
     "a question mark": (["red", "?"], "may mean that they have none"),
     "a dash": (["red", "-"], "may mean that they have none"),
     "an error of a spreadsheet": (["red", "#REF!"], "may mean that they have none"),
@@ -468,6 +473,7 @@ def test_several_labels_in_a_cell_are_warned_about(mark: str) -> None:
     [
         (["147 616", "51", "616 51 8"], "147 616, 616 51 8"),
         (["['red', 'blue']", "['red']", "['blue']"], "red|blue"),
+        (["[0, 1]", "[1]", "[2]"], "0|1"),
         (["[red, blue]", "[red]", "[dark green]"], "red|blue"),
         (["['scab|rust']", "['scab', 'rust']", "['scab']"], "scab|rust"),
     ],
@@ -479,7 +485,17 @@ def test_lists_of_labels_are_warned_about(words: list[str], shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["-1", "1"], ["+", "-"], ["A", "A+", "A-"], ["!", "?", "a"], ["-1", "0", "1"], ["[a] b", "[c]", "d"]]
+    "words",
+    [
+        ["-1", "1"],
+        ["+", "-"],
+        ["A", "A+", "A-"],
+        ["!", "?", "a"],
+        ["-1", "0", "1"],
+        ["[a] b", "[c]", "d"],
+        ["(a)", "(b)"],
+        ["[['a']]", "[['b']]"],
+    ],
 )
 def test_labels_that_are_meant_so_are_not_warned_about(words: list[str]) -> None:
     pictures()

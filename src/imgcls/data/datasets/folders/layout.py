@@ -48,13 +48,24 @@ def reading_of(path: Path, scan: Scan, *, is_flat: bool = False) -> Reading:
     if is_flat:
         return _as_classes(seen, scan, is_flat=True)
     rules: tuple[Callable[[Seen, Scan], Reading | None], ...] = (
-        of_parts, of_train_alone, of_parts_without_train, of_classes_first, _of_repeated_names, _of_copies,
-        _of_doubtful,
+        of_parts, of_train_alone, of_parts_without_train, of_classes_first, _of_flat_parts, _of_repeated_names,
+        _of_copies, _of_doubtful,
     )  # fmt: skip
     for rule in rules:
         if (found := rule(seen, scan)) is not None:
             return found
     return _as_classes(seen, scan)
+
+
+def _of_flat_parts(seen: Seen, scan: Scan) -> None:
+    """Raises DataError for folders of images whose names differ only in the word of a part: dogs_train, dogs_test."""
+    flat = [name for name in seen.folders if names_of.part_word_in(name) and not class_folders(seen.path / name, scan)]
+    for name in flat:
+        same = [one for one in flat if names_of.without_part(one) == names_of.without_part(name)]
+        if "train" in (parts := {names_of.part_word_in(one) for one in same}) and len(parts) > 1:
+            names = ", ".join(f"{one_line(one)}/" for one in same)
+            what = f"{names} look like parts, not classes, and hold no class folders"
+            raise ask(seen, what, f"{NO_CLASSES} in each of them, or give a table", as_flat(seen))
 
 
 def _of_copies(seen: Seen, scan: Scan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -19,7 +20,7 @@ from imgcls.errors import DataError
 from imgcls.text import is_text, listing, one_line
 
 MISSING = (  # how programs write that there is no value
-    "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null", "#value!", "#ref!", "#name?", "tbd",
+    "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null", "#value!", "#ref!", "#name?", "tbd", "[]",
 )  # fmt: skip
 MARKS = ("?", "??", "-", "--", ".")  # the same, beside classes that are words
 CUTS = (r"\s*[|;]\s*", r"\s*,\s*", r"\s*[+&/]\s*", r"\s+")  # between several labels in a cell
@@ -32,8 +33,9 @@ MEASURES = re.compile(  # words in the names of columns of measurements
     r"(^|_)(age|ages|score|scores|rating|count|counts|price|year|years|month|months|days|weight|height|width|length|"
     r"size|area|volume|temperature|temp|angle|degrees|depth|distance|speed|number_of|quality|percent|mos|bmi|time)(_|$)"
 )
-LIST = re.compile(r"\[.*\]")  # as programs write one: ['red', 'blue']
-LIST_ITEM = re.compile(r"""(?<=['"])[^'"]+(?=['"]\s*(?:,|$))|(?<![^,\s])[^'",\s][^'",]*(?<!\s)""")
+LIST = re.compile(  # as programs write one: ['red', 'blue'], ('red',), {"choices": ["red"]}
+    r"(\[.*\]|\(['\"].*\))|\{\s*['\"]choices['\"]\s*:\s*(\[.*\])\s*\}"
+)
 NO_ID = re.compile(
     r".*(valid|covid|grid|solid|fluid|liquid|acid|hybrid|humid|avoid|void|thyroid|paid|class|categor|label).*"
 )
@@ -65,9 +67,22 @@ def labels_of(rows: Sequence[Line], columns: Columns, table: Path) -> list[str]:
 
 def _without_brackets(labels: list[str]) -> list[str]:
     """The labels of cells that are all lists: ['red'] is red, and of several 'red|blue', which is warned about."""
-    if not all(map(LIST.fullmatch, {*labels})):
-        return labels
-    return ["|".join(LIST_ITEM.findall(label[1:-1])) or label for label in labels]
+    found = {label: _listed(label) for label in {*labels}}
+    return labels if None in found.values() else [found[label] or label for label in labels]
+
+
+def _listed(label: str) -> str | None:
+    """The elements of a list with bars between them, empty for one without any; None for what is no such list."""
+    match = LIST.fullmatch(label)
+    if match is None:
+        return None
+    text = match[1] or match[2]
+    try:
+        elements = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        elements = [one.strip() for one in text[1:-1].split(",")]
+    is_plain = isinstance(elements, list | tuple) and all(isinstance(one, str | int | float) for one in elements)
+    return "|".join(map(str, elements)) if is_plain else None
 
 
 def _hot(line: Line, columns: Columns, table: Path) -> str:
