@@ -76,6 +76,23 @@ def test_tables_as_programs_write_them(content: str) -> None:
 
 NEW = "path,label\nold cow/1.png,grün\nold cow/2.png,old cow\n"  # in different makes
 MAKES = {
+    "old and new labels": (
+        "new.csv",
+        NEW.replace("label", "label,new_label").replace(".png,", ".png,old cow,").encode(),
+    ),
+    "new and old labels": (
+        "new.csv",
+        NEW.replace("label", "Corrected Label,label").replace("grün", "grün,old cow").encode(),
+    ),
+    "labels, and whether they are correct": (
+        "new.csv",
+        NEW.replace("label", "label,correct").replace("grün", "grün,no").replace(",old cow", ",old cow,yes").encode(),
+    ),
+    "a diagnosis": ("new.csv", NEW.replace("label", "dx").encode()),
+    "a list in JSON": (
+        "new.json",
+        '[{"image": "old cow/1.png", "label": "grün"}, {"image": "old cow/2.png", "label": "old cow"}]'.encode(),
+    ),
     "CSV": ("new.csv", NEW.encode()),
     "UTF-16": ("new.csv", NEW.encode("utf-16")),
     "a byte order mark": ("new.csv", NEW.encode("utf-8-sig")),

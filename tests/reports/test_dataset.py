@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str, int]] = {  # what is done
         "warning",
         2,
     ),
-    "blanks": (lambda: [save(textured(i, (40, 30)), f"set/a /{i}.png") for i in range(90, 105)], "alike_names", "", 1),
+    "blanks": (lambda: [save(textured(i, (40, 30)), f"set/a /{i}.png") for i in range(90, 105)], "alike_names", "", 2),
     "a thumbnail": (lambda: save(textured(7, (5, 4)), "set/a/tiny.png"), "odd_size", "note", 1),
     "nearly black": (
         lambda: save(ImageEnhance.Brightness(textured(7, (40, 30))).enhance(0.05), "set/a/dark.png"),

@@ -73,7 +73,8 @@ def _alike(classes: Sequence[str]) -> Finding | None:
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         plain = unicodedata.normalize("NFKC", name).casefold()
-        groups[re.sub(r"[\s_\-\u200b-\u200d]+", "", plain) or plain].append(name)
+        plain = re.sub(r"[\s\u200b-\u200d]+", " ", plain).strip()
+        groups[re.sub(r"(?<=\w)[\s_\-]+(?=\w)", "", plain) or name].append(name)  # A- is not A
     alike = [names for names in groups.values() if len(names) > 1]
     if not alike:
         return None

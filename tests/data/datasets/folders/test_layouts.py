@@ -99,6 +99,110 @@ READ = {  # name: files below d/, classes, sizes of the parts, words that are sa
     "outputs that are a class": (
         flat("d/inputs_a", "d/outputs"), "inputs_a outputs", {"train": 6}, "",
     ),
+    **{
+        f"masks {how}": (
+            [*flat("d/blue", "d/red"), *(f"d/red/{how.format(i)}" for i in range(3))],
+            "blue red", {"train": 6},
+            f"not used: 3 images named like masks or copies of those beside them (red/{how.format(0)})",
+        )
+        for how in (
+            "{}_mask.png", "{}_mask_1.png", "{}_label.bmp", "{}-seg.png", "mask_{}.jpg", "thumb_{}.jpg", "{}.thumb.jpg",
+        )
+    },
+    "depth": (
+        [f"d/{name}/{i}_{kind}.png" for name in ("blue", "red") for i in range(3) for kind in ("rgb", "depth", "mask")],
+        "blue red", {"train": 6}, "not used: 12 images named like masks",
+    ),
+    "masks below the classes, in parts": (
+        [f"d/{part}/{c}/x/{i}.png" for part in ("train", "test") for c in "ab" for i in ("1", "1_gt", "2", "2_gt")],
+        "a b", {"train": 4, "test": 4}, "not used: 8 images named like masks",
+    ),
+    "one small copy": (
+        [*classes("d"), "d/red/0_small.png"], "blue red", {"train": 7},
+        "used with their classes: 1 image named like masks or copies of those beside them (red/0_small.png)",
+    ),
+    "classes of masks": (
+        [f"d/{c}/{c}_{i}.png" for c in ("with_mask", "no_mask") for i in range(3)],
+        "no_mask with_mask", {"train": 6}, "",
+    ),
+    "labels without what is labeled": (
+        [f"d/{c}/{i}_label.png" for c in ("blue", "red") for i in range(3)], "blue red", {"train": 6}, "",
+    ),
+    **{
+        f"a folder without a name: {name}": (
+            classes("d", names=("blue", "green", "red")) + flat(f"d/{name}"), "blue green red", {"train": 9},
+            f"not used: {name}/",
+        )
+        for name in ("New folder", "New Folder (2)", "untitled folder", "Neuer Ordner")
+    },
+    "an empty folder without a name": (
+        [*classes("d"), "d/New folder/a.txt"], "blue red", {"train": 6}, "New folder/ (no images",
+    ),
+    "a folder without a name in a class": ([*classes("d"), "d/red/New folder/7.png"], "blue red", {"train": 7}, ""),
+    "a background": (
+        classes("d", names=("BACKGROUND_Google", "ant", "bee")), "BACKGROUND_Google ant bee", {"train": 9},
+        "BACKGROUND_Google/ is read as a class; the others alone: 'dataset.classes=[ant,bee]'",
+    ),
+    "blanks": (flat("d/red-car", "d/red_car"), "red-car red_car", {"train": 6}, "differ only in case or Unicode"),
+    **{
+        f"{train}/ in {train}/": (
+            classes(f"d/{train}/{train}", f"d/{test}/{test}"), "blue red", {"train": 6, "test": 6},
+            f"d/{train}/{train}",
+        )
+        for train, test in (("train", "test"), ("training_set", "test_set"), ("Training", "Testing"))
+    },
+    "train/ in train/ alone": (classes("d/train/train"), "blue red", {"train": 6}, "d/train/train"),
+    "train_data/ in train/": (
+        classes("d/train/train_data", "d/test"), "blue red", {"train": 6, "test": 6}, "d/train/train_data",
+    ),
+    "photos of labels": (
+        [f"d/{c}/{i}{kind}.jpg" for c in ("a", "b") for i in range(2) for kind in ("", "_label")],
+        "a b", {"train": 8}, "",
+    ),
+    "crops of depth": (
+        [f"d/{c}/1_{i}_{kind}crop.png" for c in ("a", "b") for i in range(2) for kind in ("", "depth", "mask")],
+        "a b", {"train": 4}, "not used: 8 images named like masks",
+    ),
+    **{
+        f"seldom a class: {name}": (
+            classes("d", names=("blue", "green", "red")) + flat(f"d/{name}"),
+            " ".join(sorted(("blue", "green", "red", name))), {"train": 12},
+            f"{name}/ is read as a class; the others alone: 'dataset.classes=[blue,green,red]'",
+        )
+        for name in ("old", "assets", "_old", "-archive", "~x", "inbox")
+    },
+    "words of parts in names": (
+        classes("d", names=("freight train", "test train", "train test", "test tube")),
+        ["freight train", "test train", "test tube", "train test"], {"train": 12}, "",
+    ),
+    "grades": (classes("d", names=("A", "A+", "A-", "B")), "A A+ A- B", {"train": 12}, ""),
+    "negative numbers": (classes("d", names=("-1", "0", "1")), "-1 0 1", {"train": 9}, ""),
+    "marked classes": (classes("d", names=("_a", "_b", "c")), "_a _b c", {"train": 9}, ""),
+    "last in the list": (
+        classes("d", names=("blue", "green", "red")) + flat("d/zz_unsorted"), "blue green red", {"train": 9},
+        "not used: zz_unsorted/",
+    ),
+    "masks of all classes in a folder": (
+        [f"d/{c}/{c}_{i}.jpg" for c in ("Au", "Tp") for i in range(3)]
+        + [f"d/CASIA 2 Groundtruth/{c}_{i}_gt.png" for c in ("Au", "Tp") for i in range(3)],
+        "Au Tp", {"train": 6}, "not used: CASIA 2 Groundtruth/ (6 images, masks of those beside them by their names)",
+    ),
+    "masks that people wear": (
+        [f"d/{c}/{c}_{i}.jpg" for c in ("mask", "no mask", "half mask") for i in range(3)],
+        ["half mask", "mask", "no mask"], {"train": 9}, "",
+    ),
+    "two formats of each": (
+        classes("d") + [f"d/{c}/{i}.jpg" for c in ("blue", "red") for i in range(3)], "blue red", {"train": 12},
+        "most images in 2 folders differ from another one only in the suffix of their names (blue/0.jpg)",
+    ),
+    "one in two formats": ([*classes("d"), "d/red/0.jpg"], "blue red", {"train": 7}, ""),
+    "in iCloud": (
+        [*classes("d"), "d/red/.7.jpg.icloud", "d/red/.a.mov.icloud"], "blue red", {"train": 6},
+        "1 image is in iCloud only",
+    ),
+    "several levels": (
+        flat("d/low/a/x", "d/low/b/y", "d/up/a/z"), "low up", {"train": 9}, "the 3 folders below them (low/a, ...)",
+    ),
     "thumbnails": (
         [*classes("d"), "d/red/@eaDir/0.png/SYNOPHOTO_THUMB_M.png", "d/@eaDir/red/0.png", "d/red/.@__thumb/0.png"],
         "blue red", {"train": 6}, "ignored  @eaDir (left by",
@@ -227,7 +331,7 @@ def test_it_is_read(name: str) -> None:
     files, names, parts, words = READ[name]
     touch(files)
     source = imagefolder(root="d")
-    assert list(source.classes) == names.split()
+    assert list(source.classes) == (names.split() if isinstance(names, str) else names)
     assert sizes(source) == parts
     assert words in said(source)
     assert words or not said(source)
@@ -236,6 +340,25 @@ def test_it_is_read(name: str) -> None:
 # --- what is asked, and what to type ----------------------------------------------------------------------------------
 
 ASKED = {  # name: files below d/, words of the message
+    "flat parts of a name": (
+        flat("d/bounding_box_train", "d/bounding_box_test", "d/query"),
+        ["bounding_box_test/, bounding_box_train/ look like parts, not classes", "layout=flat"],
+    ),
+    "flat parts of dogs": (
+        flat("d/dogs-train", "d/dogs-val"), ["dogs-train/, dogs-val/ look like parts", "layout=flat"],
+    ),
+    "test/test without labels": (
+        classes("d/train/train") + flat("d/test/test"), ["no class folders in d/test", "dataset=./d/train/train"],
+    ),
+    "hidden folders": (classes("d", names=(".net", ".qt")), ["no class folders in d but hidden ones (.net, .qt)"]),
+    "domains, each with a folder around its classes": (
+        classes("d/amazon/images", "d/dslr/images"),
+        ["amazon/, dslr/ all hold the folders blue, red", "dataset=./d/amazon/images", "layout=flat"],
+    ),
+    "folds, some with a folder around their classes": (
+        classes("d/fold1/fold1", "d/fold2"),
+        ["fold1/, fold2/ all hold the folders blue, red", "dataset=./d/fold1/fold1"],
+    ),
     "test without labels": (classes("d/train") + flat("d/test"), ["no class folders in d/test", "dataset=./d/train"]),
     "dogs and cats": (
         [f"d/train/{name}.{i}.png" for name in ("cat", "dog") for i in range(4)] + flat("d/test1"),

@@ -97,7 +97,34 @@ READ = {  # what is read as red and blue, without a warning: text, name of the f
     "lines of old Macs": (rows(PATHS, COLORS, header="path,label\n").replace("\n", "\r"), "l.csv", {}),
     "an end of file of DOS": (rows(PATHS, COLORS, header="path,label\n") + "\x1a", "l.csv", {}),
     "a file that starts with #": (lines([("#1.png", "red")]) + rows(PATHS, COLORS), "l.csv", {}),
-}
+    "words of names of columns before blanks": (
+        rows(PATHS, COLORS, range(24), header="Image Index,Finding Labels,Follow-up #\n"), "l.csv", {"label": 1},
+    ),
+    "words of names of columns before blanks, by ;": (
+        rows(PATHS, COLORS, mark=";", header="My Image Name;The Class\n"), "l.csv", {},
+    ),
+    "a diagnosis": (rows(PATHS, COLORS, range(24), header="file,dx,mark\n"), "l.csv", {}),
+    "a species": (rows(PATHS, range(24), COLORS, header="image_id,width,Species\n"), "l.csv", {}),
+    "a breed beside parts": (
+        rows(PATHS, COLORS, range(24), ["train"] * 24, header="id,breed,n,split\n"), "l.csv", {},
+    ),
+    "lists of one by Python": (rows(PATHS, lambda i: f"['{COLORS[i]}']", header="path,labels\n"), "l.csv", {}),
+    "lists of one by JSON": (
+        rows(PATHS, lambda i: f'[""{COLORS[i]}""]'.join('""'), header="path,tags\n"), "l.csv", {},
+    ),
+    "tuples of one": (rows(PATHS, lambda i: f"\"('{COLORS[i]}',)\"", header="path,label\n"), "l.csv", {}),
+    "choices": (
+        rows(PATHS, lambda i: f'"{{""choices"": [""{COLORS[i]}""]}}"', header="path,label\n"), "l.csv", {},
+    ),
+    "lists of one without quotes": (rows(PATHS, lambda i: f"[ {COLORS[i]} ]", header="path,label\n"), "l.csv", {}),
+    "a list in JSON": (json.dumps([{"n": 1, "file": p, "label": TRUTH[p]} for p in PATHS], indent=1), "l.json", {}),
+    "lists in a list in JSON": (json.dumps([[p, TRUTH[p]] for p in PATHS]), "l.json", {}),
+    "lists of paths in JSON": (json.dumps({"red": PATHS[:12], "blue": PATHS[12:]}), "l.json", {}),
+    "one-hot of the sides of a box": (
+        rows(PATHS, COLORS, lambda i: int(i < 12), lambda i: int(i >= 12), header="path,label,rle_like,x\n"), "l.csv",
+        {"label": "label"},
+    ),
+}  # fmt: skip
 
 
 ONES = {  # how a class is marked, and how the others
@@ -332,6 +359,52 @@ REFUSED |= {
         {},
         "column 'pixels' holds pixels",
     ),
+    "uncertain in one-hot": (
+        rows(PATHS, lambda i: (1, 0, -1)[i % 3], lambda i: (0, 1, 1)[i % 3], header="path,red,blue\n"),
+        {},
+        "which column is the label? It has path, red, blue",
+    ),
+    "uncertain beside nothing": (
+        rows(PATHS, lambda i: (1, "", -1)[i % 3], lambda i: ("", 1, 1)[i % 3], header="path,red,blue\n"),
+        {},
+        "which column is the label?",
+    ),
+    "two names of labels": (
+        rows(PATHS, COLORS, range(24), header="path,species,genus\n"),
+        {},
+        "which column is the label?",
+    ),
+    "a diagnosis beside a category": (
+        rows(PATHS, COLORS, COLORS, header="path,dx,masterCategory\n"),
+        {},
+        "which column is the label?",
+    ),
+    "boxes of sides": (
+        rows(PATHS, COLORS, *[range(24)] * 4, header="path,class,x,y,width,height\n"),
+        {},
+        "object detection (boxes)",
+    ),
+    "regions of VIA": (
+        rows(
+            PATHS,
+            ["1"] * 24,
+            ["0"] * 24,
+            ["{}"] * 24,
+            header="filename,region_count,region_id,region_shape_attributes\n",
+        ),
+        {},
+        "object detection (boxes)",
+    ),
+    "pixels without a header": (
+        rows(COLORS, *[range(24)] * 60),
+        {},
+        "column '0' holds pixels, but a table lists image files",
+    ),
+    "a long text in each row": (
+        rows(PATHS, lambda i: f"{i} " * 500, header="path,pixels\n"),
+        {},
+        "(0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 , 1 1",
+    ),
     "a column for each pixel": (
         rows(COLORS, range(24), range(24), header="label,pixel0,pixel1\n"),
         {},
@@ -364,6 +437,11 @@ ALIKE = {
     "numbers": (["1", "1.0"], "dataset.rename='{"),
     "no value": (["red", "nan"], "6 rows have"),
     "NA": (["red", "NA"], "may mean that they have none"),
+    "an empty list": (["[red]", "[]"], "may mean that they have none"),
+    "a question mark": (["red", "?"], "may mean that they have none"),
+    "a dash": (["red", "-"], "may mean that they have none"),
+    "an error of a spreadsheet": (["red", "#REF!"], "may mean that they have none"),
+    "-1 among numbers": (["0", "1", "2", "-1"], "may mean that they have none"),
 }
 
 
@@ -371,7 +449,7 @@ ALIKE = {
 def test_labels_that_are_probably_one_are_warned_about(name: str) -> None:
     pictures()
     words, needle = ALIKE[name]
-    own = [*words, "blue"]
+    own = words if "0" in words else [*words, "blue"]
     source = read(table(rows(PATHS, lambda i: own[i % len(own)], header="path,label\n"), "pictures/l.csv"))
     assert len(source.classes) == len(own)
     needle = needle.replace("6 rows", f"{24 // len(own)} rows")
@@ -387,6 +465,42 @@ def test_several_labels_in_a_cell_are_warned_about(mark: str) -> None:
     assert f"8 rows seem to have several labels in one cell (scab{mark}rust)" in finding(source, "several_labels")
     words[2] = "hot dog"
     source = read(table(rows(PATHS, lambda i: words[i % 3], header="path,label\n"), "pictures/l.csv"))
+    assert not source.all_warnings()
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["147 616", "51", "616 51 8"], "147 616, 616 51 8"),
+        (["['red', 'blue']", "['red']", "['blue']"], "red|blue"),
+        (["[0, 1]", "[1]", "[2]"], "0|1"),
+        (["[red, blue]", "[red]", "[dark green]"], "red|blue"),
+        (["['scab|rust']", "['scab', 'rust']", "['scab']"], "scab|rust"),
+    ],
+)
+def test_lists_of_labels_are_warned_about(words: list[str], shown: str) -> None:
+    pictures()
+    source = read(table(rows(PATHS, lambda i: f'"{words[i % 3]}"', header="path,tags\n"), "pictures/l.csv"))
+    assert f"several labels in one cell ({shown})" in finding(source, "several_labels")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-1", "1"],
+        ["+", "-"],
+        ["A", "A+", "A-"],
+        ["!", "?", "a"],
+        ["-1", "0", "1"],
+        ["[a] b", "[c]", "d"],
+        ["(a)", "(b)"],
+        ["[['a']]", "[['b']]"],
+    ],
+)
+def test_labels_that_are_meant_so_are_not_warned_about(words: list[str]) -> None:
+    pictures()
+    source = read(table(rows(PATHS, lambda i: words[i % len(words)], header="path,label\n"), "pictures/l.csv"))
+    assert source.classes == tuple(words)
     assert not source.all_warnings()
 
 
@@ -569,6 +683,16 @@ def test_a_few_numbers_are_classes_with_a_note() -> None:
     assert "dataset.label='prob > 0.5' makes two classes of them" in finding(source, "numbers")
 
 
+@pytest.mark.parametrize(
+    ("name", "is_said"), [("age", True), ("Patient Age", True), ("score_2", True), ("label", False)]
+)
+def test_many_whole_numbers_that_are_measured_are_noted(name: str, is_said: bool) -> None:
+    pictures()
+    source = read(table(rows(PATHS, lambda i: i // 2 + 20, header=f"path,{name}\n"), "pictures/l.csv"))
+    assert len(source.classes) == 12
+    assert is_said == any(f"dataset.label='{name} > 25' makes two classes" in one.line for one in source.findings)
+
+
 def test_missing_numbers_do_not_hide_that_the_others_are_many() -> None:
     pictures()
     where = table(rows(PATHS, lambda i: i / 23 if i else "nan", header="path,prob\n"), "pictures/l.csv")
@@ -608,6 +732,32 @@ def test_a_column_that_looks_like_an_id_is_pointed_at() -> None:
     assert "8 of them are in several parts" in finding(read(table(text, "pictures/l.csv")), "id_column")
     for other in (range(24), [COLORS[i] + "_id" for i in range(24)]):  # each its own; another name of the class
         assert not read(table(rows(PATHS, COLORS, other, header="path,label,case\n"), "pictures/l.csv")).findings
+
+
+@pytest.mark.parametrize("name", ["valid", "is_hybrid", "super_class_id", "category_id2", "thyroid"])
+def test_columns_that_merely_end_like_an_id_are_not_pointed_at(name: str) -> None:
+    pictures()
+    own = [f"p{i // 3}" for i in range(24)]
+    source = read(table(rows(PATHS, COLORS, own, header=f"path,label,{name}\n"), "pictures/l.csv"))
+    assert "id_column" not in {one.kind for one in source.findings}
+
+
+@pytest.mark.parametrize(
+    ("text", "needle"),
+    [
+        ('{"images": [], "annotations": [], "categories": []}', "annotations as COCO's"),
+        ('{"train": ["a.png"], "test": ["b.png"]}', "lists of the parts (train, test), without labels"),
+        ('[{"path": "a.png", "label": "red"}, 3]', "line 2: expected an object"),
+        ('[{"path": "a.png"', "not JSON"),
+        ('["a.png", "b.png"]', "path and label are needed"),
+        ("[]", "it lists no images"),
+        ('{"red": ["a.png"], "blue": ["a.png"]}', "a.png is listed under 'red' and 'blue'"),
+    ],
+)
+def test_json_of_other_kinds_is_refused(text: str, needle: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read(table(text, "l.json"))
+    assert needle in str(caught.value)
 
 
 def test_another_table_is_the_test_part() -> None:
@@ -672,6 +822,8 @@ def test_the_keys_on_the_command_line(capsys: Capture) -> None:
 
 FER = ["Training", "Training", "PublicTest", "PrivateTest"] * 6
 PARTS = {  # columns, their names, what the header of a run says
+    "dev and eval": ([["train", "train", "dev", "eval"] * 6], "subset", "'subset': eval is test"),
+    "val and evaluation": ([["Train", "Train", "Val", "Evaluation set"] * 6], "split", "Evaluation set is test"),
     "phase": ([PART], "phase", "split 'phase'"),
     "FER2013": ([FER], "Usage", "'Usage': PrivateTest is test, PublicTest is val"),
     "Kaggle": ([[one.replace("Test", "") for one in FER]], "Usage", "'Usage': Private is test, Public is val"),

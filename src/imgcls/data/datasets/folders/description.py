@@ -91,7 +91,9 @@ def unwrapped(folder: Path, scan: Scan) -> Path:
     Archives are often unpacked like that: photos/photos/cat. A single folder without subfolders is a class.
     """
     seen = see(folder, scan)
-    if len(seen.folders) != 1 or seen.images or names_of.part_of(seen.folders[0]) == "train":
+    if len(seen.folders) != 1 or seen.images:
+        return folder
+    if names_of.part_of(seen.folders[0]) == "train" and names_of.part_of(folder.name) != "train":
         return folder
     inner = folder / seen.folders[0]
     found = unwrapped(inner, scan)

@@ -138,13 +138,16 @@ def outside_classes(homes: Mapping[str, Path], scan: Scan) -> list[Finding]:
 
 
 def alike(names: Sequence[str]) -> list[Finding]:
-    """A warning for classes whose names differ only in case or in Unicode normalization."""
+    """A warning for classes whose names differ only in case, in blanks or in Unicode normalization."""
     first: dict[str, str] = {}
     found = []
     for name in names:
         plain = unicodedata.normalize("NFC", one_line(name)).casefold()
+        plain = re.sub(r"(?<=\w)[\s_\-]+(?=\w)|\s+", " ", plain).strip() or name  # A- is not A
         if plain in first:
-            text = f"the classes {first[plain]!a} and {name!a} differ only in case or Unicode normalization"
+            text = (
+                f"the classes {first[plain]!a} and {name!a} differ only in case or Unicode normalization, or in blanks"
+            )
             found.append(Finding("alike_names", "warning", text, 2, (first[plain], name)))
         first.setdefault(plain, name)
     return found

@@ -48,13 +48,24 @@ def reading_of(path: Path, scan: Scan, *, is_flat: bool = False) -> Reading:
     if is_flat:
         return _as_classes(seen, scan, is_flat=True)
     rules: tuple[Callable[[Seen, Scan], Reading | None], ...] = (
-        of_parts, of_train_alone, of_parts_without_train, of_classes_first, _of_repeated_names, _of_copies,
-        _of_doubtful,
+        of_parts, of_train_alone, of_parts_without_train, of_classes_first, _of_flat_parts, _of_repeated_names,
+        _of_copies, _of_doubtful,
     )  # fmt: skip
     for rule in rules:
         if (found := rule(seen, scan)) is not None:
             return found
     return _as_classes(seen, scan)
+
+
+def _of_flat_parts(seen: Seen, scan: Scan) -> None:
+    """Raises DataError for folders of images whose names differ only in the word of a part: dogs_train, dogs_test."""
+    flat = [name for name in seen.folders if names_of.part_word_in(name) and not class_folders(seen.path / name, scan)]
+    for name in flat:
+        same = [one for one in flat if names_of.without_part(one) == names_of.without_part(name)]
+        if "train" in (parts := {names_of.part_word_in(one) for one in same}) and len(parts) > 1:
+            names = ", ".join(f"{one_line(one)}/" for one in same)
+            what = f"{names} look like parts, not classes, and hold no class folders"
+            raise ask(seen, what, f"{NO_CLASSES} in each of them, or give a table", as_flat(seen))
 
 
 def _of_copies(seen: Seen, scan: Scan) -> None:
@@ -91,7 +102,10 @@ def _inside(seen: Seen, scan: Scan) -> dict[str, Seen] | None:
         return None
     inside = {}
     for name in seen.folders:
-        inside[name] = one = see(seen.path / name, scan)
+        one = see(seen.path / name, scan)
+        while len(one.folders) == 1 and not one.images and len(see(one.path / one.folders[0], scan).folders) > 1:
+            one = see(one.path / one.folders[0], scan)
+        inside[name] = one
         if one.images or not one.folders:
             return None
     return inside
@@ -116,7 +130,7 @@ def _of_repeated_names(seen: Seen, scan: Scan) -> Reading | None:
         what += ", parts with class folders"
     forms = all(names_of.without_part(name) in names_of.COPIES for name in seen.folders)
     kind = "the same images in several forms" if forms else "folds, sources or copies of one data set"
-    one = f"to read one of them type dataset={typed(seen.path / first)}"
+    one = f"to read one of them type dataset={typed(inside[first].path)}"
     raise ask(seen, f"{what}: they look like {kind}, not like classes", one, as_flat(seen))
 
 
@@ -138,15 +152,16 @@ def _as_classes(seen: Seen, scan: Scan, *, is_flat: bool = False) -> Reading:
 
 
 def _pooled(seen: Seen, scan: Scan, places: Places) -> list[Finding]:
-    """A note if every class folder holds several folders and no images: those may have been the classes."""
+    """A note if class folders hold no images and some of them several folders: those may have been the classes."""
     inside = _inside(seen, scan)
     if inside is None or any(places[name] != seen.path / name for name in places):
         return []
-    if any(len(one.folders) < 2 for one in inside.values()):
+    one = max(inside.values(), key=lambda own: len(own.folders))
+    if len(one.folders) < 2:
         return []
-    name, one = next(iter(inside.items()))
     count = sum(len(one.folders) for one in inside.values())
-    below = f"the {count:,} folders below them ({one_line(name)}/{one_line(one.folders[0])}, ...)"
+    first = one_line(os.path.relpath(one.path / one.folders[0], seen.path))
+    below = f"the {count:,} folders below them ({first}, ...)"
     text = f"the classes are {listing(seen.folders, 4)}; {below} are pooled into these"
     advice = f"for the classes of one of them type dataset={typed(one.path)}"
     return [Finding("pooled", "note", text, count, (), advice)]
@@ -159,6 +174,9 @@ def _nothing_found(seen: Seen, scan: Scan) -> str:
         archive = seen.path / seen.archives[0]
         how = unpack(archive, names_of.archive_suffix(archive.name))
         return f"{said}, but archives ({listing(seen.archives, 3)}); {how}"
+    hidden = scan.hidden_there(seen.path) if not seen.folders and not seen.images else []
+    if len(hidden) > 1:
+        return f"{said} but hidden ones ({listing(hidden, 3)}), which are ignored; rename them"
     if not seen.images and not scan.suffixes(seen.path) and not seen.support:
         return f"{said}; {NO_CLASSES}"
     return f"{said}{what_instead(seen.path, seen, scan)}"

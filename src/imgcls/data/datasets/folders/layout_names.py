@@ -215,7 +215,9 @@ DOCUMENT_CLASSES = frozenset([  # beside these, plots and figures are classes
     "images", "image", "pictures", "picture", "scans", "flowcharts", "flowchart", "logos", "logo", "schematics",
     "schematic", "infographics", "infographic", "cartoons", "cartoon", "memes", "meme", "headers", "header", "reports",
 ])
-NO_WORDS = FILLERS | {"my", "the", "all", "loss", "accuracy", "eval", "model", "final", "learning"}  # say no more
+NO_WORDS = FILLERS | {  # say no more
+    "my", "the", "all", "loss", "accuracy", "eval", "model", "final", "learning", "zz", "zzz", "xx", "xxx",
+}
 PLOT_WORDS = frozenset([  # in the names of the pictures that a training leaves
     "loss", "losses", "accuracy", "acc", "curve", "curves", "confusion", "matrix", "roc", "auc", "precision", "recall",
     "lr", "epoch", "epochs", "batch", "metrics", "history", "gradcam", "tsne", "umap", "histogram", "learning",
@@ -225,6 +227,30 @@ RESULT_FILES = re.compile(  # beside the pictures that a training leaves
     r"events\.out\.tfevents.*|.*\.(pt|pth|ckpt|safetensors|h5|hdf5|keras|onnx|pkl|joblib|npy|npz|log)"
     r"|(args|hparams|config|opt|metrics|results|history)\.(yaml|yml|json|csv)"
 )
+# fmt: on
+
+
+# fmt: off
+MADE = (  # words in the names of pictures that are made of others
+    "masks?|maskcrop|seg|segmentation|gt|ground_?truth|labels?|annotation|annotated|overlay|heatmap|gradcam|contour|"
+    "trimap|depth|depthcrop|superpixels|thumb|thumbnail|tn|small|preview"
+)
+MADE_WORD = re.compile(rf"[_\-. ](?:{MADE})|^(?:{MADE})[_\-]", re.IGNORECASE | re.MULTILINE)
+COMPANION = re.compile(  # 'benign (1)_mask.png' of 'benign (1).png', thumb_3.jpg of 3.jpg, a_depth.png of a_rgb.png
+    rf"(?P<of>.+)[_\-. ](?:{MADE})(?:_?\d+)?|(?:{MADE})[_\-](?P<from>.+)", re.IGNORECASE,
+)
+PLAIN = "rgb|crop|img|image|colou?r|photo|orig|original|raw|input"  # words in the names of the others
+PHOTO_OF_LABEL = re.compile(r".*labels?[_\d]*\.jpe?g", re.IGNORECASE)  # of a bottle, say: no label is kept as JPEG
+PLAIN_WORD = re.compile(rf"^(?:{PLAIN})[_\-]|[_\-. ](?:{PLAIN})$", re.IGNORECASE)
+MASK_WORDS = frozenset(["mask", "masks", "groundtruth", "groundtruths", "gt", "segmentation", "segmentations"])
+UNNAMED = frozenset([  # folders that have no name of their own yet
+    "newfolder", "untitledfolder", "neuerordner", "nouveaudossier", "nuevacarpeta", "nuovacartella", "novapasta",
+])
+BACKGROUNDS = frozenset(["backgroundgoogle", "backgroundnoise", "clutter"])  # of published data sets; often left out
+SELDOM_CLASSES = frozenset([  # which may be classes, but are said to be read as such
+    "old", "wip", "draft", "drafts", "inbox", "export", "exports", "asset", "assets", "doc", "docs", "src", "misc",
+    "static", "screenshots", "archive", "archives", "downloads", "download", "favorites", "new", "media",
+])
 # fmt: on
 
 

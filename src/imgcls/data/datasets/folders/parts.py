@@ -78,7 +78,11 @@ def _from_parts(seen: Seen, scan: Scan, folders: dict[str, Path], findings: Sequ
     for part, folder in folders.items():
         if not {*class_folders(folder, scan)} <= names:
             folders[part] = unwrapped(folder, scan)
-    flat = [part for part, folder in folders.items() if not class_folders(folder, scan)]
+    flat = [
+        part
+        for part, folder in folders.items()
+        if not (own := class_folders(folder, scan)) or [names_of.part_of(name) for name in own] == [part]
+    ]
     if flat:
         raise DataError(_no_class_folders(seen, scan, folders, flat))
     for folder in folders.values():

@@ -24,7 +24,7 @@ from imgcls.data.datasets.folders.layout_names import part_of
 from imgcls.data.datasets.folders.places import folder_at
 from imgcls.data.datasets.folders.reading import FLAT, RENAME, Reading, check_task
 from imgcls.data.datasets.folders.scan import Scan
-from imgcls.data.datasets.folders.strays import below_classes
+from imgcls.data.datasets.folders.strays import below_classes, companions
 from imgcls.data.renames import Matching, renamed, renames_of
 from imgcls.data.source import Source
 from imgcls.errors import DataError
@@ -91,6 +91,7 @@ def _decided(root: Path, scan: Scan, options: Options, names: Mapping[str, str],
             more += stray_findings(see(folder, scan), scan, advice)
         places = [place for own in reading.parts.values() for place in own.values()]
         more += below_classes(reading.base, places, scan, advice)
+        more += companions(reading.base, places, scan, advice)
         more += unused_tables([*around, *reading.homes.values()], reading, scan)
     return _source(root, replace(reading, findings=(*reading.findings, *more)), scan, options, [], names)
 

@@ -37,11 +37,12 @@ class Scan:
         self._suffixes = tuple(one for one in SUFFIXES if one in (*OLD_SUFFIXES, *HEIF_SUFFIXES)) if old else SUFFIXES
         self.ignored: Counter[str] = Counter()  # files by suffix
         self.hidden: set[str] = set()  # names of folders
+        self.elsewhere = 0  # images that macOS has moved to iCloud, which leaves .NAME.icloud
         self.junk: set[str] = set()  # names of files and folders
         self.runs: set[str] = set()  # folders
         self.unwrapped: dict[Path, str] = {}  # folders that are the only one "inside" or "with images in" their parent
         self._listings: dict[str, Listing] = {}
-        self.left_out: set[str] = set()  # folders that others have found to hold no pictures of the data set
+        self.left_out: set[str] = set()  # folders and files that others have found to be no pictures of the data set
         self.described: dict[str, Any] = {}  # what others made of its folders
         self._found: dict[str, list[str]] = {}
         self._has_links = False  # to folders
@@ -60,7 +61,11 @@ class Scan:
         left = "left by an operating system, a storage device or a tool"
         junk = f"ignored  {listing(sorted(self.junk))} ({left})" if self.junk else ""
         runs = f"ignored  {listing(sorted(self.runs))} (runs of imgcls)" if self.runs else ""
-        return tuple(note for note in (*around, files, folders, junk, runs) if note)
+        are = "images are" if self.elsewhere > 1 else "image is"
+        cloud = (
+            f"absent   {self.elsewhere:,} {are} in iCloud only: download them in the Finder" if self.elsewhere else ""
+        )
+        return tuple(note for note in (*around, files, folders, junk, runs, cloud) if note)
 
     def look(self, folder: str | Path) -> Listing:
         """What lies in the folder itself. Raises DataError if it cannot be read."""
@@ -79,6 +84,7 @@ class Scan:
             if name[0] == "." or name == "__MACOSX":
                 if is_folder:
                     self.hidden.add(name)
+                self.elsewhere += name.endswith(".icloud") and name[:-7].lower().endswith(self._suffixes)
             elif (not is_image or lower.startswith(JUNK_IMAGES)) and not self.old and is_junk(name):
                 self.junk.add(one_line(name))
             elif is_folder or is_image:
@@ -92,6 +98,11 @@ class Scan:
         for names in found:
             names.sort()
         return found
+
+    def hidden_there(self, folder: str | Path) -> list[str]:
+        """The names of the hidden folders in it that hold images, sorted."""
+        names = sorted(one.name for one in entries(folder) if one.name[0] == "." and _is_folder(one))
+        return [name for name in names if self.look(os.path.join(folder, name)).images]
 
     def subfolders(self, folder: str | Path) -> list[str]:
         """The names of the folders in it, sorted, without those that hold runs or are left out."""
@@ -163,7 +174,7 @@ class Scan:
                 continue
             here = self.look(parent)
             before = os.path.join(parent, "")
-            found += [before + name for name in here.images]
+            found += [path for name in here.images if (path := before + name) not in self.left_out]
             for name in here.others:
                 self.ignored[_suffix(name)] += 1
             waiting += [before + name for name in reversed(self.subfolders(parent))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from imgcls.data.findings import Finding, Severity
 from imgcls.text import listing, one_line
 
 MOSTLY = 0.6  # of the pictures: their names repeat those beside the folder, or are those of plots
-SIZE_WORDS = re.compile(r"^(thumb(nail)?|small|tn|preview)[_\-.]|[_\-.](thumb(nail)?|small|tn|preview|\d+x\d+)$", re.I)
+SIZE_WORDS = re.compile(
+    r"^(thumb(nail)?|small|tn|preview|mask)[_\-.]|[_\-.](thumb(nail)?|small|tn|preview|masks?|gt|seg|\d+x\d+)$", re.I
+)
+MASKS = "masks of those beside them"
 ASKED = (names_of.RESULTS, names_of.REDUCED)
 COPIED = "copies of those beside"
 MOST_TYPED = 12  # names of classes in an advice
@@ -47,6 +51,12 @@ def _kind_beside(path: Path, name: str, names: Collection[str], scan: Scan) -> s
     """What the folder among class folders holds if it is no class, by its name and contents; else None."""
     if kind := names_of.kind_in(name, names_of.NO_CLASSES):
         return kind
+    if "".join(names_of.words_of(name)) in names_of.UNNAMED:
+        return names_of.ASIDE
+    others = [one for one in names if one != name]
+    is_mask = len(others) > 1 and not names_of.MASK_WORDS.isdisjoint(names_of.words_of(name))
+    if is_mask and _repeats_folders(path, name, others, scan):
+        return MASKS
     if not (kind := names_of.kind_in(name, names_of.MAY_BE_CLASSES)):
         return None
     if name.startswith(MARKED) and not all(one.startswith(MARKED) for one in names):
@@ -54,7 +64,6 @@ def _kind_beside(path: Path, name: str, names: Collection[str], scan: Scan) -> s
     if kind == names_of.RESULTS:
         return kind if _is_of_results(path / name, scan) else None
     if kind == names_of.REDUCED:
-        others = [one for one in names if one != name]
         return kind if _repeats_folders(path, name, others, scan) else None
     return None
 
@@ -109,6 +118,10 @@ def read_as_classes(names: Sequence[str]) -> list[Finding]:
     """A note on classes that have the names of what is no class elsewhere, beside several others."""
     asked = may_be_strays(names)
     aside = [name for name in names if names_of.kind_in(name, names_of.MAY_BE_CLASSES) == names_of.ASIDE]
+    seldom = names_of.BACKGROUNDS | names_of.SELDOM_CLASSES
+    marked = [name for name in names if name.startswith(MARKED) and not name[1:].isdecimal()]
+    aside += [name for name in names if names_of.without_fillers(name) in seldom]
+    aside = list(dict.fromkeys([*aside, *(marked if len(marked) == 1 else [])]))
     aside = aside if len(names) - len(aside) > 1 else []
     sure = [name for name in names if names_of.kind_in(name, names_of.NO_CLASSES)]
     found = sorted({*asked, *aside, *sure})
@@ -183,3 +196,70 @@ def below_classes(base: Path, places: Iterable[Path], scan: Scan, advice: str) -
         advice = "move out what is no picture of the class"
         found.append(Finding("pooled", "warning", text, len(pooled), tuple(names[:5]), advice))
     return found
+
+
+def companions(base: Path, places: Iterable[Path], scan: Scan, advice: str) -> list[Finding]:
+    """Passes over masks, thumbnails and the like of the pictures beside them, and says so.
+
+    Where only some of the pictures have one, they are used, which is said too.
+    """
+    sure: list[str] = []
+    doubtful: list[str] = []
+    twice: list[str] = []
+    for folder in (here for place in places for here in _folders(place, scan)):
+        images = scan.look(folder).images
+        if _are_formats(images):
+            twice.append(os.path.join(folder, images[0]))
+        if not names_of.MADE_WORD.search("\n".join(images)):  # most folders: a match for each name takes its time
+            continue
+        of = {name: one for name in images if (one := _companion_of(name))}
+        stems = {names_of.PLAIN_WORD.sub("", os.path.splitext(name)[0].lower()) for name in images if name not in of}
+        found = [name for name, one in of.items() if one in stems]
+        is_most = len({of[name] for name in found}) >= MOSTLY * (len(images) - len(found))
+        (sure if is_most else doubtful).extend(os.path.join(folder, name) for name in found)
+    scan.left_out |= {*sure}
+    out = "move out what is no picture of the class"
+    more = [
+        _of_companions("not_used", "not used", sure, base, advice),
+        _of_companions("pooled", "used with their classes", doubtful, base, out),
+    ]
+    if twice:
+        folders = f"{len(twice):,} folder{'s' * (len(twice) > 1)}"
+        shown = one_line(os.path.relpath(twice[0], base))
+        text = f"most images in {folders} differ from another one only in the suffix of their names ({shown})"
+        text += ": copies may be in two parts"
+        more.append(Finding("copies", "warning", text, len(twice), (), "keep one format"))
+    return [one for one in more if one is not None]
+
+
+def _are_formats(images: Sequence[str]) -> bool:
+    """Whether most of the names come twice, with different suffixes."""
+    if len({name.rpartition(".")[2] for name in images}) < 2:
+        return False
+    counts = Counter(name.rpartition(".")[0].lower() for name in images)
+    return sum(count > 1 for count in counts.values()) >= MOSTLY * len(counts) > 1
+
+
+def _of_companions(kind: str, verb: str, own: Sequence[str], base: Path, advice: str) -> Finding | None:
+    if not own:
+        return None
+    shown = one_line(os.path.relpath(own[0], base))
+    images = f"{len(own):,} image{'s' * (len(own) > 1)}"
+    text = f"{verb}: {images} named like masks or copies of those beside them ({shown})"
+    return Finding(kind, "warning", text, len(own), (), advice)
+
+
+def _companion_of(name: str) -> str | None:
+    """The stem of the picture that one of this name is made of: a for a_mask.png; None if it does not say so."""
+    if names_of.PHOTO_OF_LABEL.fullmatch(name):
+        return None
+    found = names_of.COMPANION.fullmatch(os.path.splitext(name)[0])
+    return names_of.PLAIN_WORD.sub("", (found["of"] or found["from"]).lower()) if found else None
+
+
+def _folders(folder: Path, scan: Scan) -> Iterator[Path]:
+    """The folder and those below it, links aside."""
+    yield folder
+    for name in scan.subfolders(folder):
+        if not os.path.islink(folder / name):
+            yield from _folders(folder / name, scan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,32 @@ COLUMNS = {  # the usual names of each column, the likeliest first
     ),
 }
 # fmt: on
+LABELS = (  # names of labels too, where no other column may be one
+    "dx",
+    "diagnosis",
+    "diagnostic",
+    "disease",
+    "pathology",
+    "species",
+    "genus",
+    "family",
+    "taxon",
+    "common_name",
+    "scientific_name",
+    "breed",
+    "variety",
+    "cultivar",
+    "emotion",
+    "expression",
+    "style",
+    "genre",
+    "artist",
+    "ground_truth",
+    "gt",
+    "y_true",
+    "true_label",
+)
+LIKE_LABELS = re.compile(r"categor|class|label|target|kind|annotat|rater|grade")
 NONE = "none"  # dataset.split=none: ignore any split column
 SHOWN = 8  # columns named in a message
 SAMPLE = 50  # rows in which paths are looked for
@@ -178,6 +205,9 @@ class _Finder:
         if self.given.label is None and (ones := self.one_hot(label, others)):
             return replace(found, label=None, ones=ones, is_soft=one_hot.is_soft(self.rows, ones))
         if label is None and len(others) != 1:
+            others = [i for i in others if self.names[i] in LABELS or LIKE_LABELS.search(self.names[i])]
+            others = others if {self.names[i] for i in others} <= {*LABELS} else []
+        if label is None and len(others) != 1:
             raise self.question("label")
         return replace(found, label=others[0] if label is None else label)
 
@@ -254,6 +284,8 @@ class _Finder:
         if self.given.path is not None or (path is not None and self.looks_like_paths(path)):
             return path
         found = [i for i in range(len(self.header)) if i not in (path, label) and self.looks_like_paths(i)]
+        if len(found) > 1:  # numbers may be names of files by chance
+            found = [i for i in found if all(is_image_name(cell(line, i)) for line in self.sample)]
         return found[0] if len(found) == 1 else path
 
     def looks_like_paths(self, column: int) -> bool:
@@ -278,9 +310,11 @@ class _Finder:
         return ()
 
     def holds_pixels(self, column: int) -> bool:
-        """Whether the cells are lists of numbers, or single ones under names such as pixel0."""
+        """Whether the cells are lists of numbers, or single ones under names such as pixel0 or without a header."""
         first = cell(self.rows[0], column).strip("[]").replace(",", " ").split()
-        return all(map(str.isdecimal, first)) and (len(first) > SAMPLE or self.names[column].startswith("pixel"))
+        name = self.names[column]
+        is_one_of_many = name.isdecimal() and len(self.names) > SAMPLE
+        return all(map(str.isdecimal, first)) and (len(first) > SAMPLE or name.startswith("pixel") or is_one_of_many)
 
     def question(self, key: str) -> DataError:
         """The error for a column that cannot be told."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgcls.data.datasets.folders.scan import is_image_name
-from imgcls.data.datasets.tables.columns import COLUMNS, Given, known_names
+from imgcls.data.datasets.tables.columns import COLUMNS, LABELS, Given, known_names
 from imgcls.data.datasets.tables.parts import cell, plain_name
 from imgcls.data.datasets.tables.rows import Grid, Line, read_grid, without_repeated_headers
 from imgcls.data.datasets.tables.text import read_text
@@ -16,6 +16,10 @@ from imgcls.data.findings import Finding
 from imgcls.errors import DataError
 from imgcls.text import brief, listing, one_line
 
+NEW = re.compile(  # the names of a column of labels that replace those beside them
+    r"(new|correct|corrected|right|fixed|suggested|revised|reviewed|updated|verified)(_?(label|class|category|target|name))?"
+    r"|(label|class|category)_?(new|correct|corrected|fixed|suggested|revised|reviewed|updated|verified)"
+)
 Edit = tuple[int, str, str]  # line of the file, path, label ("" without a column of labels)
 
 
@@ -58,8 +62,13 @@ def _column(
 ) -> int:
     """The column of a usual name, or without a header any, that fits best. Raises DataError if there is none."""
     width = len(header) or max((len(line.cells) for line in rows), default=0)
-    columns = [i for i in range(width) if i != but and (not header or plain_name(header[i]) in COLUMNS[key])]
-    columns.sort(key=lambda i: COLUMNS[key].index(plain_name(header[i])) if header else i)
+    names = [plain_name(name) for name in header]
+    columns = [i for i in range(width) if i != but and (not header or names[i] in COLUMNS[key])]
+    columns.sort(key=lambda i: COLUMNS[key].index(names[i]) if header else i)
+    if key == "label":
+        new = [i for i, name in enumerate(names) if i != but and NEW.fullmatch(name)]
+        new = [i for i in new if any(fits(cell(line, i)) for line in rows)]  # 'correct' may be yes and no
+        columns = new or columns or [i for i, name in enumerate(names) if i != but and name in LABELS]
     if not columns:
         has = listing([brief(one) for one in header]) if header else f"{width} column{'s' * (width != 1)}"
         raise DataError(

@@ -38,7 +38,15 @@ from imgcls.files import file_size, is_present
 from imgcls.text import one_line, printable
 
 Place = Annotated[int, Range(low=0)]  # a column by its number
-BOXES = ({"xmin", "ymin", "xmax", "ymax"}, {"x_min", "y_min", "x_max", "y_max"}, {"x1", "y1", "x2", "y2"}, {"bbox"})
+BOXES = tuple(
+    {*names.split()}
+    for names in (
+        "xmin ymin xmax ymax", "x_min y_min x_max y_max", "x1 y1 x2 y2", "x0 y0 x1 y1", "bbox", "x y w h",
+        "x y width height", "left top right bottom", "left top width height", "bbox_x bbox_y bbox_width bbox_height",
+        "bbox_x1 bbox_y1 bbox_x2 bbox_y2", "cx cy w h", "x_center y_center width height",
+        "xcenter ycenter width height", "region_shape_attributes", "encodedpixels", "rle",
+    )
+)  # fmt: skip
 POOLED = "all rows are pooled and split again"
 
 
@@ -241,7 +249,7 @@ def read_listing(table: Path, given: Given, images: str | None, encoding: str | 
     check_boxes(columns, given, table)
     labels = labels_of(lines, columns, table)
     check_objects(lines, labels, columns, table)
-    notes = [*unused_columns(columns), *columns.notes, *plain_header(labels, columns)]
+    notes = [*unused_columns(columns), *columns.notes, *plain_header(labels, lines, columns)]
     if columns.split is not None and not columns.flags:
         notes += word_note(lines, columns.split, columns.name(columns.split))
     findings = [*grid.findings, *columns.findings, *check_numbers({*labels}, columns, table)]
@@ -262,7 +270,7 @@ def read_listing(table: Path, given: Given, images: str | None, encoding: str | 
 
 def check_boxes(columns: Columns, given: Given, table: Path) -> None:
     """Raises DataError for a table of boxes, unless its label column was named."""
-    names = {plain_name(name) for name in columns.header or ()}
+    names = {plain_name(name) for i, name in enumerate(columns.header) if i not in columns.ones}
     if given.label is None and any(box <= names for box in BOXES):
         error = DataError(
             f"{table}: its columns are those of object detection (boxes); to give each image the class of its box "

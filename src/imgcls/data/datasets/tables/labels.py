@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from imgcls.data.datasets.tables.columns import Columns
@@ -18,12 +19,25 @@ from imgcls.data.source import in_order
 from imgcls.errors import DataError
 from imgcls.text import is_text, listing, one_line
 
-MISSING = ("nan", "na", "n/a", "#n/a", "<na>", "null")  # how programs write that there is no value
+MISSING = (  # how programs write that there is no value
+    "nan", "na", "n/a", "n.a.", "#n/a", "<na>", "null", "#value!", "#ref!", "#name?", "tbd", "[]",
+)  # fmt: skip
+MARKS = ("?", "??", "-", "--", ".")  # the same, beside classes that are words
 CUTS = (r"\s*[|;]\s*", r"\s*,\s*", r"\s*[+&/]\s*", r"\s+")  # between several labels in a cell
 ID_NAME = re.compile(
     r"(.*_)?(patient|subject|case|person|participant|individual|animal|plant|lesion|slide|specimen|sample|study|series|"
     r"session|scene|video|sequence|group|site|camera|location|user)(_?(id|no|nr|num|number|uid|code|name))?"
     r"|.+_(id|uid|uuid)|.*[a-z]id"
+)
+MEASURES = re.compile(  # words in the names of columns of measurements
+    r"(^|_)(age|ages|score|scores|rating|count|counts|price|year|years|month|months|days|weight|height|width|length|"
+    r"size|area|volume|temperature|temp|angle|degrees|depth|distance|speed|number_of|quality|percent|mos|bmi|time)(_|$)"
+)
+LIST = re.compile(  # as programs write one: ['red', 'blue'], ('red',), {"choices": ["red"]}
+    r"(\[.*\]|\(['\"].*\))|\{\s*['\"]choices['\"]\s*:\s*(\[.*\])\s*\}"
+)
+NO_ID = re.compile(
+    r".*(valid|covid|grid|solid|fluid|liquid|acid|hybrid|humid|avoid|void|thyroid|paid|class|categor|label).*"
 )
 
 
@@ -40,7 +54,7 @@ def labels_of(rows: Sequence[Line], columns: Columns, table: Path) -> list[str]:
         if not all(map(is_text, label)):
             raise DataError(f"{table}, line {line.number}: the label {label[:40]!a} is not plain text")
     if columns.cut is None:
-        return found
+        return _without_brackets(found)
     cut: list[str] = []
     for line, label in zip(rows, found, strict=True):
         if (value := number(label)) is None:
@@ -49,6 +63,26 @@ def labels_of(rows: Sequence[Line], columns: Columns, table: Path) -> list[str]:
             )
         cut.append(columns.cut(value))
     return cut
+
+
+def _without_brackets(labels: list[str]) -> list[str]:
+    """The labels of cells that are all lists: ['red'] is red, and of several 'red|blue', which is warned about."""
+    found = {label: _listed(label) for label in {*labels}}
+    return labels if None in found.values() else [found[label] or label for label in labels]
+
+
+def _listed(label: str) -> str | None:
+    """The elements of a list with bars between them, empty for one without any; None for what is no such list."""
+    match = LIST.fullmatch(label)
+    if match is None:
+        return None
+    text = match[1] or match[2]
+    try:
+        elements = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        elements = [one.strip() for one in text[1:-1].split(",")]
+    is_plain = isinstance(elements, list | tuple) and all(isinstance(one, str | int | float) for one in elements)
+    return "|".join(map(str, elements)) if is_plain else None
 
 
 def _hot(line: Line, columns: Columns, table: Path) -> str:
@@ -84,6 +118,8 @@ def check_numbers(labels: Collection[str], columns: Columns, table: Path) -> lis
     """Raises DataError if each of many numbers that are not whole would be a class; a note if each of a few is."""
     known = [label for label in labels if label.casefold() not in MISSING]
     values = [] if columns.cut or columns.ones else broken_numbers(known)
+    if not values and (measured := _measured(known, columns)):
+        return measured
     if not values or columns.label is None:
         return []
     name, middle = columns.name(columns.label), values[len(values) // 2 - 1]
@@ -98,17 +134,30 @@ def check_numbers(labels: Collection[str], columns: Columns, table: Path) -> lis
     return [Finding("numbers", "note", text, len(values), in_order(labels), f"{two} makes two classes of them")]
 
 
+def _measured(labels: Collection[str], columns: Columns) -> list[Finding]:
+    """A note if each of many whole numbers is a class, in a column that is named like a measurement."""
+    is_cut = columns.cut is not None or columns.ones or columns.label is None
+    if is_cut or len(labels) <= MOST_NUMBERS or not MEASURES.search(plain_name(columns.name(columns.label or 0))):
+        return []
+    values = sorted(value for label in labels if (value := number(label)) is not None)
+    if len(values) < len(labels):
+        return []
+    name = columns.name(columns.label or 0)
+    text = f"the labels are numbers, and each of {len(values)} is a class ({listing(in_order(labels), 4)})"
+    two = f"dataset.label='{name} > {values[len(values) // 2 - 1]:g}'"
+    return [Finding("numbers", "note", text, len(values), in_order(labels), f"{two} makes two classes of them")]
+
+
 def check_classes(labels: Sequence[str], columns: Columns, table: Path) -> None:
     """Raises DataError if a column that nobody named as the label has another value in each row: it numbers them."""
     if columns.label is not None and len(labels) > MOST_NUMBERS and len({*labels}) == len(labels):
-        cut = (
-            f", or cut its numbers: dataset.label='{columns.name(columns.label)} > X'"
-            if all(number(label) is not None for label in labels)
-            else ""
-        )
+        name = columns.name(columns.label)
+        are_numbers = all(number(label) is not None for label in labels)
+        cut = f", or cut its numbers: dataset.label='{name} > X'" if are_numbers else ""
+        shown = listing([one_line(label[:40]) for label in labels], 3)
         raise DataError(
-            f"{table}: column '{columns.name(columns.label)}' has another value in each of {len(labels):,} rows "
-            f"({listing(labels, 3)}): it seems to number them; name the label's with dataset.label=COLUMN{cut}"
+            f"{table}: column '{name}' has another value in each of {len(labels):,} rows ({shown}): it seems to number "
+            f"them; name the label's with dataset.label=COLUMN{cut}"
         )
 
 
@@ -133,7 +182,7 @@ def _plain(label: str) -> str:
         return repr(value)
     folded = unicodedata.normalize("NFKC", label).casefold()
     visible = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf")
-    return re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFC", visible)).strip() or label
+    return re.sub(r"(?<=\w)[\s_\-]+(?=\w)|\s+", " ", unicodedata.normalize("NFC", visible)).strip() or label
 
 
 def _alike(counts: Mapping[str, int]) -> list[Finding]:
@@ -169,6 +218,12 @@ def _quoted(name: str) -> str:
 def _missing(counts: Mapping[str, int]) -> list[Finding]:
     """A warning for labels that mean that there is none."""
     found = [label for label in counts if label.casefold() in MISSING or label == "None"]
+    marks = [label for label in counts if label in MARKS]
+    if len(marks) == 1 and all(len(label) > 1 for label in counts if label not in MARKS):  # else characters are classes
+        found += marks
+    others = {label for label in counts if label != "-1"}
+    if "-1" in counts and len(others) > 2 and all(map(str.isdecimal, others)):  # of three, it may be the negative one
+        found.append("-1")
     if not found:
         return []
     count = sum(counts[label] for label in found)
@@ -184,7 +239,9 @@ def _several(counts: Mapping[str, int]) -> list[Finding]:
         parts = {label: re.split(cut, label) for label in counts}
         together = {label: own for label, own in parts.items() if len(own) > 1 and all(own)}
         uses = Counter(part for own in together.values() for part in {*own})
-        is_mark = cut is CUTS[0]  # which names rarely hold: then parts that come again will do
+        is_mark = cut is CUTS[0] or _are_numbers(
+            together.values()
+        )  # names rarely hold it: parts that come again will do
         found += [
             label
             for label, own in together.items()
@@ -200,6 +257,11 @@ def _several(counts: Mapping[str, int]) -> list[Finding]:
     return [Finding("several_labels", "warning", text, rows, tuple(found[:5]), advice)]
 
 
+def _are_numbers(several: Iterable[Sequence[str]]) -> bool:
+    """Whether all parts are whole numbers, as of attributes."""
+    return all(part.isdecimal() for own in several for part in own)
+
+
 def id_findings(rows: Sequence[Line], labels: Sequence[str], parts: Sequence[str], columns: Columns) -> list[Finding]:
     """A note for each unused column that looks like an ID of what several pictures show: patients, scenes.
 
@@ -207,7 +269,7 @@ def id_findings(rows: Sequence[Line], labels: Sequence[str], parts: Sequence[str
     """
     found = []
     for i, name in enumerate(columns.header):
-        if i in columns.used or not ID_NAME.fullmatch(plain_name(name)):
+        if i in columns.used or not ID_NAME.fullmatch(plain_name(name)) or NO_ID.fullmatch(plain_name(name)):
             continue
         values = [cell(line, i) for line in rows]
         filled = {value for value in values if value}
@@ -227,10 +289,17 @@ def id_findings(rows: Sequence[Line], labels: Sequence[str], parts: Sequence[str
     return found
 
 
-def plain_header(rows: Sequence[str], columns: Columns) -> list[str]:
-    """A line for the header of a run on classes that were made of numbers."""
-    if columns.cut is None or columns.label is None:
+def plain_header(labels: Sequence[str], rows: Sequence[Line], columns: Columns) -> list[str]:
+    """A line for the header of a run on classes that were made of numbers, or taken out of lists."""
+    if columns.label is None:
         return []
-    counts = Counter(rows)
+    name, first = columns.name(columns.label), cell(rows[0], columns.label)
+    if columns.cut is None:
+        return (
+            []
+            if labels[0] == first
+            else [f"labels   from the lists in '{name}': {one_line(first)} is {one_line(labels[0])}"]
+        )
+    counts = Counter(labels)
     shown = ", ".join(f"{counts[name]:,} {one_line(name)}" for name in columns.cut.classes)
-    return [f"labels   from the numbers in '{columns.name(columns.label)}': {shown}"]
+    return [f"labels   from the numbers in '{name}': {shown}"]

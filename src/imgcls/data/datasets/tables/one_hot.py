@@ -59,6 +59,8 @@ def find(rows: Sequence[Line], others: Sequence[int], header: Sequence[str], tab
     flags = candidates(rows, others)
     if len(flags) < 2:
         return _probabilities(rows, others)
+    if _has_three_marks(rows, flags):
+        return ()
     if has_one_each(flags.values()):
         return tuple(flags)
     groups = _groups(flags, len(rows))
@@ -71,6 +73,12 @@ def find(rows: Sequence[Line], others: Sequence[int], header: Sequence[str], tab
     if groups:
         return groups[0]
     return tuple(flags) if len(flags) == len(others) else ()
+
+
+def _has_three_marks(rows: Sequence[Line], columns: Iterable[int]) -> bool:
+    """Whether there is -1 beside 0 or nothing, as for what is uncertain: then neither of them is plainly a no."""
+    values = {number(text) if (text := cell(line, i)) else 0.0 for i in columns for line in rows}
+    return {-1.0, 0.0} <= values
 
 
 def _groups(flags: Mapping[int, Sequence[bool]], count: int) -> list[tuple[int, ...]]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imgcls.data.datasets.folders.scan import is_image_name
 from imgcls.data.datasets.tables.notation import plain_notation
@@ -20,6 +21,7 @@ from imgcls.text import listing, one_line
 
 JSON_LINES = (".jsonl", ".ndjson")
 SEPARATORS = (",", ";", "\t", "|", " ")
+WIDEST = 20  # cells of a row among which a file is looked for, to guess the separator
 SAMPLE = 20  # lines that the separator is guessed from
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
 PLAIN_QUOTES = (".tsv", ".txt")
@@ -59,9 +61,9 @@ def read_grid(
     text, findings = read_text(table, encoding)
     lines = re.split("\r\n|\n|\r", text.rstrip("\x1a"))  # the end of a file in DOS
     if table.suffix.lower() in JSON_LINES or (table.suffix.lower() == ".json" and text.lstrip()[:1] == "{"):
-        return _json_map(text, findings) or _json_lines(lines, table, findings)
+        return _json_map(text, table, findings) or _json_lines(lines, table, findings)
     if text.lstrip()[:1] == "[" and table.suffix.lower() == ".json":
-        raise DataError(f"{table}: one JSON list; write one object a line: jq -c '.[]' {table.name} > labels.jsonl")
+        return _json_list(text, table, findings)
     lines, separator, notation = plain_notation(lines, table)
     findings += notation
     if separator is not None:
@@ -136,15 +138,17 @@ def _separator(
     if not sample or (table.suffix.lower() == ".tsv" and "\t" in sample[0]):
         return "\t" if sample else ","
     quotes = table.suffix.lower() not in PLAIN_QUOTES
+    # then a word of a name such as 'Image Index' is no column
+    cuts_all = any(_cuts_all(sample, separator, quotes=quotes) for separator in SEPARATORS if separator != " ")
 
     def score(separator: str) -> tuple[float, ...]:
         rows = [_cells(line, separator, quotes=quotes) for line in sample]
         lengths = Counter(map(len, rows))
-        names = 0 if any(map(is_image_name, rows[0])) else known(rows[0])
+        names = 0 if any(map(is_image_name, rows[0])) or (separator == " " and cuts_all) else known(rows[0])
         if len(rows[0]) < 2 and (names or lengths.most_common(1)[0][0] < 2):
             return (0,)
         body = rows[1:] if names and len(rows) > 1 else rows
-        files = sum(any(cell and exists(cell) for cell in row) for row in body) / len(body)
+        files = sum(any(cell and exists(cell) for cell in row[:WIDEST]) for row in body) / len(body)
         images = sum(any(map(is_image_name, row)) for row in body) / len(body)
         is_even = lengths.most_common(1)[0][1] / len(rows)
         first = -1 if separator == " " else sample[0].count(separator)
@@ -152,6 +156,12 @@ def _separator(
 
     best = max(SEPARATORS, key=score)
     return best if score(best)[0] else ","
+
+
+def _cuts_all(lines: Sequence[str], separator: str, *, quotes: bool) -> bool:
+    """Whether it cuts all lines into as many cells, two at least."""
+    lengths = {len(_cells(line, separator, quotes=quotes)) for line in lines}
+    return len(lengths) == 1 and lengths != {1}
 
 
 def _cells(line: str, separator: str, *, quotes: bool) -> list[str]:
@@ -302,35 +312,77 @@ def _two_cells(line: str) -> tuple[str, ...]:
 
 def _json_lines(lines: Sequence[str], table: Path, findings: tuple[Finding, ...]) -> Grid:
     """One JSON object a line; its keys are the columns."""
-    header: dict[str, int] = {}
-    rows: list[tuple[int, dict[str, str]]] = []
+    rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            found = json.loads(line, parse_int=str, parse_float=str)
+            rows.append((number, json.loads(line, parse_int=str, parse_float=str)))
         except (ValueError, RecursionError) as error:
             raise DataError(f"{table}, line {number}: not JSON ({one_line(str(error))}); one object a line") from error
-        if not isinstance(found, dict):
+    return _of_objects(rows, table, findings)
+
+
+def _json_list(text: str, table: Path, findings: tuple[Finding, ...]) -> Grid:
+    """A list of objects, whose keys are the columns, of lists of cells, or of paths; an element counts as a line."""
+    try:
+        rows = list(enumerate(json.loads(text, parse_int=str, parse_float=str), start=1))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{table}: not JSON ({one_line(str(error))})") from error
+    if all(isinstance(row, str) for _, row in rows):
+        return Grid([Line(number, (row.strip(),)) for number, row in rows], None, findings)
+    if all(isinstance(row, list) for _, row in rows):
+        return Grid([Line(number, tuple(map(_json_cell, row))) for number, row in rows], None, findings)
+    return _of_objects(rows, table, findings)
+
+
+def _of_objects(rows: Sequence[tuple[int, Any]], table: Path, findings: tuple[Finding, ...]) -> Grid:
+    """Objects, each with its line, as rows; their keys are the columns."""
+    header: dict[str, int] = {}
+    found: list[tuple[int, dict[str, str]]] = []
+    for number, row in rows:
+        if not isinstance(row, dict):
             raise DataError(f'{table}, line {number}: expected an object such as {{"file_name": ..., "label": ...}}')
-        for key in found:
+        for key in row:
             header.setdefault(key.strip(), len(header))
-        rows.append((number, {key.strip(): _json_cell(value) for key, value in found.items()}))
+        found.append((number, {key.strip(): _json_cell(value) for key, value in row.items()}))
     names = tuple(header)
-    cells = [Line(number, tuple(row.get(name, "") for name in names)) for number, row in rows]
+    cells = [Line(number, tuple(row.get(name, "") for name in names)) for number, row in found]
     return Grid([line for line in cells if any(line.cells)], names, findings)
 
 
-def _json_map(text: str, findings: tuple[Finding, ...]) -> Grid | None:
-    """One object {path: label}, whose rows count as lines; None if the text is something else."""
+def _json_map(text: str, table: Path, findings: tuple[Finding, ...]) -> Grid | None:
+    """One object {path: label} or {label: [paths]}, whose rows count as lines; None if the text is something else."""
     try:
         found = json.loads(text, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return None
+    if isinstance(found, dict) and isinstance(found.get("images"), list) and "annotations" in found:
+        raise DataError(f"{table}: annotations as COCO's, not a table; write a path and a label in each row of a table")
+    if isinstance(found, dict) and found and all(map(_is_list_of_images, found.values())):
+        found = _by_image(found, table)
     if not isinstance(found, dict) or not found or not all(map(is_image_name, found)):
         return None
     cells = [Line(i, (path.strip(), _json_cell(label))) for i, (path, label) in enumerate(found.items(), start=1)]
     return Grid(cells, ("path", "label"), findings)
+
+
+def _is_list_of_images(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) and is_image_name(one) for one in value)
+
+
+def _by_image(found: Mapping[str, Sequence[str]], table: Path) -> dict[str, str]:
+    """{path: label} for {label: [paths]}. Raises DataError for a path with two labels, and for parts."""
+    labels: dict[str, str] = {}
+    for label, paths in found.items():
+        for path in paths:
+            if labels.setdefault(path, label) != label:
+                raise DataError(f"{table}: {one_line(path)} is listed under '{labels[path]}' and '{one_line(label)}'")
+    if {"train", "training"} & {label.lower() for label in found}:
+        raise DataError(
+            f"{table}: lists of the parts ({listing([*found], 3)}), without labels; a table needs a label a row"
+        )
+    return labels
 
 
 def _json_cell(value: object) -> str:
