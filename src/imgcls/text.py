@@ -92,6 +92,8 @@ def is_text(letter: str) -> bool:
 
 def one_line(text: str) -> str:
     """Text safe for a terminal: line breaks, control characters and bytes that are not UTF-8 become escapes."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(letter if is_text(letter) else ascii(letter)[1:-1] for letter in printable(text))
 
 

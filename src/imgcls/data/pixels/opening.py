@@ -60,7 +60,6 @@ def quiet_decoders() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # torch only reads it
             yield
     finally:
         logger.setLevel(level)

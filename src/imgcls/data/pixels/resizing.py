@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+with warnings.catch_warnings():  # that arrays are not writable is warned of once: here, as they are only read
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(b"0", np.uint8))
 
 
 def resize(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

@@ -49,6 +49,8 @@ def see(path: Path, scan: Scan) -> Seen:
 
 def _described(path: Path, scan: Scan) -> Seen:
     here = scan.look(path)
+    if not here.folders and not here.others:  # a folder of images, of which there may be many thousands
+        return Seen(path, tuple(here.images), (), {}, {}, (), (), ())
     everything = scan.subfolders(path)
     support = [name for name in everything if is_support(name) and not scan.has_images(path / name)]
     strays = strays_in(path, [name for name in everything if name not in support], scan)

@@ -111,7 +111,8 @@ def class_images(part: str, reading: Reading, scan: Scan, warnings: list[str], m
             f"{advice(unknown, names, matching.names)}"
         )
     found = sorted((label, name) for name, label in numbers.items() if label is not None)
-    if absent := [name for label, name in enumerate(names) if label not in numbers.values()]:
+    present = {*numbers.values()}
+    if absent := [name for label, name in enumerate(names) if label not in present]:
         warnings.append(f"{home} has no folder for {listing(absent)}")
     paths: list[str] = []
     ids: list[str] = []

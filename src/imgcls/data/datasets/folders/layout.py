@@ -71,7 +71,7 @@ def _of_flat_parts(seen: Seen, scan: Scan) -> None:
 def _of_copies(seen: Seen, scan: Scan) -> None:
     """Raises DataError for a folder that is a copy of a class beside it, or holds folders named like these."""
     names = {name.lower(): name for name in seen.folders}
-    for name in (one for one in seen.folders if not os.path.islink(seen.path / one)):
+    for name in (one for one in seen.folders if not scan.is_link(seen.path / one)):
         match = names_of.COPY_OF.fullmatch(name.lower())
         original = names.get((match["a"] or match["b"]).strip()) if match else None
         inside = [one for one in class_folders(seen.path / name, scan) if one.lower() in names and one != name]

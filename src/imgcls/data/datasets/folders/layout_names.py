@@ -235,7 +235,8 @@ MADE = (  # words in the names of pictures that are made of others
     "masks?|maskcrop|seg|segmentation|gt|ground_?truth|labels?|annotation|annotated|overlay|heatmap|gradcam|contour|"
     "trimap|depth|depthcrop|superpixels|thumb|thumbnail|tn|small|preview"
 )
-MADE_WORD = re.compile(rf"[_\-. ](?:{MADE})|^(?:{MADE})[_\-]", re.IGNORECASE | re.MULTILINE)
+_FIRST = "(?=[" + "".join(sorted({word[0] for word in MADE.split("|")})) + "])"  # quick to see that none begins here
+MADE_WORD = re.compile(rf"[_\-. ]{_FIRST}(?:{MADE})|^{_FIRST}(?:{MADE})[_\-]", re.IGNORECASE | re.MULTILINE)
 COMPANION = re.compile(  # 'benign (1)_mask.png' of 'benign (1).png', thumb_3.jpg of 3.jpg, a_depth.png of a_rgb.png
     rf"(?P<of>.+)[_\-. ](?:{MADE})(?:_?\d+)?|(?:{MADE})[_\-](?P<from>.+)", re.IGNORECASE,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,8 +116,21 @@ class Scan:
         return bool(self.look(folder).images) or any(
             self.has_images(os.path.join(folder, name))
             for name in self.subfolders(folder)
-            if not os.path.islink(os.path.join(folder, name))
+            if not self.is_link(os.path.join(folder, name))
         )
+
+    def walk(self, folder: str | Path) -> Iterator[str]:
+        """The folder and those below it, links aside."""
+        waiting = [str(folder)]
+        while waiting:
+            here = waiting.pop()
+            yield here
+            inner = [os.path.join(here, name) for name in reversed(self.subfolders(here))]
+            waiting += [one for one in inner if not self.is_link(one)]
+
+    def is_link(self, folder: str | Path) -> bool:
+        """Whether a folder, which its parent's listing names, is a symlink."""
+        return self._has_links and os.path.islink(folder)
 
     def _passes_over(self, path: str) -> bool:
         """Whether the folder holds runs of imgcls, which is noted."""

@@ -5,10 +5,11 @@ The tables of names are in layout_names.py. Where a name alone does not tell, th
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from imgcls.data.datasets.folders import layout_names as names_of
@@ -53,11 +54,14 @@ def _kind_beside(path: Path, name: str, names: Collection[str], scan: Scan) -> s
         return kind
     if "".join(names_of.words_of(name)) in names_of.UNNAMED:
         return names_of.ASIDE
+    kind = names_of.kind_in(name, names_of.MAY_BE_CLASSES)
+    is_mask = len(names) > 2 and not names_of.MASK_WORDS.isdisjoint(names_of.words_of(name))
+    if not (kind or is_mask):
+        return None
     others = [one for one in names if one != name]
-    is_mask = len(others) > 1 and not names_of.MASK_WORDS.isdisjoint(names_of.words_of(name))
     if is_mask and _repeats_folders(path, name, others, scan):
         return MASKS
-    if not (kind := names_of.kind_in(name, names_of.MAY_BE_CLASSES)):
+    if not kind:
         return None
     if name.startswith(MARKED) and not all(one.startswith(MARKED) for one in names):
         return kind
@@ -72,7 +76,7 @@ def _is_of_results(folder: Path, scan: Scan) -> bool:
     """Whether the pictures are named like plots, or lie beside what else a training leaves."""
     pictures = 0
     plots = 0
-    for here in _walk(folder, scan):
+    for here in map(scan.look, scan.walk(folder)):
         if any(names_of.RESULT_FILES.fullmatch(name.lower()) for name in here.others):
             return True
         pictures += len(here.images)
@@ -87,18 +91,10 @@ def _repeats_folders(path: Path, name: str, others: Sequence[str], scan: Scan) -
     """
     if inner := {*scan.subfolders(path / name)}:
         return inner <= {*others} or any(inner <= {*scan.subfolders(path / one)} for one in others)
-    beside = {_stem(one) for other in others for here in _walk(path / other, scan) for one in here.images}
+    beside = {_stem(one) for other in others for here in map(scan.look, scan.walk(path / other)) for one in here.images}
     stems = map(_stem, scan.look(path / name).images)
     own = [stem for stem in stems if len(others) == 1 or not stem.isdecimal()]
     return sum(stem in beside for stem in own) >= MOSTLY * len(own) > 0
-
-
-def _walk(folder: Path, scan: Scan) -> Iterator[Listing]:
-    """What lies in the folder and in those below it, links aside."""
-    yield scan.look(folder)
-    for name in scan.subfolders(folder):
-        if not os.path.islink(folder / name):
-            yield from _walk(folder / name, scan)
 
 
 def _stem(name: str) -> str:
@@ -141,7 +137,7 @@ def not_used(base: Path, folders: Mapping[Path, str], scan: Scan, advice: str) -
     for kind in sorted({*folders.values()}):
         own = [folder for folder, one in folders.items() if one == kind]
         names = [f"{one_line(os.path.relpath(folder, base))}/" for folder in own]
-        count = sum(len(here.images) for folder in own for here in _walk(folder, scan))
+        count = sum(len(here.images) for folder in own for here in map(scan.look, scan.walk(folder)))
         images = f"{count:,} image{'s' * (count > 1)}" if count else "no images"
         text = f"not used: {listing(names, 4)} ({images}, {kind} by their names)"
         severity: Severity = "warning" if count and kind != names_of.REDUCED else "note"
@@ -153,34 +149,37 @@ def strays_below(places: Iterable[Path], scan: Scan) -> tuple[dict[Path, str], d
     """Folders below those of classes that hold no pictures of these, and those that may: {folder: what it holds}."""
     sure: dict[Path, str] = {}
     doubtful: dict[Path, str] = {}
-    for folder in places:
-        inner = [folder / name for name in scan.subfolders(folder)]
-        here = {one: kind for one in inner if (kind := _kind_below(one, scan)) and scan.has_images(one)}
-        rest = [one for one in inner if one not in here]
-        may_be = {one: kind for one in rest if (kind := names_of.kind_in(one.name, names_of.MAY_BE_CLASSES))}
-        if not here or scan.look(folder).images or any(scan.has_images(one) for one in rest):
-            sure |= here
-        doubtful |= may_be
-        more = strays_below([one for one in rest if not os.path.islink(one)], scan)
-        sure, doubtful = sure | more[0], doubtful | more[1]
+    waiting = list(map(str, places))  # there may be many: text is faster than paths
+    while waiting:
+        folder = waiting.pop(0)
+        inner = {name: os.path.join(folder, name) for name in scan.subfolders(folder)}
+        here = {
+            one: kind
+            for name, one in inner.items()
+            if (kind := _kind_below(name, scan.look(folder), scan.look(one), one, scan)) and scan.has_images(one)
+        }
+        rest = {name: one for name, one in inner.items() if one not in here}
+        if here and (scan.look(folder).images or any(map(scan.has_images, rest.values()))):
+            sure |= {Path(one): kind for one, kind in here.items()}
+        for name, one in rest.items():
+            if kind := names_of.kind_in(name, names_of.MAY_BE_CLASSES):
+                doubtful[Path(one)] = kind
+        waiting[:0] = [one for one in rest.values() if not scan.is_link(one)]
     return sure, doubtful
 
 
-def _kind_below(folder: Path, scan: Scan) -> str | None:
+def _kind_below(name: str, parent: Listing, own: Listing, folder: str, scan: Scan) -> str | None:
     """What the folder below that of a class holds if these are no pictures of the class; else None."""
-    name = folder.name
     kind = names_of.kind_in(name, names_of.MAY_BE_CLASSES)
-    beside = scan.look(folder.parent).images
-    if kind == names_of.RESULTS and not name.startswith(MARKED) and not _is_of_results(folder, scan):
+    if kind == names_of.RESULTS and not name.startswith(MARKED) and not _is_of_results(Path(folder), scan):
         return None
-    if kind == names_of.ASIDE and not name.startswith(MARKED) and not beside:
+    if kind == names_of.ASIDE and not name.startswith(MARKED) and not parent.images:
         return None  # one of several sub-categories
     if kind or (kind := names_of.kind_in(name, names_of.NO_CLASSES)):
         return kind
-    own = scan.look(folder).images
-    if own and names_of.without_part(name) in names_of.COPIES:
-        stems = {_stem(one) for one in beside}
-        return COPIED if sum(_stem(one) in stems for one in own) >= MOSTLY * len(own) else None
+    if own.images and names_of.without_part(name) in names_of.COPIES:
+        stems = {_stem(one) for one in parent.images}
+        return COPIED if sum(_stem(one) in stems for one in own.images) >= MOSTLY * len(own.images) else None
     return None
 
 
@@ -206,7 +205,7 @@ def companions(base: Path, places: Iterable[Path], scan: Scan, advice: str) -> l
     sure: list[str] = []
     doubtful: list[str] = []
     twice: list[str] = []
-    for folder in (here for place in places for here in _folders(place, scan)):
+    for folder in itertools.chain.from_iterable(map(scan.walk, places)):
         images = scan.look(folder).images
         if _are_formats(images):
             twice.append(os.path.join(folder, images[0]))
@@ -255,11 +254,3 @@ def _companion_of(name: str) -> str | None:
         return None
     found = names_of.COMPANION.fullmatch(os.path.splitext(name)[0])
     return names_of.PLAIN_WORD.sub("", (found["of"] or found["from"]).lower()) if found else None
-
-
-def _folders(folder: Path, scan: Scan) -> Iterator[Path]:
-    """The folder and those below it, links aside."""
-    yield folder
-    for name in scan.subfolders(folder):
-        if not os.path.islink(folder / name):
-            yield from _folders(folder / name, scan)
