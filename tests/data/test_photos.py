@@ -387,7 +387,7 @@ def test_a_run_on_photos(capsys: pytest.CaptureFixture[str]) -> None:
 
     write_photos("photos")
     common = ["dataset=./photos", "model=linear", "epochs=3", "plots=false", "tensorboard=false", "threads=1"]
-    shape = ["dataset.image_size=[66,80]", "dataset.fit=pad", "augment.vertical_flip=0.5"]
+    shape = ["dataset.image_size=[66,80]", "dataset.fit=pad", "augment=photo", "augment.vertical_flip=0.5"]
     assert main(["train", *common, *shape, "run_dir=a"]) == 0
     header = capsys.readouterr().err
     for text in ("80x66 RGB", "random crop of ", "vertical flip"):

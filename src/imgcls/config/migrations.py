@@ -60,8 +60,8 @@ def completed(table: Mapping[str, Any]) -> Node:
     whole = {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
     dataset: Any = whole.get("dataset")
     has_photos = isinstance(dataset, dict) and dataset.get("name") not in SMALL_IMAGES
-    if has_photos and "fit" not in dataset and whole.get("augment") == {"name": "default"}:  # they were shifted
-        whole["augment"] = {"name": "default", **{key: BEFORE["augment", key] for key in ("area", "border")}}
+    if has_photos and "fit" not in dataset and whole.get("augment") == {"name": "default"}:
+        whole["augment"] = {"name": "default", "border": BEFORE["augment", "border"]}
     groups = {group for group in (*NEWER_KEYS, *NEWER_PARAMS) if isinstance(whole.get(group), dict)}
     return whole | {group: completed_node(group, whole[group], with_keys=True) for group in groups}
 

@@ -15,7 +15,7 @@ from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig, weights_of
 from imgcls.data.datamodule import DataSpec, SplitData, data_spec
 from imgcls.data.geometry import InputPreset
-from imgcls.data.transforms.augment import AUGMENTS, Augment, default_for
+from imgcls.data.transforms.augment import AUGMENTS, Augment
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES
 from imgcls.models import MODELS
@@ -146,7 +146,7 @@ def resolve_auto(config: TrainConfig, spec: RunSpec, data: SplitData) -> tuple[C
         given = f"model.num_classes: got {spec.options.num_classes}"
         raise ConfigError(f"{given}, but {data.name} has {data.num_classes} classes; leave it null")
     model = spec.model or select(MODELS, resolved_node({"name": "auto"}, "model", automatic(data.image_size)), "model")
-    augment = spec.augment or default_augment(config.augment, default_for(data.source.augment, data.image_size))
+    augment = spec.augment or default_augment(config.augment, data.source.augment)
     return model, augment(data.image_size, data.source.mirror)
 
 
@@ -159,8 +159,7 @@ def default_augment(node: Node, name: str) -> Component:
     if not keys:
         return select(AUGMENTS, option_node("augment", name), "augment")
     off = {"padding": 0, "flip": 0.0} if name == "none" else {}
-    base = option_node("augment", "standard" if name == "none" else name)
-    return select(AUGMENTS, {**base, **off, **keys}, "augment")
+    return select(AUGMENTS, {**option_node("augment", "standard"), **off, **keys}, "augment")
 
 
 def resolved_node(node: Node, group: str, name: str) -> Node:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from imgcls.data.pixels.resizing import resize
 from imgcls.data.pixels.view import Reduction, View
 
-KEEP = 1.67  # whole pictures are kept at this multiple of the image size (benchmarks/photos.md)
+KEEP = 1.67  # whole pictures are kept at this multiple of the image size (benchmarks/results/photos.md)
 TRIES = 10  # boxes that are drawn before the whole picture, or its middle, is taken
 STEPS = 4096  # shapes of a box to choose from
 Boxes = NDArray[np.int64]  # (N, 4): top, left, height, width in pixels

@@ -22,8 +22,7 @@ from imgcls.config.types import NonNegative, Probability, Range
 from imgcls.data.pixels.crops import RandomCrop
 from imgcls.data.transforms import ops, policies
 
-PHOTO_DEFAULT = "photo"  # measured: benchmarks/photos.md
-AREA = (0.35, 1.0)  # of a picture that a random crop shows (benchmarks/photos.md)
+AREA = (0.35, 1.0)  # of a picture that a random crop shows (benchmarks/results/photos.md)
 MOST_RATIO = 100
 Interval = list[float]  # low, high
 WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
@@ -166,11 +165,6 @@ class Stage:
     name: str
     draws: int
     function: Callable[[Tensor, Tensor], Tensor]
-
-
-def default_for(name: str, image_size: tuple[int, int]) -> str:
-    """What augment=default means for images of that (height, width) in a data set whose own default is ``name``."""
-    return PHOTO_DEFAULT if name == "standard" and max(image_size) > ops.SMALL else name
 
 
 def none(image_size: tuple[int, int], can_mirror: bool) -> Augment:
