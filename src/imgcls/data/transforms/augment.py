@@ -22,7 +22,7 @@ from imgcls.config.types import NonNegative, Probability, Range
 from imgcls.data.pixels.crops import RandomCrop
 from imgcls.data.transforms import ops, policies
 
-AREA = (0.35, 1.0)  # of a picture that a random crop shows (benchmarks/results/photos.md)
+AREA = (0.6, 1.0)  # of a picture that a random crop shows (benchmarks/results/photos.md)
 MOST_RATIO = 100
 Interval = list[float]  # low, high
 WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
