@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor
 import imgcls
 from imgcls.config.options import option_node
 from imgcls.data.datamodule import cropped_view
-from imgcls.data.fetchers import CudaCrops, make_fetcher
+from imgcls.data.fetchers import CudaCrops, Fetcher, make_fetcher
 from imgcls.data.loader import BatchPlan, Loader
 from imgcls.data.picture_store import store_bytes, store_of
 from imgcls.data.pixels.crops import KEEP, CroppedView, RandomCrop
@@ -229,14 +231,77 @@ def test_the_shorter_side_is_kept_larger_than_the_image_and_never_enlarged(
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("size", [(50, 400), (400, 50), (30, 20), (90, 90), (700, 710)])
 def test_a_picture_fits_into_its_room(fit: str, size: tuple[int, int]) -> None:
-    reduction = Reduction(67, 87, fit)  # type: ignore[arg-type]
     Image.fromarray(photo(*size)).save("a.jpg")
-    whole = load_whole("a.jpg", View(3, 40, 52, fit=fit), reduction)  # type: ignore[arg-type]
+    whole = load_whole("a.jpg", CroppedView(View(3, 40, 52, fit=fit), CROP))  # type: ignore[arg-type]
+    reduction = Reduction(67, 87, fit)  # type: ignore[arg-type]
+    assert reduction == CroppedView(View(3, 40, 52, fit=fit), CROP).reduction  # type: ignore[arg-type]
     assert whole.shape[0] * whole.shape[1] <= reduction.room(*size)
     if fit == "pad":
         assert whole.shape[1] / whole.shape[0] == pytest.approx(87 / 67, rel=0.05)
     shown = np.array(size) / np.array(whole.shape[:2])
     assert (shown >= 0.99).all() or fit == "pad"
+
+
+@pytest.mark.parametrize("size", [(12, 12), (24, 30), (40, 20)])
+def test_no_picture_is_written_over_its_neighbor(size: tuple[int, int]) -> None:
+    """Sizes next to those at which JPEGs are decoded at a half; a PNG that says after its pixels that it is turned."""
+    paths = []
+    side = round(KEEP * min(size))
+    for number in range(2 * side - 4, round(2.4 * side)):
+        for height, width in ((number, number + number % 3), (number + 1, 2 * number)):
+            paths.append(f"{len(paths)}.jpg")
+            Image.fromarray(photo(height, width, number)).save(paths[-1])
+    Image.fromarray(photo(500, 1000)).save("turned.png")
+    content = Path("turned.png").read_bytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    added = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    Path("turned.png").write_bytes(content[:-12] + added + content[-12:])
+    images = images_of([*paths, "turned.png", paths[0]])
+    view = CroppedView(View(3, *size, scaled_decoding=True), CROP)
+    store = store_of(images, view, 1)
+    assert images.paths is not None
+    for row, path in enumerate(images.paths):
+        assert np.array_equal(store.picture(row), load_whole(path, view)), path
+
+
+def test_of_arrays_that_need_a_change_only_the_rows_taken_are_kept() -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (50, 90, 80, 3), dtype=np.uint8)
+    images = Images(np.zeros(50, np.int64), pixels=whole).take(np.array([40, 3]))
+    view = CroppedView(View(1, 20, 20), CROP)
+    store = store_of(images, view, 1)
+    assert store.pixels.nbytes == store_bytes(images, view) == 2 * 37 * 33
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_an_epoch_may_be_over(paths: list[str], resident: bool) -> None:
+    images, shape, augment = images_of(paths), prepared(), augment_named("photo")
+    crops = cropped_view(shape, augment.crop)
+    assert crops is not None
+    made: list[Fetcher] = [
+        make_fetcher(images, shape, CPU, is_resident=resident, workers=0, threads=1, crops=crops),
+        CudaCrops(store_of(images, crops, 1), crops, CPU),
+    ]
+    for fetcher in made:
+        labels = torch.from_numpy(images.labels)
+        loader = Loader(fetcher, labels, augment, shape.normalizer(CPU), BatchPlan(COUNT, 7, seed=3))
+        assert list(loader.epoch(0, start=len(loader))) == []
+
+
+@pytest.mark.parametrize("is_balanced", [True, False])
+def test_the_shares_of_the_ranks_are_the_batch_of_one_process(paths: list[str], is_balanced: bool) -> None:
+    images, shape, augment = images_of(paths), prepared(), augment_named("photo")
+    crops = cropped_view(shape, augment.crop)
+    fetcher = make_fetcher(images, shape, CPU, is_resident=True, workers=0, threads=1, crops=crops)
+
+    def batches(rank: int, world: int) -> list[Tensor]:
+        plan = BatchPlan(COUNT, 8, seed=3, rank=rank, world=world)
+        labels, normalize = torch.from_numpy(images.labels), shape.normalizer(CPU)
+        return [one for one, _ in Loader(fetcher, labels, augment, normalize, plan, is_balanced=is_balanced).epoch(2)]
+
+    for whole, *parts in zip(batches(0, 1), batches(0, 2), batches(1, 2), strict=True):
+        assert torch.equal(torch.cat(parts), whole)
 
 
 def test_pictures_in_memory_that_need_no_change_are_not_copied() -> None:
@@ -309,12 +374,12 @@ def test_image_sizes_that_are_refused(value: Any) -> None:
 
 
 def test_a_checkpoint_says_how_pictures_are_seen() -> None:
-    shape = Preprocessing(3, 20, 30, (0.5,) * 3, (0.2,) * 3, Rendering((1, 2, 3)), "pad", 0.9, is_scaled=True)
+    shape = Preprocessing(3, 20, 30, (0.5,) * 3, (0.2,) * 3, Rendering((1, 2, 3)), "pad", 0.9, scaled_decoding=True)
     assert Preprocessing.from_dict(shape.as_dict()) == shape
     older = {
         key: value for key, value in shape.as_dict().items() if key not in ("fit", "crop_share", "scaled_decoding")
     }
-    assert Preprocessing.from_dict(older).view == View(3, 20, 30, Rendering((1, 2, 3)), is_scaled=True)
+    assert Preprocessing.from_dict(older).view == View(3, 20, 30, Rendering((1, 2, 3)), scaled_decoding=True)
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ BEFORE = {  # (group, newer key): what earlier versions did, where that is not i
     ("augment", "border"): "black",
 }
 PHOTO_PARAMS = ("area", "ratio", "border", "vertical_flip", "quarter_turns")
-SMALL_IMAGES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")  # data sets without photos
 NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
         "imagefolder": ("follow_links", "rename", "verify", "on_error", "layout"),
@@ -58,10 +57,9 @@ def completed(table: Mapping[str, Any]) -> Node:
             if group not in FIRST_KEYS:
                 defaults[group] = None if name is None else option_node(group, name)
     whole = {**{key: value for key, value in defaults.items() if key not in FIRST_KEYS}, **table}
-    dataset: Any = whole.get("dataset")
-    has_photos = isinstance(dataset, dict) and dataset.get("name") not in SMALL_IMAGES
-    if has_photos and "fit" not in dataset and whole.get("augment") == {"name": "default"}:
-        whole["augment"] = {"name": "default", "border": BEFORE["augment", "border"]}
+    augment, dataset = whole.get("augment"), whole.get("dataset")
+    if isinstance(augment, dict) and augment.get("name") == "default" and "fit" not in (dataset or ()):
+        whole["augment"] = {"border": BEFORE["augment", "border"], **augment}
     groups = {group for group in (*NEWER_KEYS, *NEWER_PARAMS) if isinstance(whole.get(group), dict)}
     return whole | {group: completed_node(group, whole[group], with_keys=True) for group in groups}
 

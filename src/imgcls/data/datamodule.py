@@ -30,7 +30,7 @@ from imgcls.data.pixels.depth import rendering_for
 from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.pixels.preprocessing import Preprocessing, statistics
 from imgcls.data.pixels.rendering import background_of, depth_of
-from imgcls.data.pixels.survey import decode_sample, findings_of
+from imgcls.data.pixels.survey import decode_sample, findings_of, shown_of
 from imgcls.data.renames import renames_of
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import RULE, SplitOptions, Splits, split
@@ -90,8 +90,8 @@ class DataModule(SplitData):
 
     preprocessing: from pixels to the model's input. crop: the random crop of each training image, if there is one.
     batch_size: images per update, over all processes. loader: where the images of each split are kept, ``auto`` for
-    whatever fits; is_resident: whether the training images are in memory. workers: processes that decode those that
-    are not.
+    whatever fits; is_resident: whether the training images are in memory; train_bytes: what they take there. workers:
+    processes that decode those that are not.
     """
 
     runtime: Runtime
@@ -100,12 +100,8 @@ class DataModule(SplitData):
     batch_size: int
     loader: str
     is_resident: bool
+    train_bytes: int
     workers: int
-
-    @property
-    def train_bytes(self) -> int:
-        """The memory that the training images take, or would take."""
-        return _bytes(self.splits.train, self.preprocessing, self.crop)
 
     def fetcher(self, name: Literal["train", "val", "test"]) -> Fetcher:
         """The images of a split, which can be read again and again; for training decoded at reduced size."""
@@ -119,7 +115,7 @@ class DataModule(SplitData):
 
 def for_training(preprocessing: Preprocessing) -> Preprocessing:
     """The same, with large JPEGs decoded at reduced size."""
-    return dataclasses.replace(preprocessing, is_scaled=True)
+    return dataclasses.replace(preprocessing, scaled_decoding=True)
 
 
 def cropped_view(preprocessing: Preprocessing, crop: RandomCrop | None) -> CroppedView | None:
@@ -225,12 +221,14 @@ def set_up(
     stored = stored or {}
     train = data.splits.train
     preprocessing, findings = _preprocessing(data, options, preset, crop)
-    is_scaled = bool(stored.get("scaled_decoding", bool(stored)))  # as earlier versions decoded, which did not store it
-    preprocessing = dataclasses.replace(preprocessing, is_scaled=is_scaled)
+    as_before = bool(stored.get("scaled_decoding", bool(stored)))  # earlier versions did not store it
+    preprocessing = dataclasses.replace(preprocessing, scaled_decoding=as_before)
     data = dataclasses.replace(
         data, source=dataclasses.replace(data.source, findings=(*data.source.findings, *findings))
     )
     loader = stored.get("loader", config.loader) if config.loader == "auto" else config.loader
+    crops = cropped_view(preprocessing, crop)
+    size = memory_bytes(len(train), preprocessing) if crops is None else store_bytes(train, crops)
     return DataModule(
         **{field.name: getattr(data, field.name) for field in fields(data)},
         runtime=runtime,
@@ -238,23 +236,17 @@ def set_up(
         crop=crop,
         batch_size=fitting_batch(config.batch_size, len(train)),
         loader=config.loader,
-        is_resident=is_resident(train, preprocessing, runtime, loader, crop),
+        is_resident=fits(size, runtime.free_memory()) if loader == "auto" else loader == "resident",
+        train_bytes=size,
         workers=auto_workers(runtime) if config.workers == "auto" else int(config.workers),
     )
 
 
-def is_resident(
-    images: Images, preprocessing: Preprocessing, runtime: Runtime, loader: str, crop: RandomCrop | None = None
-) -> bool:
-    """Whether these images are all kept in memory: as ``loader`` says, with auto if they fit."""
+def is_resident(images: Images, preprocessing: Preprocessing, runtime: Runtime, loader: str) -> bool:
+    """Whether these images, in their view for testing, are all kept in memory: as ``loader`` says, auto if they fit."""
     if loader == "auto":
-        return fits(_bytes(images, preprocessing, crop), runtime.free_memory())
+        return fits(memory_bytes(len(images), preprocessing), runtime.free_memory())
     return loader == "resident"
-
-
-def _bytes(images: Images, preprocessing: Preprocessing, crop: RandomCrop | None) -> int:
-    crops = cropped_view(preprocessing, crop)
-    return memory_bytes(len(images), preprocessing) if crops is None else store_bytes(images, crops)
 
 
 def fetcher_for(
@@ -307,7 +299,7 @@ def _preprocessing(
         )
     normal = ((0.0,) * channels, (1.0,) * channels) if preset is None else preset.for_channels(channels)
     made = Preprocessing(
-        channels, height, width, *normal, rendering, options.fit, options.crop_share or 1.0, is_scaled=True
+        channels, height, width, *normal, rendering, options.fit, options.crop_share or 1.0, scaled_decoding=True
     )
     if train.paths is None and preset is not None:
         return made, findings
@@ -316,7 +308,9 @@ def _preprocessing(
     rows = np.linspace(0, len(train) - 1, count).astype(np.int64)
     sample = train.take(rows)
     if sample.paths is None:
+        assert sample.whole is not None
         pixels = decode_all(sample, made, threads=threads)
+        findings += shown_of(sample.whole.shape[1:3], made.view)
     else:
         pixels, seen = decode_sample(sample.paths, made, threads)
         train.decoded = (rows, pixels) if crop is None else None

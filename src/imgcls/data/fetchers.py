@@ -8,7 +8,6 @@ starting the plan there.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -99,7 +98,7 @@ class ResidentCrops:
 
     def batches(self, plan: Sequence[Indices], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
         """See Fetcher."""
-        for rows, numbers in zip(plan, draws or itertools.repeat(None), strict=draws is not None):
+        for rows, numbers in zip(plan, [None] * len(plan) if draws is None else draws, strict=True):
             yield self._crops(rows, numbers)
 
     def _crops(self, rows: Indices, draws: Draws | None) -> Tensor:
@@ -129,12 +128,10 @@ class CudaCrops:
 
     def batches(self, plan: Sequence[Indices], draws: Sequence[Draws] | None = None) -> Iterator[Tensor]:
         """See Fetcher."""
-        order = np.concatenate(plan) if plan else np.empty(0, np.int64)
-        boxes = self.view.boxes(np.concatenate(draws) if draws else None, self.sizes[order])
-        largest = int(boxes[:, 2].max(initial=1)), int(boxes[:, 3].max(initial=1))
-        sizes = [len(rows) for rows in plan]
-        rows, places = (on_device(torch.from_numpy(one), self.device).split_with_sizes(sizes) for one in (order, boxes))
-        for some, their in zip(rows, places, strict=True):
+        for rows, numbers in zip(plan, [None] * len(plan) if draws is None else draws, strict=True):
+            boxes = self.view.boxes(numbers, self.sizes[rows])
+            largest = int(boxes[:, 2].max()), int(boxes[:, 3].max())
+            some, their = (on_device(torch.from_numpy(one), self.device) for one in (rows, boxes))
             yield self.gather(some, their, largest)
 
 
@@ -171,8 +168,6 @@ class Streamed:
         ring = process_pool.shared_zeros(((ahead + 1) * size + largest, *self.shape))
 
         def fill(share: range) -> int:
-            if self.workers:
-                torch.set_num_threads(1)  # in a forked process torch's own threads do not exist
             for place in share:
                 self.decode(order[place], None if numbers is None else numbers[place], ring[place % len(ring)])
             return share.stop
@@ -236,7 +231,7 @@ def _crop_decoder(images: Images, crops: CroppedView) -> Decode:
     store = None if paths else store_of(images, crops, threads=0)
 
     def decode(row: int, draws: Draws | None, out: NDArray[np.uint8]) -> None:
-        picture = load_whole(paths[row], crops.view, crops.reduction) if store is None else store.picture(row)
+        picture = load_whole(paths[row], crops) if store is None else store.picture(row)
         sizes = np.array([picture.shape[:2]], np.int32)
         crops.render(picture, crops.boxes(None if draws is None else draws[None], sizes)[0], out)
 

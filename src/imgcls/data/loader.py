@@ -157,7 +157,7 @@ class Loader:
         groups = [batches[i : i + count] for i in range(0, len(batches), count)]
         joined = [np.concatenate(group) for group in groups]
         sizes = [len(rows) for rows in joined]
-        parted = None if boxes is None else np.split(boxes, np.cumsum(sizes)[:-1])
+        parted = None if boxes is None else np.split(boxes, np.cumsum(sizes)[:-1])[: len(sizes)]
         numbers, images = draws.split_with_sizes(sizes), self.fetcher.batches(joined, parted)
         for group, some, their in zip(groups, images, numbers, strict=True):
             if in_shares:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.data.pixels.crops import CroppedView, Sizes
-from imgcls.data.pixels.decoding import header, load_whole, whole_pixels
+from imgcls.data.pixels.decoding import header, load_whole, needs_change, whole_pixels
 from imgcls.data.pixels.opening import quiet_decoders
 from imgcls.data.source import Images, Indices
 from imgcls.parallel import process_pool
@@ -57,9 +57,9 @@ def store_of(images: Images, view: CroppedView, threads: int, progress: Progress
 
     def decode(share: range) -> int:
         for row in share:
-            picture = load_whole(paths[row], view.view, view.reduction)
+            picture = load_whole(paths[row], view)
             sizes[row] = picture.shape[:2]
-            pixels[starts[row] : starts[row] + picture.size] = picture.ravel()
+            pixels[starts[row] : starts[row + 1]][: picture.size] = picture.ravel()
         return len(share)
 
     done, processes = 0, process_pool.helpers(len(paths), threads)
@@ -74,8 +74,10 @@ def store_of(images: Images, view: CroppedView, threads: int, progress: Progress
 def _of_array(images: Images, view: CroppedView) -> PictureStore:
     """Pictures in memory, all of one size; their own memory if they need not be changed."""
     assert images.whole is not None
-    whole = whole_pixels(images.whole, view.view, view.reduction)
     rows = np.arange(len(images)) if images.rows is None else images.rows
+    whole = images.whole
+    if needs_change(whole, view):
+        whole, rows = whole_pixels(whole[rows], view), np.arange(len(rows))
     height, width, channels = whole.shape[1:]
     sizes = np.broadcast_to(np.array([height, width], np.int32), (len(rows), 2))
     return PictureStore(np.ascontiguousarray(whole).reshape(-1), rows * (height * width * channels), sizes, channels)
@@ -95,7 +97,8 @@ def _room(paths: tuple[str, ...], view: CroppedView, threads: int) -> Indices:
 def store_bytes(images: Images, view: CroppedView) -> int:
     """The memory that these images take in a store, estimated from the headers of evenly spaced files."""
     if images.whole is not None:
-        return images.whole.nbytes
+        height, width = view.reduction.canvas(*view.reduction.size(*images.whole.shape[1:3]))
+        return len(images) * height * width * view.view.channels
     assert images.paths is not None
     rows = np.linspace(0, len(images) - 1, min(len(images), SAMPLE)).astype(np.int64)
     room = _room(tuple(images.paths[row] for row in rows.tolist()), view, threads=0)

@@ -47,8 +47,9 @@ def spread(
     """Yield work(rows) for consecutive ranges that cover 0 .. count - 1, in order.
 
     The work is done by forked processes, by threads where forking is not possible, or by this process if ``processes``
-    is 0. It must not call torch; what it writes is lost unless it goes to shared_zeros. Closing the iterator ends the
-    processes. size: rows per range; ahead: ranges that may be started beyond the last answer taken.
+    is 0. In a forked process torch has one thread, and what is written is lost unless it goes to shared_zeros. Closing
+    the iterator ends the processes. size: rows per range; ahead: ranges that may be started beyond the last answer
+    taken.
 
     Raises the first error in the order of the rows, and RunError if a process dies.
     """
@@ -155,6 +156,8 @@ def _serve(
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(feed)
     gc.freeze()  # or a collection would copy the parent's pages
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the threads of the parent do not exist here, and OpenMP would wait for them
     with contextlib.suppress(BrokenPipeError):
         while os.getppid() == parent and (token := os.read(queue, 4)):
             number = int.from_bytes(token, "little")

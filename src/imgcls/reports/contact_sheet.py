@@ -85,7 +85,7 @@ def _image(images: Images, row: int) -> str:
     """A data address of the picture, empty if it cannot be read."""
     try:
         if images.paths is not None:
-            image = Image.fromarray(load_image(images.paths[row], View(3, SIDE, SIDE, is_scaled=True)))
+            image = Image.fromarray(load_image(images.paths[row], View(3, SIDE, SIDE, scaled_decoding=True)))
         else:
             assert images.whole is not None
             pixels = images.whole[row if images.rows is None else images.rows[row]]

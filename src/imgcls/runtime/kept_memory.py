@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ class KeptMemory:
     """Tensors in memory that is used again as soon as no tensor refers to it, not even one that autograd has saved."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._blocks: list[tuple[NDArray[np.uint8], Callable[[], object]]] = []  # and whether somebody refers to it
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Tensor:
@@ -25,13 +27,14 @@ class KeptMemory:
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if size < SMALLEST:
             return torch.from_numpy(np.empty(shape, dtype))
-        unused = [block for block, user in self._blocks if user() is None]
-        block = min((one for one in unused if len(one) >= size), key=len, default=None)
-        block = np.empty(size, np.uint8) if block is None else block
-        array = block[:size].view(dtype).reshape(shape)  # the tensor's memory refers to this very object
-        kept = [(one, _nobody) for one in unused if one is not block][:MOST_UNUSED]
-        used = [(one, user) for one, user in self._blocks if user() is not None]
-        self._blocks = [*used, *kept, (block, weakref.ref(array))]
+        with self._lock:
+            unused = [block for block, user in self._blocks if user() is None]
+            block = min((one for one in unused if len(one) >= size), key=len, default=None)
+            block = np.empty(size, np.uint8) if block is None else block
+            array = block[:size].view(dtype).reshape(shape)  # the tensor's memory refers to this very object
+            kept = [(one, _nobody) for one in unused if one is not block][:MOST_UNUSED]
+            used = [(one, user) for one, user in self._blocks if user() is not None]
+            self._blocks = [*used, *kept, (block, weakref.ref(array))]
         return torch.from_numpy(array)
 
 

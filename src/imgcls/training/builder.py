@@ -70,7 +70,7 @@ class Run:
             "precision": self.runtime.precision,
             "threads": self.runtime.threads,
             "loader": "resident" if self.data.is_resident else "stream",
-            "scaled_decoding": self.data.preprocessing.is_scaled,
+            "scaled_decoding": self.data.preprocessing.scaled_decoding,
             "compile": self.compiled[0],
             "decays_all": self.decays_all,
         }

@@ -41,7 +41,7 @@ def save(image: Image.Image | Bytes, name: str, **options: Any) -> str:
 
 
 def load(path: str, channels: int = 3, height: int = HEIGHT, width: int = WIDTH) -> Bytes:
-    return load_image(path, View(channels, height, width, is_scaled=True))
+    return load_image(path, View(channels, height, width, scaled_decoding=True))
 
 
 def on_white(color: Bytes, alpha: Bytes) -> NDArray[np.float64]:
@@ -239,7 +239,7 @@ def test_any_shape_covers_the_wanted_size(height: int, width: int) -> None:
     assert (image == 77).all()
 
 
-def test_the_shorter_side_is_scaled_and_the_center_kept() -> None:
+def test_the_shorter_side_scaled_decoding_and_the_center_kept() -> None:
     wide = np.zeros((20, 60, 3), np.uint8)
     wide[:, 20:40] = 200
     assert (load(save(wide, "a.png"), 3, 10, 10)[:, 1:-1] == 200).all()

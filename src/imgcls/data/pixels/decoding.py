@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from imgcls.data.pixels.conversion import DEEP_MODES, GRAY_MODES, has_alpha, rendered
+from imgcls.data.pixels.crops import CroppedView
 from imgcls.data.pixels.exif import SIDEWAYS, TURNS, orientation
 from imgcls.data.pixels.opening import check_sums, read
 from imgcls.data.pixels.resizing import resize
-from imgcls.data.pixels.view import Reduction, View
+from imgcls.data.pixels.view import View
 
 WIDTH, HEIGHT = 0x0100, 0x0101  # TIFF's tags
 
@@ -67,7 +68,7 @@ def load_first(path: str, view: View) -> tuple[NDArray[np.uint8], bool]:
     return pixels, seen.has_more
 
 
-def load_whole(path: str, view: View, reduction: Reduction) -> NDArray[np.uint8]:
+def load_whole(path: str, crops: CroppedView) -> NDArray[np.uint8]:
     """Decode a file: upright, gray or RGB as the view says, whole, but reduced.
 
     Returns uint8 (H, W, channels) of the picture's own shape, or the view's if it is padded. Raises as load_image does.
@@ -76,27 +77,27 @@ def load_whole(path: str, view: View, reduction: Reduction) -> NDArray[np.uint8]
     def work(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
         height, width, _ = _header(image)
         check_sums(image)
-        _shrink(image, *reduction.size(height, width))
-        return reduced(as_array(rendered(upright(image), view.channels, view.rendering)), view, reduction)
+        _shrink(image, *crops.reduction.size(height, width))
+        return _reduced(as_array(rendered(upright(image), crops.view.channels, crops.view.rendering)), crops)
 
     return read(path, work)
 
 
-def reduced(pixels: NDArray[np.uint8], view: View, reduction: Reduction) -> NDArray[np.uint8]:
+def _reduced(pixels: NDArray[np.uint8], crops: CroppedView) -> NDArray[np.uint8]:
     """A whole picture (H, W, C) made smaller, and padded if the reduction says so; itself if nothing is to be done."""
-    size = reduction.size(*pixels.shape[:2])
+    size = crops.reduction.size(*pixels.shape[:2])
     if size != pixels.shape[:2]:
         small = np.empty((*size, pixels.shape[2]), np.uint8)
         resize(pixels, small)
         pixels = small
-    canvas = reduction.canvas(*pixels.shape[:2])
-    return pixels if canvas == pixels.shape[:2] else _padded(pixels, canvas, view)
+    canvas = crops.reduction.canvas(*pixels.shape[:2])
+    return pixels if canvas == pixels.shape[:2] else _padded(pixels, canvas, crops.view.rendering.background)
 
 
-def _padded(pixels: NDArray[np.uint8], size: tuple[int, int], view: View) -> NDArray[np.uint8]:
-    """(H, W, C) in the middle of a larger picture of the background's color."""
+def _padded(pixels: NDArray[np.uint8], size: tuple[int, int], color: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """(H, W, C) in the middle of a larger picture of that color."""
     mode = "L" if pixels.shape[2] == 1 else "RGB"
-    out = np.array(Image.new("RGB", size[::-1], view.rendering.background).convert(mode)).reshape(*size, -1)
+    out = np.array(Image.new("RGB", size[::-1], color).convert(mode)).reshape(*size, -1)
     top, left = ((whole - part) // 2 for whole, part in zip(size, pixels.shape[:2], strict=True))
     out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return out
@@ -123,7 +124,7 @@ def look(path: str, view: View) -> tuple[NDArray[np.uint8], Seen]:
         tall, wide, _ = _header(image)
         bits, mode = stored_bits(image), image.mode
         check_sums(image)
-        if view.is_scaled:
+        if view.scaled_decoding:
             _shrink(image, view.height, view.width)
         turned = upright(image)
         if image.format == "PNG":  # may say how it is turned after its pixels
@@ -205,13 +206,20 @@ def is_ready(pixels: NDArray[np.uint8], view: View) -> bool:
     return is_whole and pixels.shape[1:] == (view.height, view.width, view.channels)
 
 
-def whole_pixels(pixels: NDArray[np.uint8], view: View, reduction: Reduction) -> NDArray[np.uint8]:
+def needs_change(pixels: NDArray[np.uint8], crops: CroppedView) -> bool:
+    """Whether pictures (N, H, W, C) have to be converted, reduced or padded before they are cropped."""
+    size = pixels.shape[1:3]
+    is_whole = crops.reduction.size(*size) == size == crops.reduction.canvas(*size)
+    return pixels.shape[3] != crops.view.channels or crops.view.rendering.has_8_bits or not is_whole
+
+
+def whole_pixels(pixels: NDArray[np.uint8], crops: CroppedView) -> NDArray[np.uint8]:
     """(N, H, W, 1 to 4) uint8 -> (N, H', W', channels), whole, as load_whole does. Raises ValueError as fit_pixels."""
-    if pixels.shape[3] != view.channels or view.rendering.has_8_bits:
-        pixels = np.stack([as_array(rendered(image, view.channels, view.rendering)) for image in _images(pixels)])
-    if reduction.size(*pixels.shape[1:3]) == pixels.shape[1:3] == reduction.canvas(*pixels.shape[1:3]):
-        return pixels
-    return np.stack([reduced(one, view, reduction) for one in pixels])
+    view = crops.view
+    if pixels.shape[3] == view.channels and not view.rendering.has_8_bits:
+        return np.stack([_reduced(one, crops) for one in pixels])
+    converted = (as_array(rendered(image, view.channels, view.rendering)) for image in _images(pixels))
+    return np.stack([_reduced(one, crops) for one in converted])
 
 
 def _images(pixels: NDArray[np.uint8]) -> Iterator[Image.Image]:

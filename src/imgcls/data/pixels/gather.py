@@ -26,8 +26,8 @@ class Gather:
         size: tuple[int, int],
         device: torch.device,
     ) -> None:
-        self.pixels = torch.from_numpy(pixels).to(device)
-        self.starts = torch.from_numpy(starts).to(device)
+        self.pixels = torch.from_numpy(pixels).to(device).view(-1, channels)
+        self.starts = torch.from_numpy(starts // channels).to(device)
         self.widths = torch.from_numpy(widths.astype(np.int64)).to(device)
         self.channels, self.size = channels, size
 
@@ -36,16 +36,13 @@ class Gather:
         (height, width), (tall, wide) = self.size, largest
         top, left, box_height, box_width = boxes.unbind(1)
         down, shares = _taps(box_height, height, tall)  # (B, height, T)
-        first = self.starts[rows] + ((top * self.widths[rows]) + left) * self.channels
+        first = self.starts[rows] + top * self.widths[rows] + left
         columns = torch.arange(wide, device=boxes.device).expand(len(rows), -1)
         columns = torch.minimum(columns, box_width[:, None] - 1)  # (B, wide): beyond a box its last column
-        colors = torch.arange(self.channels, device=boxes.device)
-        across = columns[:, None, :, None] * self.channels + colors
-        lines = first[:, None, None] + down * (self.widths[rows] * self.channels)[:, None, None]
+        lines = first[:, None, None] + down * self.widths[rows][:, None, None]
         narrow = torch.zeros((len(rows), height, wide, self.channels), device=boxes.device)
         for tap in range(down.shape[2]):
-            found = self.pixels[lines[:, :, tap, None, None] + across]
-            narrow += found * shares[:, :, tap, None, None]
+            narrow += self.pixels[lines[:, :, tap, None] + columns[:, None]] * shares[:, :, tap, None, None]
         right, shares = _taps(box_width, width, wide)
         out = torch.zeros((len(rows), height, width, self.channels), device=boxes.device)
         for tap in range(right.shape[2]):

@@ -26,7 +26,7 @@ class Preprocessing:
     """What turns an image into a model's input; it is stored in the checkpoint.
 
     channels: 1 (gray) or 3 (RGB), or as many as the arrays have. height, width: in pixels. mean, std: of each channel,
-    for pixels from 0 to 1. rendering: how stored pixels become 8 bits. fit, crop_share, is_scaled: see View.
+    for pixels from 0 to 1. rendering: how stored pixels become 8 bits. fit, crop_share, scaled_decoding: see View.
     """
 
     channels: int
@@ -37,7 +37,7 @@ class Preprocessing:
     rendering: Rendering = PLAIN
     fit: Fit = "crop"
     crop_share: float = 1.0
-    is_scaled: bool = False
+    scaled_decoding: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,7 +52,9 @@ class Preprocessing:
     @property
     def view(self) -> View:
         """What of a picture the model gets to see."""
-        return View(self.channels, self.height, self.width, self.rendering, self.fit, self.crop_share, self.is_scaled)
+        return View(
+            self.channels, self.height, self.width, self.rendering, self.fit, self.crop_share, self.scaled_decoding
+        )
 
     def load(self, path: str) -> NDArray[np.uint8]:
         """A file -> uint8 (height, width, channels)."""
@@ -76,7 +78,7 @@ class Preprocessing:
             "std": list(self.std),
             "fit": self.fit,
             "crop_share": self.crop_share,
-            "scaled_decoding": self.is_scaled,
+            "scaled_decoding": self.scaled_decoding,
             **self.rendering.as_dict(),
         }
 

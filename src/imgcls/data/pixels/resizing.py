@@ -18,7 +18,8 @@ def resize(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     """Fill out (h, w, C) with the picture (H, W, C), scaled to its size.
 
     The pixels are those of torch.nn.functional.interpolate(..., mode="bilinear", antialias=True) for uint8, which
-    torchvision's transforms call; it runs in the calling thread and does not hold the interpreter's lock.
+    torchvision's transforms call; it does not hold the interpreter's
+    lock, and with AVX2 runs in the calling thread alone.
     """
     if pixels.shape == out.shape:
         out[:] = pixels

@@ -19,6 +19,7 @@ from imgcls.parallel import process_pool
 
 NARROW = 64  # of 256 levels: a run warns if all pictures use fewer
 MUCH, MOST = 0.7, 0.5  # of a picture that the crop shows: less is worth a note, a warning
+SHOW_ALL = "what tells the classes apart may be at the ends: dataset.fit=pad or dataset.fit=squash shows it all"
 FEW = 0.05  # of the pictures: where no more than these lose most of theirs, a note is enough
 TRIED = 8  # pictures of one color that are composited onto another background
 
@@ -60,6 +61,15 @@ def findings_of(
         )
         if one is not None
     )
+
+
+def shown_of(size: tuple[int, int], view: View) -> tuple[Finding, ...]:
+    """What is to be said about images in memory, all of that (height, width)."""
+    share = view.visible(*size)
+    if share >= MUCH:
+        return ()
+    text = f"the center crop to {view.width}x{view.height} shows {share:.0%} of each image"
+    return (Finding("cropped", "warning" if share < MOST else "note", text, 0, (), SHOW_ALL),)
 
 
 def _of(count: int, looked: str) -> str:
@@ -107,7 +117,7 @@ def _narrow(paths: Sequence[str], pixels: NDArray[np.uint8], seen: Sequence[Seen
 
 def _cropped(paths: Sequence[str], seen: Sequence[Seen], view: View, looked: str) -> Finding | None:
     """Pictures whose shape is far from the view's: scaled to cover it, their ends are cut off."""
-    shares = np.array([view.visible(one.height, one.width) for one in seen]) / view.crop_share**2
+    shares = np.array([view.visible(one.height, one.width) for one in seen])
     much = np.flatnonzero(shares < MUCH)
     if not len(much):
         return None
@@ -116,6 +126,5 @@ def _cropped(paths: Sequence[str], seen: Sequence[Seen], view: View, looked: str
     rows = np.flatnonzero(shares < below).tolist()
     text = f"the center crop to {view.width}x{view.height} shows less than {below:.0%} of {_of(len(rows), looked)}"
     text += f" (down to {shares.min():.0%})"
-    advice = "what tells the classes apart may be at the ends: dataset.fit=pad or dataset.fit=squash shows it all"
     examples = tuple(paths[row] for row in rows[:3])
-    return Finding("cropped", "warning" if is_warning else "note", text, len(rows), examples, advice)
+    return Finding("cropped", "warning" if is_warning else "note", text, len(rows), examples, SHOW_ALL)

@@ -33,8 +33,8 @@ class View:
     channels: 1 (gray) or 3 (RGB). height, width: in pixels. rendering: how stored pixels become 8 bits. fit: crop
     scales the picture to cover the view and cuts off the rest; pad scales it to fit in, on the background; squash
     changes its shape. crop_share: of what crop keeps, the share of each side that is seen, at most 1: 0.875 for a view
-    of 224 pixels from a shorter side of 256. is_scaled: a JPEG much larger than the view may be decoded at a half, a
-    quarter or an eighth of its size, which is faster and a little less sharp.
+    of 224 pixels from a shorter side of 256. scaled_decoding: a JPEG much larger than the view may be decoded at a
+    half, a quarter or an eighth of its size, which is faster and a little less sharp.
     """
 
     channels: int
@@ -43,7 +43,7 @@ class View:
     rendering: Rendering = PLAIN
     fit: Fit = "crop"
     crop_share: float = 1.0
-    is_scaled: bool = False
+    scaled_decoding: bool = False
 
     def visible(self, height: int, width: int) -> float:
         """The share of a picture of that size that the view shows, from 0 to 1."""
@@ -75,11 +75,13 @@ class Reduction:
         return _reduced(height, down), _reduced(width, right)
 
     def room(self, height: int, width: int) -> int:
-        """The most pixels that a picture of that size has when it is reduced and padded."""
+        """The most pixels that a picture of that size has when it is reduced and padded, also if it is turned."""
+        return max(self._room(height, width), self._room(width, height))
+
+    def _room(self, height: int, width: int) -> int:
         sides = zip((height, width), self.size(height, width), strict=True)
-        tall, wide = (min(own, math.ceil(side * LEEWAY)) for own, side in sides)
-        canvas = self.canvas(tall, wide)
-        return canvas[0] * canvas[1]
+        tall, wide = (min(own, math.ceil(side * LEEWAY) + 2) for own, side in sides)  # JPEG's scaling rounds up
+        return math.prod(self.canvas(tall, wide))
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
         """The size of a reduced picture of that size once it is padded, which only fit=pad does."""

@@ -1,8 +1,8 @@
 """AUGMENTS: name -> function (image_size, can_mirror, *, parameters) -> Augment, a batched pure function.
 
-It maps (images, draws) to images, on the device of the images. ``draws`` are the rows of the epoch's table of random
-numbers that belong to the samples of the batch, so a sample gets the same augmentation in either loader and with any
-number of workers or processes.
+It maps (images, draws) to images, on the device of the images; large ones a few at a time, from several threads.
+``draws`` are the rows of the epoch's table of random numbers that belong to the samples of the batch, so a sample gets
+the same augmentation in either loader and with any number of workers or processes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imgcls.config.options import option_node
 from imgcls.config.types import NonNegative, Probability, Range
 from imgcls.data.pixels.crops import RandomCrop
 from imgcls.data.transforms import ops, policies
 
-AREA = (0.6, 1.0)  # of a picture that a random crop shows (benchmarks/results/photos.md)
 MOST_RATIO = 100
 Interval = list[float]  # low, high
 WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
@@ -35,7 +35,7 @@ def crop(images: Tensor, draws: Tensor, *, padding: int, reflects: bool = False)
     """
     batch, height, width, channels = images.shape
     tall, wide = height + 2 * padding, width + 2 * padding
-    if reflects:
+    if reflects and padding < min(height, width):
         padded = images.new_empty((batch, tall, wide, channels))
         middle = padded[:, padding : padding + height]
         middle[:, :, padding : padding + width] = images
@@ -228,7 +228,7 @@ def _random_crop(
     """area=auto: of photos."""
     if area is None or (area == "auto" and max(image_size) <= ops.SMALL):
         return None
-    low, high = AREA if isinstance(area, str) else _interval("area", area)
+    low, high = _interval("area", option_node("augment", "photo")["area"] if isinstance(area, str) else area)
     if high > 1:
         raise ValueError(f"augment.area: shares of the picture, at most 1, got {area}")
     return RandomCrop((low, high), _interval("ratio", ratio))

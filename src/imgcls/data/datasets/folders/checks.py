@@ -23,9 +23,8 @@ from imgcls.text import listing
 SIDE = 32  # pixels: files are decoded to small images, which reads all of their content
 MOST_NAMED = 10  # corrupt files in a message
 MOST_COMPARED = 20_000  # files whose content is compared between two splits
-ANY_VIEW = View(
-    3, SIDE, SIDE, Rendering(depth=(0.0, 1.0)), is_scaled=True
-)  # whether values have a range is not a matter of one file
+# whether values have a range is not a matter of one file
+ANY_VIEW = View(3, SIDE, SIDE, Rendering(depth=(0.0, 1.0)), scaled_decoding=True)
 Place = tuple[str, int]  # of an image: its split, its row there
 
 
