@@ -370,6 +370,16 @@ def test_a_configuration_of_the_first_version_gets_the_keys_that_came_later() ->
     parse(TrainConfig, whole)
 
 
+@pytest.mark.parametrize("name", ["cifar10", "imagefolder"])
+def test_the_default_augmentation_of_earlier_versions_stays_what_it_was(name: str) -> None:
+    """With black coming in, also of large images, and beside keys that were given."""
+    dataset = {key: value for key, value in option_node("dataset", name).items() if key != "fit"}
+    older = {"dataset": dataset, "augment": {"name": "default", "mixup": 0.2}}
+    assert completed(older)["augment"] == {"name": "default", "mixup": 0.2, "border": "black"}
+    newer = {**older, "dataset": dataset | {"fit": "crop"}}
+    assert completed(newer)["augment"] == older["augment"]
+
+
 def test_what_is_stored_is_not_completed_over() -> None:
     newer = {"experiment": "mnist_99", "compile": "auto", "ema": 0.5}
     given = yaml.safe_load(FIRST) | newer

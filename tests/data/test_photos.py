@@ -248,7 +248,7 @@ def test_no_picture_is_written_over_its_neighbor(size: tuple[int, int]) -> None:
     paths = []
     side = round(KEEP * min(size))
     for number in range(2 * side - 4, round(2.4 * side)):
-        for height, width in ((number, number + number % 3), (number + 1, 2 * number)):
+        for height, width in ((number, number + 1), (number + 1, 2 * number)):
             paths.append(f"{len(paths)}.jpg")
             Image.fromarray(photo(height, width, number)).save(paths[-1])
     Image.fromarray(photo(500, 1000)).save("turned.png")

@@ -26,7 +26,7 @@ def _data(run: Run) -> list[str]:
     lines += [*data.source.all_notes(), *(f"{WARNING_PREFIX}{warning}" for warning in data.source.all_warnings())]
     if "flip" in run.augment.stages and (mirrored := mirroring.warning(data.source.classes, "flip")):
         lines.append(f"{WARNING_PREFIX}{mirrored}; augment.flip=0 turns it off")
-    is_default = run.config.augment["name"] == "default" and run.augment.draws
+    is_default = run.config.augment["name"] == "default" and run.augment.words != "none"
     changed = ", changed" if len(run.config.augment) > 1 else ""
     why = f"  (the default for {data.name}{changed}; augment=none turns it off)" if is_default else ""
     return [*lines, line("augment", f"{run.augment.words}{why}"), *_batch(run)]
