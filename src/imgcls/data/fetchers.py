@@ -8,6 +8,7 @@ starting the plan there.
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -22,13 +23,14 @@ from imgcls.data.pixels.crops import CroppedView
 from imgcls.data.pixels.decoding import is_ready, load_whole
 from imgcls.data.pixels.gather import Gather
 from imgcls.data.pixels.opening import quiet_decoders
-from imgcls.data.pixels.preprocessing import Preprocessing
+from imgcls.data.pixels.preprocessing import LARGE, Preprocessing
 from imgcls.data.source import Images, Indices
 from imgcls.parallel import process_pool
 from imgcls.parallel.threads import each_share
 from imgcls.runtime.kept_memory import KeptMemory
 
 RESIDENT_SHARE = 0.4  # of the free memory of the device: larger data sets are streamed
+FEW_LARGE = 4  # large images that a process decodes at once, some milliseconds of work each
 GROUP = 8 << 20  # bytes of resident images prepared at once: right after a step all code and data are cold
 
 
@@ -163,7 +165,8 @@ class Streamed:
         order = np.concatenate(plan).tolist() if plan else []
         numbers = np.concatenate(draws) if draws else None
         largest = max(map(len, plan), default=0)
-        size = max(1, min(process_pool.SHARE, largest))
+        most = FEW_LARGE if math.prod(self.shape) >= LARGE else process_pool.SHARE
+        size = max(1, min(most, largest))
         ahead = max(2 * self.workers, -(-2 * largest // size))
         ring = process_pool.shared_zeros(((ahead + 1) * size + largest, *self.shape))
 
