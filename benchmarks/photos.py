@@ -53,8 +53,8 @@ CONTENDERS = ("torchvision", "timm", "imgcls", "store")
 SETS = {  # name -> width, height, quality, noise (levels), files
     "500x375, quality 75": (500, 375, 75, 4, 1500),
     "500x375, quality 90": (500, 375, 90, 6, 1500),
-    "4000x3000, quality 90, 1.8 MB": (4000, 3000, 90, 3.3, 64),
-    "4000x3000, quality 95, 3.5 MB": (4000, 3000, 95, 4.6, 64),
+    "4000x3000, quality 90": (4000, 3000, 90, 2.6, 64),
+    "4000x3000, quality 95": (4000, 3000, 95, 3.6, 64),
 }
 KEEPS = (1.15, 1.3, 1.5, 1.67, 1.75)
 TABLES = ("speed", "keep", "augment")
@@ -235,13 +235,16 @@ def speed_lines(found: list[dict[str, Any]]) -> str:
             contender: {one["repeat"]: one["rate"] for one in own if one["contender"] == contender and "rate" in one}
             for contender in CONTENDERS
         }
+        size = f"{own[0]['bytes'] / 1e3:,.0f} kB"
         for contender, rate in rates.items():
             if not rate:
-                rows.append([f"{name}: {contender}", "failed, or not installed", "-", "-", 0])
+                rows.append([f"{name}, {size}: {contender}", "failed, or not installed", "-", "-", 0])
                 continue
             cpu = [one["cpu_ms"] for one in own if one["contender"] == contender and "rate" in one]
             ratio = middle(paired(rate, rates["torchvision"])) if contender != "torchvision" else "1"
-            rows.append([f"{name}: {contender}", middle(list(rate.values()), 0), ratio, middle(cpu, 2), len(rate)])
+            rows.append(
+                [f"{name}, {size}: {contender}", middle(list(rate.values()), 0), ratio, middle(cpu, 2), len(rate)]
+            )
     return table(["files: loader", "images/s", "x torchvision", "CPU ms an image", "n"], rows)
 
 

@@ -30,7 +30,7 @@ from imgcls.parallel.threads import each_share
 from imgcls.runtime.kept_memory import KeptMemory
 
 RESIDENT_SHARE = 0.4  # of the free memory of the device: larger data sets are streamed
-FEW_LARGE = 4  # large images that a process decodes at once, some milliseconds of work each
+FEW_LARGE = 8  # large images that a process decodes at once, some milliseconds of work each
 GROUP = 8 << 20  # bytes of resident images prepared at once: right after a step all code and data are cold
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import torch
 
-SHARE = 4  # rows that a thread takes at once
+SHARE = 8  # rows that a thread takes at once
 
 
 def each_share(work: Callable[[slice], object], count: int) -> None:
