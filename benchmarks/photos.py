@@ -357,6 +357,9 @@ FOOT = """
 - The files had just been written, so they are read from the file cache, not from disk.
 - *crops enlarged*: of torchvision's boxes (area 0.08 to 1) in a picture kept at that size, those of which a side is
   shorter than the image.
+- *signs100*: the 2,062 photos of github.com/ardamavi/Sign-Language-Digits-Dataset, ten classes. *solar*: the 2,624 gray
+  pictures of github.com/zae-bayern/elpv-dataset, two classes: below 0.5, and 0.5 or more. *cifar4*: 4,000 and 2,000
+  images of CIFAR-10 at four times their size as JPEG, a stand-in for photos. The training sets are cut to 1,500.
 """
 
 
