@@ -106,6 +106,11 @@ def test_the_plots_import_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_data_sets_are_read_without_torch() -> None:
+    code = "import sys, imgcls.data; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 LONGEST, MOST_ARGUMENTS = 45, 7  # lines of a function; arguments of a constructor that is no dataclass's
 
 

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-with warnings.catch_warnings():  # that arrays are not writable is warned of once: here, as they are only read
-    warnings.simplefilter("ignore")
-    torch.from_numpy(np.frombuffer(b"0", np.uint8))
 
 
 def resize(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     """Fill out (h, w, C) with the picture (H, W, C), scaled to its size.
 
     The pixels are those of torch.nn.functional.interpolate(..., mode="bilinear", antialias=True) for uint8, which
-    torchvision's transforms call; it does not hold the interpreter's
-    lock, and with AVX2 runs in the calling thread alone.
+    torchvision's transforms call; it does not hold the interpreter's lock, and with AVX2 runs in the calling thread
+    alone.
     """
     if pixels.shape == out.shape:
         out[:] = pixels
         return
-    torch.ops.aten._upsample_bilinear2d_aa.out(_planes(pixels), [*out.shape[:2]], False, None, None, out=_planes(out))
+    from_numpy, kernel = _torch()
+    source, target = (from_numpy(one).permute(2, 0, 1)[None] for one in (pixels, out))  # (1, C, H, W), the same memory
+    kernel(source, [*out.shape[:2]], False, None, None, out=target)
 
 
-def _planes(pixels: NDArray[np.uint8]) -> Tensor:
-    """(H, W, C) -> (1, C, H, W), the same memory."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+@lru_cache(maxsize=1)
+def _torch() -> tuple[Any, Any]:
+    """torch's functions; it is imported when a picture is resized, so that data sets can be read without it."""
+    import torch
+
+    with warnings.catch_warnings():  # that an array is not writable is warned of once: here, as it is only read
+        warnings.simplefilter("ignore")
+        torch.from_numpy(np.frombuffer(b"0", np.uint8))
+    return torch.from_numpy, torch.ops.aten._upsample_bilinear2d_aa.out
