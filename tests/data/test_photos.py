@@ -104,7 +104,7 @@ def test_views_are_equal_from_memory_and_from_files(paths: list[str], fit: str, 
 
 def test_large_images_are_prepared_by_threads_as_small_ones_at_once(paths: list[str]) -> None:
     size = (80, 72)  # above the size from which threads take single images
-    augment = augment_named("strong", size, degrees=10.0, contrast=0.3, quarter_turns=False)
+    augment = augment_named("photo", size, degrees=10.0, contrast=0.3, erasing=0.5)
     shape = prepared(size=size)
     assert shape.normalizer(CPU).is_large
     images = images_of(paths)
