@@ -167,7 +167,7 @@ def boxes_of(count: int, sizes: NDArray[np.int32], crop: RandomCrop = CROP, seed
 def test_boxes_follow_torchvisions(size: tuple[int, int], area: tuple[float, float]) -> None:
     from torchvision.transforms import RandomResizedCrop
 
-    count = 4000
+    count = 3000
     own = boxes_of(count, np.tile(np.array(size, np.int32), (count, 1)), RandomCrop(area, (3 / 4, 4 / 3)))
     torch.manual_seed(0)
     whole = torch.empty(1, *size)
