@@ -220,6 +220,8 @@ def set_up(
     """
     stored = stored or {}
     train = data.splits.train
+    share = stored.get("crop_share", 1.0) if stored else preset.crop_share if preset else 1.0
+    options = dataclasses.replace(options, crop_share=options.crop_share or share)  # earlier versions did not store it
     preprocessing, findings = _preprocessing(data, options, preset, crop)
     as_before = bool(stored.get("scaled_decoding", bool(stored)))  # earlier versions did not store it
     preprocessing = dataclasses.replace(preprocessing, scaled_decoding=as_before)

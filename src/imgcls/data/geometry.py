@@ -23,11 +23,15 @@ FIRST_HEADERS = 16  # files whose headers are read before other processes are as
 
 @dataclass(frozen=True)
 class InputPreset:
-    """What pretrained weights expect of images: pixels per side; mean and standard deviation of RGB, in [0, 1]."""
+    """What pretrained weights expect of images.
+
+    size: pixels per side. mean, std: of RGB, in [0, 1]. crop_share: the share of each side that is tested.
+    """
 
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_share: float = 1.0
 
     def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation for images of 1 or 3 channels; for gray ones averaged over the colors."""

@@ -18,8 +18,9 @@ from imgcls.config.migrations import completed_node
 from imgcls.config.schema import ModelConfig
 from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
-from imgcls.models import MODELS
+from imgcls.models import models_for
 from imgcls.models.build import MODEL_CONTEXT, build_model
+from imgcls.models.timm import MissingTimm
 from imgcls.runs.folder import best_checkpoint
 from imgcls.runtime.device import choose_device, choose_precision
 from imgcls.runtime.session import Runtime, session
@@ -65,11 +66,15 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
         node, stored = completed_node("model", dict(meta["model"]), with_keys=False), dict(meta["preprocessing"])
         classes = tuple(str(name) for name in meta["classes"])
         preprocessing = Preprocessing.from_dict(stored)
-        component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=node.get("name") in own_names)
+        component = select(
+            models_for(node.get("name")), node, "model", context=MODEL_CONTEXT, trusted=node.get("name") in own_names
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: incomplete description of the model ({error})") from error
     except ConfigError as error:
-        if ":" in str(node.get("name")):  # to be named again by the user
+        if ":" in str(node.get("name")) or isinstance(
+            error, MissingTimm
+        ):  # to be named again by the user, or installed
             raise
         raise CheckpointError(f"{checkpoint.path}: invalid description of the model ({error})") from error
     has_average = any(name.startswith(checkpoint_state.AVERAGE) for name in checkpoint.tensors)

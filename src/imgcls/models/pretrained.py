@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from imgcls.errors import ConfigError, DataError
 from imgcls.files import locked
 from imgcls.models.finetune import head_of
+from imgcls.models.timm import TimmWeights, is_timm
+from imgcls.models.timm import weights as timm_weights
 
 TIMEOUT = 30.0  # seconds without a response
 # densenet's files have old parameter names: norm.1 is norm1 now
@@ -27,7 +29,8 @@ BETWEEN_ONES = ("googlenet", "inception_v3")  # their weights expect pixels from
 class Pretrained:
     """Weights that are available for a model, and the images that they were trained on.
 
-    size: pixels per side. mean, std: of the three channels, for pixels from 0 to 1.
+    size: pixels per side. mean, std: of the three channels, for pixels from 0 to 1. crop_share: the share of each side
+    that is tested.
     """
 
     model: str
@@ -35,6 +38,7 @@ class Pretrained:
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_share: float
 
     @property
     def path(self) -> Path:
@@ -97,13 +101,15 @@ class Pretrained:
         return state
 
 
-def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
+def pretrained(model: str, wanted: bool | str) -> Pretrained | TimmWeights | None:
     """The weights that ``model.pretrained`` asks for: True is torchvision's best, text their name; None for False.
 
     Raises ValueError if there are no such weights.
     """
     if wanted is False:
         return None
+    if is_timm(model):
+        return timm_weights(model, wanted)
     import torchvision
 
     try:
@@ -118,7 +124,8 @@ def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
     mean, std = (tuple(map(float, one)) for one in (preset.mean, preset.std))
     if model in BETWEEN_ONES:  # torchvision does it inside the model
         mean = std = (0.5, 0.5, 0.5)
-    return Pretrained(model, weights, int(preset.crop_size[0]), mean, std)
+    size = int(preset.crop_size[0])
+    return Pretrained(model, weights, size, mean, std, size / int(preset.resize_size[0]))
 
 
 def _fit_channels(module: nn.Module, state: MutableMapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ from imgcls.losses import weighted
 from imgcls.models.build import build_model, initialize, takes_images
 from imgcls.models.finetune import freeze
 from imgcls.optim import fast_step
-from imgcls.optim.param_groups import parameter_groups, scale_rates
+from imgcls.optim.param_groups import Groups, parameter_groups, scale_rates
 from imgcls.runs.provenance import git_commit, versions
 from imgcls.runtime.device import choose_compile
 from imgcls.runtime.session import Runtime
@@ -40,7 +40,8 @@ class Run:
 
     model, augment: what auto and default became. frozen: a description of the layers that are not trained. compiled:
     whether the model is, and why. decays_all: whether tokens, position embeddings and scales decay, as they did in runs
-    of earlier versions.
+    of earlier versions. tokens_first: whether layer_decay counts tokens and embeddings to the first block, which they
+    did not.
     """
 
     config: TrainConfig
@@ -56,6 +57,7 @@ class Run:
     frozen: str
     compiled: tuple[bool, str]
     decays_all: bool
+    tokens_first: bool
 
     @property
     def rise(self) -> int:
@@ -71,8 +73,10 @@ class Run:
             "threads": self.runtime.threads,
             "loader": "resident" if self.data.is_resident else "stream",
             "scaled_decoding": self.data.preprocessing.scaled_decoding,
+            "crop_share": self.data.preprocessing.crop_share,
             "compile": self.compiled[0],
             "decays_all": self.decays_all,
+            "tokens_first": self.tokens_first,
         }
 
 
@@ -93,7 +97,9 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
         spec.pretrained.load(module, data.num_classes)
     module = runtime.place(module)
     decays_all = bool(stored.get("decays_all", bool(stored)))  # earlier versions did not store it
-    optimizer = _optimizer(spec.optimizer, module, config.layer_decay, decays_all=decays_all)
+    tokens_first = bool(stored.get("tokens_first", not stored))
+    groups = parameter_groups(module, config.layer_decay, decays_all=decays_all, tokens_first=tokens_first)
+    optimizer = _optimizer(spec.optimizer, groups)
     loader = _loader(config, data, augment)
     if takes_images(module) and not stored:
         seeding.seed_default(config.seed, "images")
@@ -103,7 +109,8 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=how[0])
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, how, decays_all)
+    decay = (decays_all, tokens_first)
+    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, how, *decay)
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:
@@ -116,10 +123,7 @@ def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Mo
         raise ConfigError(f"model.{error}") from error
 
 
-def _optimizer(
-    component: Component, module: nn.Module, layer_decay: float | None, *, decays_all: bool
-) -> torch.optim.Optimizer:
-    groups = parameter_groups(module, layer_decay, decays_all=decays_all)
+def _optimizer(component: Component, groups: Groups) -> torch.optim.Optimizer:
     if not groups:
         raise ConfigError("model: it has no parameters to train")
     fast_step.spare_compiler()

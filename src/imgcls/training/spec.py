@@ -18,10 +18,11 @@ from imgcls.data.geometry import InputPreset
 from imgcls.data.transforms.augment import AUGMENTS, Augment
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES
-from imgcls.models import MODELS
+from imgcls.models import MODELS, models_for
 from imgcls.models.build import MODEL_CONTEXT, automatic, check_params, default_image_size
 from imgcls.models.finetune import ModelOptions
 from imgcls.models.pretrained import Pretrained, pretrained
+from imgcls.models.timm import TimmWeights
 from imgcls.optim.optimizers import OPTIMIZERS
 from imgcls.optim.schedules import SCHEDULERS, rise_of
 from imgcls.runs import folder as run_folders
@@ -41,7 +42,7 @@ class RunSpec:
     augment: Component | None
     attack: Attack | None
     options: ModelOptions
-    pretrained: Pretrained | None
+    pretrained: Pretrained | TimmWeights | None
 
     @classmethod
     def from_config(cls, config: TrainConfig, own_names: frozenset[str] | None = None) -> RunSpec:
@@ -90,11 +91,11 @@ class RunSpec:
     def preset(self) -> InputPreset | None:
         """The images that the pretrained weights expect, if there are any."""
         weights = self.pretrained
-        return None if weights is None else InputPreset(weights.size, weights.mean, weights.std)
+        return None if weights is None else InputPreset(weights.size, weights.mean, weights.std, weights.crop_share)
 
 
 def _model(node: Node, *, trusted: bool) -> Component:
-    component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=trusted)
+    component = select(models_for(node.get("name")), node, "model", context=MODEL_CONTEXT, trusted=trusted)
     try:
         check_params(component.name, component.params)
     except ValueError as error:
@@ -102,7 +103,7 @@ def _model(node: Node, *, trusted: bool) -> Component:
     return component
 
 
-def _weights(name: str, options: ModelOptions) -> Pretrained | None:
+def _weights(name: str, options: ModelOptions) -> Pretrained | TimmWeights | None:
     """The pretrained weights that the model starts with, if any."""
     if options.pretrained is not False and name == "auto":
         raise ConfigError("model.pretrained needs a named model; add model=resnet18, for example")
@@ -117,6 +118,8 @@ def check(config: TrainConfig) -> RunSpec:
     _, local_rank, world = rank_and_world()
     choose_precision(config.precision, choose_device(config.device, local_rank, world))
     spec = RunSpec.from_config(config)
+    if isinstance(spec.pretrained, TimmWeights):
+        spec.pretrained.check()
     run_folders.check_new(config.run_dir)
     return spec
 

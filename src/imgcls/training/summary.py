@@ -22,7 +22,7 @@ def _data(run: Run) -> list[str]:
     kind = {1: "gray", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
     what = f"{data.name}: {describe_parts(data.splits.parts)}"
     lines = [line("data", f"{what}; {data.num_classes} classes, {shape.width}x{shape.height} {kind}")]
-    lines += [line("", text) for text in (*data.splits.how, _resized(run)) if text]
+    lines += [line("", text) for text in (*data.splits.how, _resized(run), _seen(run)) if text]
     lines += [*data.source.all_notes(), *(f"{WARNING_PREFIX}{warning}" for warning in data.source.all_warnings())]
     if "flip" in run.augment.stages and (mirrored := mirroring.warning(data.source.classes, "flip")):
         lines.append(f"{WARNING_PREFIX}{mirrored}; augment.flip=0 turns it off")
@@ -44,6 +44,14 @@ def _resized(run: Run) -> str:
         return how and f"images {how}"
     source, why = ("", ", as the pretrained weights expect") if origin == "pretrained" else (f" from {origin}", "")
     return f"images resized{source} to {size}{why} (dataset.image_size)" + (how and f", {how}")
+
+
+def _seen(run: Run) -> str:
+    """What of each side is seen if the pretrained weights decide it."""
+    shape, is_given = run.data.preprocessing, run.config.dataset.get("crop_share") is not None
+    if shape.crop_share == 1 or is_given or shape.fit != "crop":
+        return ""
+    return f"the middle {shape.crop_share:.1%} of each side, as the pretrained weights expect (dataset.crop_share)"
 
 
 def _batch(run: Run) -> list[str]:
