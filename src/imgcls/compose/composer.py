@@ -90,7 +90,7 @@ class Composer:
             if plain.get(key) is not None and key not in typed:
                 raise ConfigError(f"{key}: set it on the command line ({key}=...), not in a file")
         if config_name == "train":
-            make_absolute(plain.get("dataset"))
+            make_absolute(plain)
         if experiment is not None:
             known = set(TrainConfig.__dataclass_fields__)
             experiments.check_keys(self.experiment(experiment), flatten(plain), known)

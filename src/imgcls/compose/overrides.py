@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from imgcls.config.options import GROUPS, option_node, options
+from imgcls.config.options import GROUPS, is_file_name, option_node, options
 from imgcls.config.parsing import DEEPEST, FORBIDDEN, flatten, forbidden
 from imgcls.errors import ConfigError
 from imgcls.text import show
@@ -53,11 +53,13 @@ def is_table(path: str) -> bool:
     return path.lower().endswith(TABLES) and not os.path.isdir(os.path.expanduser(path))
 
 
-def make_absolute(dataset: Any) -> None:
-    """Make the user's folders absolute paths, as the run may be resumed or evaluated from another folder."""
-    for key in ("root", "images", "test"):
-        if isinstance(dataset, dict) and isinstance(dataset.get(key), str):
-            dataset[key] = os.path.abspath(os.path.expanduser(dataset[key]))
+def make_absolute(table: dict[str, Any]) -> None:
+    """Make the user's files and folders absolute paths, as the run may be resumed or evaluated from another folder."""
+    for group, key in (("dataset", "root"), ("dataset", "images"), ("dataset", "test"), ("model", "pretrained")):
+        node = table.get(group)
+        path = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict) and isinstance(path, str) and (group == "dataset" or is_file_name(path)):
+            node[key] = os.path.abspath(os.path.expanduser(path))
 
 
 PATH_KEYS = (
@@ -161,7 +163,8 @@ def is_path(override: Override) -> bool:
         return any(mark in value for mark in "/\\") or (
             value not in options("dataset") and (os.path.exists(os.path.expanduser(value)) or is_table(value))
         )
-    return override.key in PATH_KEYS or is_column(override)
+    is_weights = override.key == "model.pretrained" and is_file_name(override.value)
+    return is_weights or override.key in PATH_KEYS or is_column(override)
 
 
 def is_column(override: Override) -> bool:

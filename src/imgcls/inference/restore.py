@@ -20,7 +20,7 @@ from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
 from imgcls.models import models_for
 from imgcls.models.build import MODEL_CONTEXT, build_model
-from imgcls.models.timm import MissingTimm
+from imgcls.models.timm import MissingTimm, is_timm
 from imgcls.runs.folder import best_checkpoint
 from imgcls.runtime.device import choose_device, choose_precision
 from imgcls.runtime.session import Runtime, session
@@ -72,9 +72,8 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: incomplete description of the model ({error})") from error
     except ConfigError as error:
-        if ":" in str(node.get("name")) or isinstance(
-            error, MissingTimm
-        ):  # to be named again by the user, or installed
+        is_own = ":" in str(node.get("name")) and not is_timm(str(node.get("name")))
+        if is_own or isinstance(error, MissingTimm):  # to be named again by the user, or installed
             raise
         raise CheckpointError(f"{checkpoint.path}: invalid description of the model ({error})") from error
     has_average = any(name.startswith(checkpoint_state.AVERAGE) for name in checkpoint.tensors)

@@ -24,7 +24,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 NOT_MONOTONE = ("gelu", "silu", "mish")
 
 
-MOMENTUM = 0.1  # of batch norm, PyTorch's default
 SMALL = 64  # pixels: up to here a stem made for 224, which strides and pools, would discard most of the image
 Stem = Literal["auto", "small", "large"]
 
@@ -47,19 +46,6 @@ def stem_note(description: str, stem: Stem) -> str:
 def shown(image_size: tuple[int, int]) -> str:
     """(height, width) as 'WIDTHxHEIGHT'."""
     return f"{image_size[1]}x{image_size[0]}"
-
-
-def speed_up_batch_norm(net: nn.Module) -> str:
-    """Give batch norm at least PyTorch's default momentum; returns a note if the published one is lower.
-
-    MNASNet's (0.0003) and MobileNetV3's (0.01) are made for hundreds of thousands of updates: after a few hundred their
-    running statistics are still close to the initial ones, and predictions no better than chance.
-    """
-    slow = [one for one in net.modules() if isinstance(one, nn.BatchNorm2d) and (one.momentum or 1) < MOMENTUM]
-    published = slow[0].momentum if slow else None
-    for one in slow:
-        one.momentum = MOMENTUM
-    return f"batch-norm momentum {MOMENTUM:g} instead of {published:.2g}" if published is not None else ""
 
 
 def dense(

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgcls.config.options import TIMM
+from imgcls.config.options import TIMM, is_file_name
 from imgcls.config.types import Fraction
 from imgcls.errors import ConfigError, DataError
 from imgcls.files import locked
-from imgcls.models.layers import shown, speed_up_batch_norm
-from imgcls.text import closest
+from imgcls.models.layers import shown
+from imgcls.text import brief, closest
 
 PREFIX = "timm/"
 TIMEOUT = 30.0  # seconds without a response
@@ -54,7 +54,7 @@ def library() -> Any:
 def timm_model(name: str) -> Callable[..., nn.Module]:
     """The function of model=timm/NAME, as in MODELS. Raises ConfigError for a name that timm does not have."""
     models = library().models
-    word = name.removeprefix(PREFIX)
+    word = brief(name.removeprefix(PREFIX))
     architecture, _, tag = word.partition(".")
     known = models.list_models()
     if architecture not in known or not TIMM.fullmatch(name):
@@ -97,7 +97,6 @@ def _model(
     net.timm_arguments = {"in_chans": channels, "img_size": image_size}  # type: ignore[assignment]
     names = {one for one, _ in net.named_modules()}
     net.heads = tuple(one for one in _classifiers(net) if one in names)  # type: ignore[assignment]
-    net.note = speed_up_batch_norm(net)  # type: ignore[assignment]
     return net
 
 
@@ -122,18 +121,15 @@ def _create(name: str, arguments: Mapping[str, Any], num_classes: int, **weights
         except TypeError as error:
             unknown = UNKNOWN_ARGUMENT.search(str(error))
             if unknown is None or unknown[1] not in arguments:
-                raise
+                raise ValueError(f"{name} cannot be built as a classifier ({error})") from error
             if unknown[1] != "img_size":
                 key = {"drop_rate": "dropout", "drop_path_rate": "stochastic_depth"}[unknown[1]]
                 raise ValueError(f"{name} has no {key.replace('_', ' ')}; leave model.{key} null") from error
             del arguments["img_size"]
-        except (AssertionError, ArithmeticError, ValueError) as error:
-            if weights:
-                raise
+        except (AssertionError, ArithmeticError, LookupError) as error:
+            size = shown(arguments["img_size"]) if "img_size" in arguments else "such"
             reason = f" ({error})" if str(error) else ""
-            raise ValueError(
-                f"{name} cannot be built for {shown(arguments['img_size'])} images{reason}; {own_size(name)}"
-            ) from error
+            raise ValueError(f"{name} cannot be built for {size} images{reason}; {own_size(name)}") from error
 
 
 def own_size(name: str) -> str:
@@ -213,7 +209,7 @@ class TimmWeights:
                     return _create(
                         self.model, module.timm_arguments, count, pretrained=True, pretrained_cfg_overlay=overlay
                     )
-            except (AssertionError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            except (RuntimeError, ValueError) as error:
                 problem = error
         lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
         raise self._unfit(lines[min(1, len(lines) - 1)] if lines else type(problem).__name__) from problem
@@ -243,11 +239,6 @@ def weights(name: str, wanted: bool | str) -> TimmWeights:
         raise ValueError(f"timm has no weights of {word}{_choices(architecture)}")
     path, url = next(((path, url) for path, url in found if path.is_file()), found[0])
     return TimmWeights(f"{PREFIX}{word}", path, url, *preset)
-
-
-def is_file_name(text: str) -> bool:
-    """Whether the text names a file of weights rather than published ones."""
-    return any(mark in text for mark in "/\\.")
 
 
 def _published(config: Any) -> list[tuple[Path, str]]:
