@@ -50,7 +50,7 @@ def heads_of(module: nn.Module, num_classes: int) -> tuple[str, ...]:
 
     Raises ValueError if there is none.
     """
-    named: tuple[str, ...] = getattr(module, "heads", ())
+    named: tuple[str, ...] = getattr(module, "timm_heads", ())
     return named or (head_of(module, num_classes),)
 
 

@@ -96,7 +96,7 @@ def _model(
     net = _create(name, arguments, num_classes)
     net.timm_arguments = {"in_chans": channels, "img_size": image_size}  # type: ignore[assignment]
     names = {one for one, _ in net.named_modules()}
-    net.heads = tuple(one for one in _classifiers(net) if one in names)  # type: ignore[assignment]
+    net.timm_heads = tuple(one for one in _classifiers(net) if one in names)  # type: ignore[assignment]
     return net
 
 
@@ -167,7 +167,7 @@ class TimmWeights:
         self._fetch()
         state = read_tensors(self.path)
         given = self._as_model(module, state).state_dict()
-        own, heads = module.state_dict(), tuple(f"{head}." for head in module.heads)  # type: ignore[union-attr]
+        own, heads = module.state_dict(), tuple(f"{head}." for head in module.timm_heads)  # type: ignore[union-attr]
         body = {name: tensor for name, tensor in given.items() if not name.startswith(heads)}
         if wrong := next((name for name in body if name not in own or own[name].shape != body[name].shape), None):
             raise self._unfit(wrong)
@@ -199,7 +199,7 @@ class TimmWeights:
 
     def _as_model(self, module: Any, state: Mapping[str, Tensor]) -> nn.Module:
         """A model like the module, with the last layer of the file, so that timm can convert all of its names."""
-        head = next((state[f"{name}.weight"] for name in module.heads if f"{name}.weight" in state), None)
+        head = next((state[f"{name}.weight"] for name in module.timm_heads if f"{name}.weight" in state), None)
         published = _config(self.model.removeprefix(PREFIX)).num_classes
         counts = [len(head)] if head is not None else list(dict.fromkeys([published, 0]))
         for count in counts:
