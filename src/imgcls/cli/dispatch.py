@@ -233,7 +233,7 @@ def _run_training(run: str, line: Line, table: dict[str, Any], *args: Any) -> in
     from imgcls.config.parsing import parse
     from imgcls.config.schema import OF_A_SWEEP, TrainConfig
 
-    make_absolute(table)
+    make_absolute(table.get("dataset"))
     config = parse(TrainConfig, table)
     if key := next((key for key in OF_A_SWEEP if getattr(config, key) is not None), None):
         raise ConfigError(f"{key}: only for a sweep; add --multirun, or {ALONE[key]}")

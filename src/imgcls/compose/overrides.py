@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from imgcls.config.options import GROUPS, is_file_name, option_node, options
+from imgcls.config.options import GROUPS, option_node, options
 from imgcls.config.parsing import DEEPEST, FORBIDDEN, flatten, forbidden
 from imgcls.errors import ConfigError
 from imgcls.text import show
@@ -17,6 +17,8 @@ TABLES = (
     *(".csv", ".tsv", ".txt", ".jsonl", ".ndjson"),
     *(".json", ".xlsx", ".xls", ".ods", ".parquet"),  # refused by the reader, which says what to do
 )
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+NO_PATHS = ("true", "false", "auto", "latest", "null")  # values of model.pretrained
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -53,13 +55,25 @@ def is_table(path: str) -> bool:
     return path.lower().endswith(TABLES) and not os.path.isdir(os.path.expanduser(path))
 
 
-def make_absolute(table: dict[str, Any]) -> None:
-    """Make the user's files and folders absolute paths, as the run may be resumed or evaluated from another folder."""
-    for group, key in (("dataset", "root"), ("dataset", "images"), ("dataset", "test"), ("model", "pretrained")):
-        node = table.get(group)
-        path = node.get(key) if isinstance(node, dict) else None
-        if isinstance(node, dict) and isinstance(path, str) and (group == "dataset" or is_file_name(path)):
-            node[key] = os.path.abspath(os.path.expanduser(path))
+def make_absolute(dataset: Any) -> None:
+    """Make the user's folders absolute paths, as the run may be resumed or evaluated from another folder."""
+    for key in ("root", "images", "test"):
+        if isinstance(dataset, dict) and isinstance(dataset.get(key), str):
+            dataset[key] = os.path.abspath(os.path.expanduser(dataset[key]))
+
+
+def is_weights_path(value: Any) -> bool:
+    """Whether a value of model.pretrained is a run or a file, not the name of weights."""
+    if not isinstance(value, str) or value.lower() in NO_PATHS:
+        return False
+    is_named = any(mark in value for mark in "/\\") or value.lower().endswith(WEIGHT_FILES)
+    return is_named or os.path.exists(os.path.expanduser(value))
+
+
+def make_weights_absolute(model: Any) -> None:
+    """The same for model.pretrained."""
+    if isinstance(model, dict) and is_weights_path(model.get("pretrained")):
+        model["pretrained"] = os.path.abspath(os.path.expanduser(model["pretrained"]))
 
 
 PATH_KEYS = (
@@ -163,8 +177,9 @@ def is_path(override: Override) -> bool:
         return any(mark in value for mark in "/\\") or (
             value not in options("dataset") and (os.path.exists(os.path.expanduser(value)) or is_table(value))
         )
-    is_weights = override.key == "model.pretrained" and is_file_name(override.value)
-    return is_weights or override.key in PATH_KEYS or is_column(override)
+    if override.key == "model.pretrained":
+        return is_weights_path(override.value)
+    return override.key in PATH_KEYS or is_column(override)
 
 
 def is_column(override: Override) -> bool:

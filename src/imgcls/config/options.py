@@ -51,11 +51,6 @@ def is_timm(group: str, name: object) -> bool:
     return group == "model" and isinstance(name, str) and TIMM.fullmatch(name) is not None
 
 
-def is_file_name(text: str) -> bool:
-    """Whether model.pretrained is the name of a file rather than of published weights."""
-    return any(mark in text for mark in "/\\.")
-
-
 def option_node(group: str, name: str) -> Node:
     """The keys of one option with their defaults; without a group, those of a command.
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imgcls.config.options import TIMM, is_file_name
+from imgcls.config.options import TIMM
 from imgcls.config.types import Fraction
 from imgcls.errors import ConfigError, DataError
 from imgcls.files import locked
@@ -226,7 +226,7 @@ def weights(name: str, wanted: bool | str) -> TimmWeights:
     timm_model(name)  # the name is checked
     word = name.removeprefix(PREFIX)
     architecture = word.partition(".")[0]
-    if isinstance(wanted, str) and not is_file_name(wanted):
+    if isinstance(wanted, str) and not any(mark in wanted for mark in "/\\."):
         if wanted not in tags(architecture):
             raise ValueError(f"unknown '{wanted}' for {name}{_choices(architecture)}, or a file: ./FILE.safetensors")
         word, wanted = f"{architecture}.{wanted}", True
