@@ -170,6 +170,8 @@ def test_the_pages_have_commands_of_every_kind() -> None:
 @pytest.mark.usefixtures("_in_files")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_works(command: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    if "timm/" in command:
+        pytest.importorskip("timm")
     assert attempt(shlex.split(command)[1:], monkeypatch) == 0, capsys.readouterr().err
 
 

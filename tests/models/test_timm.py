@@ -117,13 +117,6 @@ def test_mistakes_are_one_line(words: list[str], needle: str, capsys: Capture) -
     assert not Path("outputs").exists()
 
 
-def test_without_timm_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    models_for.__globals__["timm_model"].cache_clear()
-    assert main(["train", "model=timm/test_vit"]) == 2
-    assert "pip install 'imgcls[timm]'" in errors(capsys)
-
-
 def test_a_checkpoint_reaches_timms_registry_and_nothing_else() -> None:
     names = ["timm/hf-hub:x/y", "timm/local-dir:x", "timm/os", "timm/test_vit.zzz", "timm/../mlp", "timm/", "timm/a:b"]
     assert main(["train", "model=timm/test_vit", "dataset.image_size=32", *SMALL, "run_dir=a"]) == 0
