@@ -157,6 +157,17 @@ def _are_numbers(values: Any, count: int) -> bool:
     )
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether the file begins as one of our checkpoints does; other safetensors files have no checksum."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            head = file.read(min(LARGEST_HEADER, int.from_bytes(start, "little")))
+    except OSError:
+        return False
+    return head[:1] == b"{" and DIGEST.search(head) is not None
+
+
 def read(path: Path) -> Checkpoint:
     """The verified checkpoint in that file. Raises CheckpointError."""
     try:

@@ -19,7 +19,7 @@ from imgcls.compose.bases import base, filled, parse, plain_value
 from imgcls.compose.errors import bad_value
 from imgcls.compose.experiments import Experiment
 from imgcls.compose.hydra_config import compose_words, resolved
-from imgcls.compose.overrides import PLAIN, Override, Paths, is_table, make_absolute, read_all
+from imgcls.compose.overrides import PLAIN, Override, Paths, is_table, make_absolute, make_weights_absolute, read_all
 from imgcls.config.options import GROUPS, conf_dir, listed, options, own_code
 from imgcls.config.parsing import flatten, reject_forbidden, unknown_key
 from imgcls.config.peers import value_hint
@@ -91,6 +91,7 @@ class Composer:
                 raise ConfigError(f"{key}: set it on the command line ({key}=...), not in a file")
         if config_name == "train":
             make_absolute(plain.get("dataset"))
+            make_weights_absolute(plain.get("model"))
         if experiment is not None:
             known = set(TrainConfig.__dataclass_fields__)
             experiments.check_keys(self.experiment(experiment), flatten(plain), known)

@@ -293,10 +293,13 @@ def _preprocessing(
     """
     train, (height, width, channels, _) = data.splits.train, data.geometry
     threads = torch.get_num_threads()
-    with quiet_decoders():
-        rendering, findings = rendering_for(
-            train.paths or (), background_of(options.background), depth_of(options.depth), threads
-        )
+    background = background_of(options.background)
+    findings: tuple[Finding, ...] = ()
+    if preset is not None and preset.rendering is not None and options.depth == "auto":
+        rendering = dataclasses.replace(preset.rendering, background=background)
+    else:
+        with quiet_decoders():
+            rendering, findings = rendering_for(train.paths or (), background, depth_of(options.depth), threads)
     normal = ((0.0,) * channels, (1.0,) * channels) if preset is None else preset.for_channels(channels)
     made = Preprocessing(
         channels, height, width, *normal, rendering, options.fit, options.crop_share or 1.0, scaled_decoding=True

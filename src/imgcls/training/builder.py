@@ -28,6 +28,7 @@ from imgcls.optim.param_groups import parameter_groups, scale_rates
 from imgcls.runs.provenance import git_commit, versions
 from imgcls.runtime.device import choose_compile
 from imgcls.runtime.session import Runtime
+from imgcls.training.earlier_run import EarlierRun
 from imgcls.training.loop import Recipe
 from imgcls.training.spec import RunSpec, class_weights, resolve_auto
 
@@ -38,9 +39,9 @@ SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a mo
 class Run:
     """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
-    model, augment: what auto and default became. frozen: a description of the layers that are not trained. compiled:
-    whether the model is, and why. decays_all: whether tokens, position embeddings and scales decay, as they did in runs
-    of earlier versions.
+    model, augment: what auto and default became. start: the weights that it began with, in words. frozen: a description
+    of the layers that are not trained. compiled: whether the model is, and why. decays_all: whether tokens, position
+    embeddings and scales decay, as they did in runs of earlier versions.
     """
 
     config: TrainConfig
@@ -53,6 +54,7 @@ class Run:
     forward: nn.Module
     loader: Loader
     recipe: Recipe
+    start: str
     frozen: str
     compiled: tuple[bool, str]
     decays_all: bool
@@ -89,13 +91,12 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
         raise ConfigError("patience: there is no validation split to watch; set dataset.val_fraction or patience=null")
     seeding.seed_default(config.seed, "weights")
     module, frozen = make_module(model, spec, data)
-    if spec.pretrained is not None and not stored:  # a resumed run has its own
-        spec.pretrained.load(module, data.num_classes)
+    start = _start(spec, module, data, is_begun=bool(stored))
     module = runtime.place(module)
     decays_all = bool(stored.get("decays_all", bool(stored)))  # earlier versions did not store it
     optimizer = _optimizer(spec.optimizer, module, config.layer_decay, decays_all=decays_all)
     loader = _loader(config, data, augment)
-    if takes_images(module) and not stored:
+    if takes_images(module) and not stored and spec.pretrained is None:
         seeding.seed_default(config.seed, "images")
         initialize(model.name, module, loader.sample(_sample_size(data)))
     how = _compiled(config, runtime, model, config.epochs * len(loader), stored)
@@ -103,7 +104,9 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=how[0])
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, how, decays_all)
+    return Run(
+        config, spec, runtime, data, model, augment, state, forward, loader, recipe, start, frozen, how, decays_all
+    )
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:
@@ -114,6 +117,18 @@ def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Mo
         return module, freeze(module, spec.options.freeze, data.num_classes)
     except ValueError as error:
         raise ConfigError(f"model.{error}") from error
+
+
+def _start(spec: RunSpec, module: nn.Module, data: SplitData, *, is_begun: bool) -> str:
+    """Load the weights that the run begins with, unless it is resumed and has its own; which they are, in words."""
+    source = spec.pretrained
+    if isinstance(source, EarlierRun):
+        return f"began from {source}" if is_begun else source.load(module, data.source.classes)
+    if source is None:
+        return ""
+    if not is_begun:
+        source.load(module, data.num_classes)
+    return f"pretrained: {source.path.name}, new last layer"
 
 
 def _optimizer(

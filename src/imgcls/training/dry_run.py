@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from imgcls.config.schema import TrainConfig
 from imgcls.data.datamodule import DataSpec, SplitData, read_splits
 from imgcls.errors import DataError, RunError
 from imgcls.training.builder import make_module
+from imgcls.training.earlier_run import settled
 from imgcls.training.spec import RunSpec, check, class_weights, resolve_auto
 
 READ_ONLY = {"download": False, "verify": False, "on_error": "error"}  # parameters with which reading changes nothing
@@ -34,6 +35,7 @@ class DryRun:
 
     def __call__(self, config: TrainConfig) -> None:
         """Check one job."""
+        config = settled(config)
         spec = check(config)
         data = self._data(config, spec)
         if data is not None:
@@ -44,7 +46,7 @@ class DryRun:
     def _data(self, config: TrainConfig, spec: RunSpec) -> SplitData | None:
         if ":" in spec.data.source.name:  # the user's own code may do anything
             return None
-        key = json.dumps([config.dataset, spec.default_size, spec.preset and spec.preset.size], default=str)
+        key = json.dumps([config.dataset, spec.default_size, spec.preset and astuple(spec.preset)], default=str)
         if key not in self.read:
             self.read[key] = None
             with suppress(DataError, RunError, OSError):
