@@ -17,6 +17,7 @@ from imgcls.cli.app import main
 from imgcls.cli.dispatch import _pinned
 from imgcls.errors import ConfigError
 from imgcls.runs.folder import best_checkpoint
+from imgcls.sweeps import local as sweep
 from imgcls.training.earlier_run import earlier_run
 from tests.conftest import SMALL
 
@@ -176,6 +177,17 @@ def test_own_code_is_imported_only_if_it_is_named_again(capsys: Capture, monkeyp
     assert f"a is of your own code; if you trust it, add model.name={own}" in err_of(capsys)
     assert main(words("1", "3", model__pretrained="a", model__name=own, run_dir="b")) == 0
     assert best_checkpoint("b").meta["model"] == {"name": own, "width": 5}
+
+
+def test_the_jobs_of_a_sweep_go_on_from_the_same_run(linear_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(linear_run, "outputs/one")
+    jobs: list[list[str]] = []
+    monkeypatch.setattr(sweep.Launcher, "run", lambda _, job: jobs.append(job.plan.words))
+    main(["train", "-m", "model.pretrained=latest,false", "seed=0,1"])
+    starts = ["model.pretrained=outputs/one", "model.pretrained=false"]
+    assert jobs == [[start, f"seed={seed}"] for start in starts for seed in (0, 1)]
+    assert main(["train", "-m", "model=mlp", "model.pretrained=latest", "seed=0,1"]) == 2
+    assert len(jobs) == 4
 
 
 def test_latest_is_the_run_that_is_the_latest_when_the_command_is_typed() -> None:

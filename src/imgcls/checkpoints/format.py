@@ -136,7 +136,8 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
         and 1 <= chosen["threads"] <= MOST_THREADS
         and chosen.get("precision") in ("fp32", "bf16", "fp16")
         and chosen.get("loader") in ("resident", "stream")
-        and isinstance(chosen.get("compile", False), bool),
+        and isinstance(chosen.get("compile", False), bool)
+        and isinstance(chosen.get("pretrained", False), bool | str),
     }
     if wrong := [key for key, is_sound in sound.items() if not is_sound]:
         raise CheckpointError(

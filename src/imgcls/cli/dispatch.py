@@ -267,7 +267,10 @@ def _sweep(line: Line, words: Sequence[str], composer: Composer) -> int:
 
     if "cfg" in line.flags:
         raise ConfigError("--cfg cannot be used with --multirun")
-    plans, folder, timeout = sweep_plan.plan(composer, words, DryRun())
+    checked = DryRun()
+    plans, folder, timeout = sweep_plan.plan(composer, words, checked)
+    for model, start in checked.weights.items():
+        print(f"weights  {model}: {start}", file=sys.stderr)
     flags = [
         f"--{name.replace('_', '-')}={line.flags[name]}" for name in ("config_dir", "config_name") if name in line.flags
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from imgcls.errors import ConfigError, DataError
 from imgcls.files import file_size, locked
 from imgcls.models.finetune import head_of
+from imgcls.models.online import is_online
 from imgcls.models.resnet import RESNETS
 from imgcls.models.torchvision import TORCHVISION_MODELS
 
@@ -48,6 +50,21 @@ class Pretrained:
         if self.file is not None:
             return Path(self.file)
         return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(self.weights.url))
+
+    def obtain(self, *, may_download: bool) -> str:
+        """Make sure that the file is there, at the cost of a few seconds if it cannot be; returns why it is not."""
+        if self.path.is_file():
+            return ""
+        if not may_download:
+            return "not downloaded"
+        if not is_online(self.weights.url):
+            return "no network"
+        print(f"download {self.weights.url}", file=sys.stderr)
+        try:
+            self._state()
+        except DataError:
+            return "the download failed"
+        return ""
 
     def load(self, module: nn.Module, num_classes: int) -> None:
         """Load the weights into the module, except for the last layer.
@@ -122,11 +139,11 @@ def has_published(model: str) -> bool:
 
 def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
     """The weights that ``model.pretrained`` asks for: True is torchvision's best, text their name or the path of a
-    file, for images as torchvision's best ones are; None for False.
+    file, for images as torchvision's best ones are; None for False and auto.
 
     Raises ValueError if there are no such weights.
     """
-    if wanted is False:
+    if wanted is False or wanted == "auto":  # which needs the images: see training/auto_weights.py
         return None
     if is_file(wanted) and not has_published(model):
         return Pretrained(model, None, 0, (), (), wanted)
@@ -138,9 +155,7 @@ def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
         raise ValueError(f"{model} has no pretrained weights; torchvision's models and the ResNets do") from None
     if not isinstance(wanted, bool) and not is_file(wanted) and wanted not in known.__members__:
         names = ", ".join(one.name for one in known)
-        raise ValueError(
-            f"unknown '{wanted}' for {model} (choices: true, false, {names}); or the path of a run or file"
-        )
+        raise ValueError(f"unknown '{wanted}' for {model} (choices: true, false, {names}); or auto, a run or a file")
     weights = known.DEFAULT if wanted is True or is_file(wanted) else known[str(wanted)]
     preset = weights.transforms()
     mean, std = (tuple(map(float, one)) for one in (preset.mean, preset.std))

@@ -48,6 +48,7 @@ def complete(
         "epoch": meta["epochs_done"],
         "parameters": parameters,
         "train_seconds": _train_seconds(checkpoint.path),
+        "chosen": meta.get("chosen", {}),
         "versions": versions(),
     }
 

@@ -23,11 +23,13 @@ from imgcls.errors import ConfigError
 from imgcls.losses import weighted
 from imgcls.models.build import build_model, initialize, takes_images
 from imgcls.models.finetune import freeze
+from imgcls.models.pretrained import Pretrained
 from imgcls.optim import fast_step
 from imgcls.optim.param_groups import parameter_groups, scale_rates
 from imgcls.runs.provenance import git_commit, versions
 from imgcls.runtime.device import choose_compile
 from imgcls.runtime.session import Runtime
+from imgcls.training.auto_weights import choose_weights
 from imgcls.training.earlier_run import EarlierRun
 from imgcls.training.loop import Recipe
 from imgcls.training.spec import RunSpec, class_weights, resolve_auto
@@ -67,6 +69,7 @@ class Run:
     @property
     def chosen(self) -> dict[str, Any]:
         """What auto became, for the rest of the run."""
+        source = self.spec.pretrained
         return {
             "device": self.runtime.device.type,
             "precision": self.runtime.precision,
@@ -75,6 +78,7 @@ class Run:
             "scaled_decoding": self.data.preprocessing.scaled_decoding,
             "compile": self.compiled[0],
             "decays_all": self.decays_all,
+            "pretrained": source.weights.name if isinstance(source, Pretrained) and source.weights else bool(source),
         }
 
 
@@ -84,6 +88,9 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     stored: what auto became when the run began, if it is resumed; empty for a new run.
     """
     parts = read_splits(spec.data, spec.default_size, spec.preset)
+    spec, parts = choose_weights(
+        config, spec, parts, stored, lambda ask: runtime.broadcast_text(ask() if runtime.is_main else "")
+    )
     model, augment = resolve_auto(config, spec, parts)
     options = spec.data.options
     data = set_up(parts, options, config, runtime, preset=spec.preset, crop=augment.crop, stored=stored)
@@ -125,10 +132,11 @@ def _start(spec: RunSpec, module: nn.Module, data: SplitData, *, is_begun: bool)
     if isinstance(source, EarlierRun):
         return f"began from {source}" if is_begun else source.load(module, data.source.classes)
     if source is None:
-        return ""
+        return spec.missing
     if not is_begun:
         source.load(module, data.num_classes)
-    return f"pretrained: {source.path.name}, new last layer"
+    by_itself = " (auto; model.pretrained=false: from scratch)" if spec.options.pretrained == "auto" else ""
+    return f"pretrained: {source.path.name}, new last layer{by_itself}"
 
 
 def _optimizer(

@@ -34,7 +34,10 @@ from imgcls.training.earlier_run import EarlierRun, earlier_run, is_run
 
 @dataclass(frozen=True)
 class RunSpec:
-    """The components that the configuration chose, their parameters checked; None if the choice needs the data."""
+    """The components that the configuration chose, their parameters checked; None if the choice needs the data.
+
+    missing: why model.pretrained=auto does not find the weights that there are, in words.
+    """
 
     data: DataSpec
     model: Component | None
@@ -45,6 +48,7 @@ class RunSpec:
     attack: Attack | None
     options: ModelOptions
     pretrained: Pretrained | EarlierRun | None
+    missing: str = ""
 
     @classmethod
     def from_config(cls, config: TrainConfig, own_names: frozenset[str] | None = None) -> RunSpec:
@@ -119,7 +123,7 @@ def weights(model: str, wanted: bool | str) -> Pretrained | EarlierRun | None:
         return earlier_run(wanted, best_checkpoint(wanted).meta)
     if is_file(wanted) and not os.path.exists(wanted):
         raise DataError(f"model.pretrained: no such run or file: {wanted}")
-    if wanted is not False and model == "auto":
+    if wanted not in (False, "auto") and model == "auto":
         raise ConfigError("model.pretrained needs a named model; add model=resnet18, for example")
     try:
         return pretrained(model, wanted)
