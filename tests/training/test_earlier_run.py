@@ -182,7 +182,7 @@ def test_own_code_is_imported_only_if_it_is_named_again(capsys: Capture, monkeyp
 def test_the_jobs_of_a_sweep_go_on_from_the_same_run(linear_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(linear_run, "outputs/one")
     jobs: list[list[str]] = []
-    monkeypatch.setattr(sweep.Launcher, "run", lambda _, job: jobs.append(job.plan.words))
+    monkeypatch.setattr(sweep.Launcher, "run", lambda _, job: jobs.append([word.lower() for word in job.plan.words]))
     main(["train", "-m", "model.pretrained=latest,false", "seed=0,1"])
     starts = ["model.pretrained=outputs/one", "model.pretrained=false"]
     assert jobs == [[start, f"seed={seed}"] for start in starts for seed in (0, 1)]
