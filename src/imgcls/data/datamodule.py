@@ -203,9 +203,9 @@ def read_splits(spec: DataSpec, default_size: int, preset: InputPreset | None = 
     return SplitData(spec.name, source, splits, geometry(splits.train, spec.options, default_size, preset))
 
 
-def resized(data: SplitData, options: SplitOptions, default_size: int, preset: InputPreset | None) -> SplitData:
-    """The same data for another size of the model's input; see read_splits."""
-    return dataclasses.replace(data, geometry=geometry(data.splits.train, options, default_size, preset))
+def resized(data: SplitData, options: SplitOptions, preset: InputPreset) -> SplitData:
+    """The same data at the size that pretrained weights expect, unless one is given."""
+    return dataclasses.replace(data, geometry=geometry(data.splits.train, options, 0, preset))
 
 
 def set_up(

@@ -42,7 +42,8 @@ def choose_weights(
         note = f"from scratch: no pretrained weights ({problem}); put {found.weights.url} at {found.path}"
         return (replace(spec, missing=note) if spec.model else spec), data
     spec = replace(spec, pretrained=found)
-    return spec, resized(data, spec.data.options, spec.default_size, spec.preset)
+    assert spec.preset is not None
+    return spec, resized(data, spec.data.options, spec.preset)
 
 
 def _is_as_published(model: Component, image_size: object) -> bool:
