@@ -53,7 +53,7 @@ def err_of(capsys: Capture) -> str:
 
 def test_body_and_rows_of_the_same_classes_are_taken(lenet_run: Path, capsys: Capture) -> None:
     assert main(words("7", "2", model__pretrained=str(lenet_run), run_dir="b")) == 0
-    assert f"from {lenet_run}: body and the head's rows of 2, 7; images as there" in err_of(capsys)
+    assert f"from {lenet_run}: body and the head's rows of 2, 7; images seen as there" in err_of(capsys)
     before, after = best_checkpoint(str(lenet_run)), best_checkpoint("b")
     classes, rows = head("b")
     assert torch.equal(rows, before.tensors["model.classifier.fc3.weight"][[int(name) for name in classes]])
@@ -66,7 +66,7 @@ def test_rows_of_new_classes_are_new(capsys: Capture) -> None:
     assert main(words("1", "2", "3", model="lenet", model__hidden="[9]", run_dir="a")) == 0
     capsys.readouterr()
     assert main(words("3", "8", "1", model__pretrained="a", run_dir="b", seed="5")) == 0
-    assert "from a: body and the head's rows of 1, 3; new: 8; images as there" in err_of(capsys)
+    assert "from a: body and the head's rows of 1, 3; new: 8; images seen as there" in err_of(capsys)
     found, old = best_checkpoint("b"), best_checkpoint("a")
     assert found.meta["classes"] == ["1", "3", "8"]
     assert old.meta["classes"] == ["1", "2", "3"]
@@ -149,6 +149,7 @@ def test_it_resumes_without_the_earlier_run(capsys: Capture) -> None:
             "do not fit (features.conv1.weight is [6, 3, 5, 5] here, [6, 1, 5, 5] there); leave model",
         ),
         (["model.hidden=[7,5]"], 2, "do not fit (classifier.fc1.weight is [7, "),
+        (["model.hidden=[]"], 2, "do not fit (classifier.fc1.weight is [10, "),
         (["model.widht=3"], 2, "unknown key 'model.widht'"),
         (["model.pretrained=./nothing"], 3, "model.pretrained: no such run or file: "),
         (["model.pretrained=."], 3, "not a run folder (there is no checkpoints/best.safetensors in it)"),

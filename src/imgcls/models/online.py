@@ -12,7 +12,7 @@ PATIENCE = 3.0  # seconds; looking up a name has no limit of its own
 
 def is_online(url: str) -> bool:
     """Whether the server of the address answers. Once it has not, this process and those it starts do not ask again."""
-    if os.environ.get(OFFLINE):
+    if os.environ.get(OFFLINE, "0") not in ("", "0"):
         return False
     answers: list[bool] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -20,7 +21,7 @@ from imgcls.config.schema import TrainConfig
 from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.data.pixels.rendering import COLORS
 from imgcls.data.source import Images
-from imgcls.errors import CheckpointError, ConfigError
+from imgcls.errors import CheckpointError, ConfigError, ImgclsError
 from imgcls.models.finetune import ModelOptions, head_of
 from imgcls.models.pretrained import is_file
 from imgcls.runs import fingerprint
@@ -49,8 +50,8 @@ class EarlierRun:
             here, there = ([names.index(name) for name in shared] for names in (classes, self.classes))
             head = self._head(module, len(classes))
             rows = {name: (here, there) for name in own if name.startswith(f"{head}.")}
-        for name, tensor in own.items():
-            self._check(name, tensor, stored.get(name), name in rows)
+        for name in (*own, *stored):
+            self._check(name, own.get(name), stored.get(name), name in rows)
         with torch.no_grad():
             for name, tensor in own.items():
                 here, there = rows.get(name, ([], []))
@@ -68,14 +69,15 @@ class EarlierRun:
                 f"model.pretrained: {error}, so it can go on from {self.path} with the same classes only"
             ) from error
 
-    def _check(self, name: str, tensor: Tensor, stored: Tensor | None, is_head: bool) -> None:
+    def _check(self, name: str, own: Tensor | None, stored: Tensor | None, is_head: bool) -> None:
         """Raises ConfigError unless the stored tensor can take the place of this one, but for the number of classes."""
-        wanted, found = tuple(tensor.shape), () if stored is None else tuple(stored.shape)
-        if stored is None or found != ((len(self.classes), *wanted[1:]) if is_head else wanted):
+        here, there = ("missing" if one is None else list(one.shape) for one in (own, stored))
+        wanted = [len(self.classes), *here[1:]] if is_head else here
+        if own is None or stored is None or there != wanted:
             raise ConfigError(
-                f"model.pretrained: the weights of {self.path} do not fit ({name} is {list(wanted)} here, "
-                f"{list(found) if stored is not None else 'missing'} there); leave model, dataset.image_size and "
-                "dataset.channels out to take them from that run"
+                f"model.pretrained: the weights of {self.path} do not fit ({name} is {here} here, "
+                f"{there} there); leave model, dataset.image_size and dataset.channels out to take them "
+                "from that run"
             )
         if stored.is_floating_point() and not torch.isfinite(stored).all():
             raise CheckpointError(f"{self.path}: {name} holds numbers that are not finite")
@@ -84,7 +86,7 @@ class EarlierRun:
         new = [name for name in classes if name not in self.classes]
         rows = f"body and the head's rows of {listing(shared)}" if shared else "body, as no class has the same name"
         what = f"all weights, of the same {len(classes)} classes" if tuple(classes) == self.classes else rows
-        return f"from {self}: {what}" + (f"; new: {listing(new)}" if new else "") + "; images as there"
+        return f"from {self}: {what}" + (f"; new: {listing(new)}" if new else "") + "; images seen as there"
 
     def __str__(self) -> str:
         """The path, short if it is below the current folder."""
@@ -97,10 +99,12 @@ class EarlierRun:
         folder = path if path.is_dir() else run_folders.folder_of(path)
         if self.root is None or root is None:
             return 0
-        if os.path.realpath(root) == os.path.realpath(self.root):
-            return fingerprint.count_trained(folder, images)
-        start = self.root if os.path.isdir(self.root) else os.path.dirname(self.root)
-        return fingerprint.count_copies(folder, images, start)
+        with contextlib.suppress(ImgclsError):  # its list of images is damaged
+            if os.path.realpath(root) == os.path.realpath(self.root):
+                return fingerprint.count_trained(folder, images)
+            start = self.root if os.path.isdir(self.root) else os.path.dirname(self.root)
+            return fingerprint.count_copies(folder, images, start)
+        return 0
 
 
 def _weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
