@@ -104,6 +104,20 @@ def test_photos_begin_from_weights_at_hand(hub: Path, photos: str, capsys: Captu
     assert not asked
 
 
+def test_a_file_of_the_users_is_not_called_published(hub: Path, photos: str, capsys: Capture) -> None:
+    state = place(hub)
+    (hub / FILE).rename("own.pth")
+    assert main(["train", f"model={NAME}", photos, *STILL, "model.pretrained=own.pth", "run_dir=a"]) == 0
+    assert "pretrained: own.pth, new last layer device" in err_of(capsys)
+    assert began_with(state, "a")
+    assert chosen("a") is True
+    before = read(Path("a/checkpoints/last.safetensors")).meta["preprocessing"]
+    Path("own.pth").unlink()
+    assert main(["train", "resume=a", "epochs=2"]) == 0
+    assert read(Path("a/checkpoints/last.safetensors")).meta["preprocessing"] == before
+    assert chosen("a") is True
+
+
 def test_without_them_a_run_begins_from_scratch_and_says_so(
     hub: Path, photos: str, capsys: Capture, asked: list[str]
 ) -> None:

@@ -78,7 +78,7 @@ class Run:
             "scaled_decoding": self.data.preprocessing.scaled_decoding,
             "compile": self.compiled[0],
             "decays_all": self.decays_all,
-            "pretrained": source.weights.name if isinstance(source, Pretrained) and source.weights else bool(source),
+            "pretrained": source.weights.name if isinstance(source, Pretrained) and not source.file else bool(source),
         }
 
 

@@ -52,7 +52,7 @@ class RunSpec:
 
     @classmethod
     def from_config(cls, config: TrainConfig, own_names: frozenset[str] | None = None) -> RunSpec:
-        """Check every component of the configuration, touching neither data nor disk.
+        """Check every component of the configuration, touching no data; a new run that goes on from another reads it.
 
         own_names: the names of the user's own code that may be imported; None: any, as the user wrote the
         configuration. Raises ConfigError.
