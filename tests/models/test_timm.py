@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from imgcls.inference.restore import restore
 from imgcls.models import models_for
 from imgcls.models.build import MODEL_CONTEXT, build_model
 from imgcls.models.finetune import depths, freeze
-from imgcls.models.timm import TimmWeights, read_tensors, weights
+from imgcls.models.timm_weights import TimmWeights, timm_weights
 from imgcls.runtime.session import session
 from imgcls.training.builder import build as build_run
 from imgcls.training.spec import RunSpec
@@ -105,7 +106,6 @@ def test_a_sweep_goes_over_models() -> None:
         (["model=timm/vgg11", "model.stochastic_depth=0.1"], "timm/vgg11 has no stochastic depth; leave model.st"),
         (["model=timm/test_vit", "model.stem=small"], "unknown key 'model.stem'"),
         (["model=timm/test_vit", "model.pretrained=in21k"], "unknown 'in21k' for timm/test_vit (choices: r160_in1k)"),
-        (["model=timm/test_vit", "model.pretrained=./no.safetensors"], "model.pretrained: no such file: /"),
         (["model=timm/test_nfnet", "dataset.image_size=[8,9]", "model.freeze=[layer9]"], "no layer is called 'layer9'"),
         (["model=timm/convnext_atto"], "model=timm/convnext_atto: fails on images of shape (2, 1, 8, 8): "),
         (["model=timm/levit_128s"], "its own size is dataset.image_size=224"),
@@ -225,6 +225,12 @@ def published(name: str, classes: int = 1000) -> dict[str, Tensor]:
     return {key: torch.rand_like(one) if one.is_floating_point() else one for key, one in state.items()}
 
 
+def weights(name: str, wanted: bool | str) -> TimmWeights:
+    found = timm_weights(name, os.path.abspath(wanted) if isinstance(wanted, str) else wanted)
+    assert found is not None
+    return found
+
+
 def features(module: Any, images: Tensor) -> Tensor:
     with torch.no_grad():
         found: Tensor = module.eval().forward_features(images)
@@ -241,7 +247,7 @@ def test_a_file_of_weights_is_loaded_except_for_the_last_layer(name: str, suffix
     module = build(name, side=160)
     before = {key: one.clone() for key, one in module.state_dict().items()}
     draws = torch.random.get_rng_state()
-    weights(f"timm/{name}", f"./w.{suffix}").load(module, 7)
+    weights(f"timm/{name}", f"w.{suffix}").load(module, 7)
     assert torch.equal(draws, torch.random.get_rng_state())
     for key, one in module.state_dict().items():
         is_head = key.startswith(module.timm_heads)  # type: ignore[arg-type]
@@ -251,7 +257,7 @@ def test_a_file_of_weights_is_loaded_except_for_the_last_layer(name: str, suffix
 def test_gray_images_and_other_sizes() -> None:
     state = published("test_vit")
     save_file(state, "w.safetensors")
-    given = weights("timm/test_vit", "./w.safetensors")
+    given = weights("timm/test_vit", "w.safetensors")
     gray: Any = build("test_vit", 1, 160)
     given.load(gray, 7)
     assert torch.allclose(gray.patch_embed.proj.weight, state["patch_embed.proj.weight"].sum(1, keepdim=True))
@@ -280,16 +286,16 @@ def test_files_that_are_no_weights_of_the_model_are_refused() -> None:
         ("evil.pth", "not a file of weights"),
         ("other.pth", "expected a dictionary of tensors"),
         ("junk.safetensors", "not a file of weights"),
-        ("gone.pth", "not a file of weights"),
+        ("gone.pth", "gone.pth"),
     ]:
         with pytest.raises(DataError, match=needle):
-            read_tensors(Path(name))
+            weights("timm/test_vit", name).load(build("test_vit", side=160), 7)
     assert not Path("owned").exists()
     save_file(published("test_resnet"), "resnet.safetensors")
     save_file({"x": torch.zeros(2)}, "x.safetensors")
     for file in ("resnet", "x"):
         with pytest.raises(ConfigError, match=rf"{file}.safetensors does not fit this timm/test_vit \("):
-            weights("timm/test_vit", f"./{file}.safetensors").load(build("test_vit", side=160), 7)
+            weights("timm/test_vit", f"{file}.safetensors").load(build("test_vit", side=160), 7)
 
 
 def test_published_weights_are_found_where_the_message_says(hub: Path, capsys: Capture) -> None:
@@ -317,7 +323,13 @@ def test_published_weights_are_found_where_the_message_says(hub: Path, capsys: C
     seen = kept.meta["preprocessing"]
     assert (seen["height"], seen["crop_share"]) == (given.input_size[-1], given.crop_pct) == (160, 0.95)
     assert (tuple(seen["mean"]), tuple(seen["std"])) == (given.mean, given.std)
+    again = [word for word in words if word != "model.pretrained=true"]
+    assert main(["train", *again, "model.freeze=true", "dataset.image_size=80", "run_dir=b"]) == 0  # auto
+    assert f"pretrained: {file.name}, new last layer (auto" in " ".join(capsys.readouterr().err.split())
+    assert checkpoint_format.read(Path("b/checkpoints/best.safetensors")).meta["chosen"]["pretrained"] == "r160_in1k"
+    assert main(["train", *again, "model.pretrained=a", "run_dir=c"]) == 0  # a run of timm's model
     file.unlink()  # not needed again
+    assert main(["train", "resume=b", "epochs=2"]) == 0
     assert main(["train", "resume=a", "epochs=2"]) == 0
     assert main(["evaluate", "a"]) == 0
     assert main(["predict", "a", "photos/ants/0.png"]) == 0
@@ -340,7 +352,7 @@ def test_weights_in_the_cache_of_hugging_face_are_used(hub: Path) -> None:
 
 @pytest.mark.parametrize("name", ["test_vit", "vit_base_patch16_384", "convnext_atto", "tf_efficientnet_lite0.in1k"])
 def test_the_images_are_those_of_the_weights(name: str) -> None:
-    found, config = weights(f"timm/{name}", "./w.safetensors"), timm.get_pretrained_cfg(name)
+    found, config = weights(f"timm/{name}", "w.safetensors"), timm.get_pretrained_cfg(name)
     assert isinstance(found, TimmWeights)
     assert (found.size, found.mean, found.std) == (config.input_size[-1], config.mean, config.std)
     assert found.crop_share == config.crop_pct

@@ -203,6 +203,11 @@ def read_splits(spec: DataSpec, default_size: int, preset: InputPreset | None = 
     return SplitData(spec.name, source, splits, geometry(splits.train, spec.options, default_size, preset))
 
 
+def resized(data: SplitData, options: SplitOptions, preset: InputPreset) -> SplitData:
+    """The same data at the size that pretrained weights expect, unless one is given."""
+    return dataclasses.replace(data, geometry=geometry(data.splits.train, options, 0, preset))
+
+
 def set_up(
     data: SplitData,
     options: SplitOptions,
@@ -295,10 +300,13 @@ def _preprocessing(
     """
     train, (height, width, channels, _) = data.splits.train, data.geometry
     threads = torch.get_num_threads()
-    with quiet_decoders():
-        rendering, findings = rendering_for(
-            train.paths or (), background_of(options.background), depth_of(options.depth), threads
-        )
+    background = background_of(options.background)
+    findings: tuple[Finding, ...] = ()
+    if preset is not None and preset.rendering is not None and options.depth == "auto":
+        rendering = dataclasses.replace(preset.rendering, background=background)
+    else:
+        with quiet_decoders():
+            rendering, findings = rendering_for(train.paths or (), background, depth_of(options.depth), threads)
     normal = ((0.0,) * channels, (1.0,) * channels) if preset is None else preset.for_channels(channels)
     made = Preprocessing(
         channels, height, width, *normal, rendering, options.fit, options.crop_share or 1.0, scaled_decoding=True
