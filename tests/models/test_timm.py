@@ -129,6 +129,12 @@ def test_a_checkpoint_reaches_timms_registry_and_nothing_else() -> None:
                 restore(bad, runtime, frozenset())
 
 
+@pytest.mark.slow
+def test_a_pruned_models_checkpoint_evaluates() -> None:
+    assert main(["train", "model=timm/ecaresnet101d_pruned", "dataset.image_size=32", *SMALL, "run_dir=a"]) == 0
+    assert main(["evaluate", "a"]) == 0
+
+
 # --- building --------------------------------------------------------------------------------------------------------
 
 

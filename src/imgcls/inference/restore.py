@@ -26,6 +26,7 @@ from imgcls.runtime.device import choose_device, choose_precision
 from imgcls.runtime.session import Runtime, session
 
 SPARE = 1 << 22  # parameters: of published stems, which are replaced for small images
+PRUNED = 4  # times as large as itself may a model of timm's be while it is built: some are built whole, then pruned
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
     has_average = any(name.startswith(checkpoint_state.AVERAGE) for name in checkpoint.tensors)
     prefix = checkpoint_state.AVERAGE if has_average else checkpoint_state.MODEL
     # a packaged model registers what it keeps; a user's own may replace parts of it on the way
-    guard = contextlib.nullcontext() if ":" in component.name else _no_larger_than(checkpoint, prefix)
+    times = PRUNED if is_timm(component.name) else 1
+    guard = contextlib.nullcontext() if ":" in component.name else _no_larger_than(checkpoint, prefix, times)
     with torch.random.fork_rng(devices=[]), guard:  # the weights drawn here are replaced
         module = build_model(component, preprocessing.channels, preprocessing.image_size, len(classes))
         checkpoint_state.check_storable(module, component.name)
@@ -88,9 +90,9 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
 
 
 @contextlib.contextmanager
-def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
-    """Inside, a model with more parameters than the checkpoint holds is refused before they are initialized."""
-    room = SPARE + sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
+def _no_larger_than(checkpoint: Checkpoint, prefix: str, times: int) -> Iterator[None]:
+    """Inside, a model with more parameters than (times) the checkpoint's is refused before they are initialized."""
+    room = SPARE + times * sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
     refusal = CheckpointError(f"{checkpoint.path}: its tensors do not fit its model, which is larger")
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
