@@ -64,7 +64,10 @@ WORKLOADS = {
     "resnet18-512": ("ResNet-18 / CIFAR-10, batch 512", ["model=resnet18", "dataset=cifar10", "batch_size=512"]),
     "photos": (
         "ResNet-18 / CIFAR-10 at 96x96, random resized crops, batch 256",
-        ["model=resnet18", "dataset=cifar10", "dataset.image_size=96", "augment=photo", "batch_size=256"],
+        [
+            *("model=resnet18", "dataset=cifar10", "dataset.image_size=96", "augment=photo", "batch_size=256"),
+            "model.pretrained=false",
+        ],
     ),
     "resnet18-1024": ("ResNet-18 / CIFAR-10, batch 1024", ["model=resnet18", "dataset=cifar10", "batch_size=1024"]),
 }

@@ -61,7 +61,7 @@ def attempt(name: str, side: int, photo: Path, threads: int) -> dict[str, Any]:
         words = [
             *(f"model={name}", f"dataset.image_size={side}", "dataset.channels=3", "dataset.val_fraction=0"),
             *(f"dataset.limit={UPDATES * BATCH}", f"dataset.test_limit={TEST}", f"batch_size={BATCH}", "epochs=1"),
-            *("run_dir=run", f"threads={threads}"),
+            *("run_dir=run", f"threads={threads}", "model.pretrained=false"),
         ]
         spent = spend(imgcls("train", *words, "--json"), **given)
         found: dict[str, Any] = {"model": name, "pixels": side, "train": _figures(spent)}

@@ -35,9 +35,10 @@ from imgcls.training.artifacts import draw_batch, draw_test, log_result
 from imgcls.training.builder import Run, build, checkpoint_metadata
 from imgcls.training.callback import TrainingCallback
 from imgcls.training.checkpointer import Checkpointer
+from imgcls.training.earlier_run import settled
 from imgcls.training.failures import reading_explained, resume_command, training_explained
 from imgcls.training.loop import fit
-from imgcls.training.resume import ResumePoint, rate_change, restore_run, resume_point
+from imgcls.training.resume import ResumePoint, began_with, rate_change, restore_run, resume_point
 from imgcls.training.spec import RunSpec, check
 from imgcls.training.summary import summary
 from imgcls.training.validation import Best, Validator
@@ -56,6 +57,7 @@ class Outputs:
 
 def train(config: TrainConfig, *, is_quiet: bool = False, plotter: BackgroundWorker | None = None) -> Report | None:
     """A new run; returns its report (in the main process). plotter: draws its plots."""
+    config = settled(config)
     spec = check(config)
     with (
         reading_explained(spec),
@@ -88,6 +90,7 @@ def resume(
     with closing(run_folders.RunFolder(folder)) if rank == 0 else nullcontext():
         point = resume_point(folder, config)
         spec = replace(spec, data=replace(spec.data, rule=fingerprint.cut_rule(folder, point.meta)))
+        spec = replace(spec, pretrained=began_with(spec, config, point))
         precision = point.chosen.get("precision", config.precision)
         if precision == "fp16" and choose_device(config.device).type == "cpu":
             raise ConfigError(f"device: {folder} was trained in fp16; resume it on a GPU")

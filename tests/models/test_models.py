@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import sys
 from typing import Any, get_args
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
+from imgcls.cli.app import main
 from imgcls.config.components import Component, select
 from imgcls.config.options import option_node
 from imgcls.config.torchvision_names import MODELS as TORCHVISION
@@ -18,6 +20,7 @@ from imgcls.errors import ConfigError
 from imgcls.models import MODELS
 from imgcls.models.build import MODEL_CONTEXT, automatic, is_random
 from imgcls.models.layers import ACTIVATIONS, Activation
+from imgcls.models.timm import timm_model
 
 
 def build(name: str, channels: int, image_size: tuple[int, int], num_classes: int = 10, **params: object) -> nn.Module:
@@ -232,3 +235,12 @@ def test_models_known_to_draw_no_random_numbers_draw_none(name: str) -> None:
 def test_models_that_may_draw_random_numbers_are_known() -> None:
     assert is_random(build("mlp", 1, (4, 4), dropout=0.5))
     assert is_random(nn.Sequential(nn.Linear(2, 2), type("Own", (nn.Linear,), {})(2, 2)))
+
+
+def test_without_timm_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    timm_model.cache_clear()
+    assert main(["train", "model=timm/resnet10t"]) == 2
+    assert capsys.readouterr().err.endswith("pip install 'imgcls[timm]'\n")

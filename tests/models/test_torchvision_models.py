@@ -318,12 +318,25 @@ def test_earlier_blocks_have_lower_learning_rates(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("resnet18", 10), ("vit_b_32", 16), ("densenet121", 63), ("googlenet", 13), ("vgg11_bn", 11), ("lenet", 5)],
+    [
+        ("resnet18", 10),
+        ("vit_b_32", 14),
+        ("swin_t", 17),
+        ("densenet121", 63),
+        ("googlenet", 13),
+        ("vgg11_bn", 11),
+        ("lenet", 5),
+    ],
 )
 def test_a_block_is_what_a_person_would_count(name: str, count: int) -> None:
     with torch.device(place_of(name)):
-        order = depths(build(name, 3, (32, 32), 7, **({} if name in ("lenet", "vgg11_bn") else {"stem": "auto"})))
+        module = build(name, 3, (32, 32), 7, **({} if name in ("lenet", "vgg11_bn") else {"stem": "auto"}))
+    order = depths(module)
     assert max(order.values()) + 1 == count
+    if name == "vit_b_32":  # the class token and the position embeddings with the patches
+        first = {"class_token", "conv_proj.weight", "conv_proj.bias", "encoder.pos_embedding"}
+        assert {key for key, depth in order.items() if depth == 0} == first
+        assert max(depths(module, tokens_first=False).values()) + 1 == 16  # as in earlier versions
     last = list(order)[-1]
     assert order[last] == count - 1
 

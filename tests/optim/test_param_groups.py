@@ -112,10 +112,11 @@ def test_a_run_that_began_before_keeps_its_groups(began: str, config: Callable[.
         first = build(chosen, spec, runtime, {})
         meta = checkpoint_metadata(first)
         if began == "earlier":
-            del meta["chosen"]["decays_all"]
+            del meta["chosen"]["decays_all"], meta["chosen"]["tokens_first"], meta["chosen"]["crop_share"]
         checkpoint = Checkpoint(Path("last.safetensors"), {}, meta | {"step": 0, "epochs_done": 0})
         assert checkpoint_format.described(checkpoint)
         point = ResumePoint(Path("run"), checkpoint, None, None)
         second = build(chosen, spec, runtime, point.chosen)
     assert (first.decays_all, second.decays_all) == (False, began == "earlier")
-    assert second.chosen["decays_all"] == second.decays_all  # and so the next time
+    assert (first.tokens_first, second.tokens_first) == (True, began == "now")
+    assert second.chosen == first.chosen | {"decays_all": second.decays_all, "tokens_first": second.tokens_first}

@@ -235,6 +235,7 @@ def test_a_sweep_started_before_a_key_existed_can_be_resumed(words: list[str], i
     plans, _, _ = sweep_plan.plan(composer, words, lambda config: None)
     table = composer.table(composer.expand(words)[0], "train")
     before = {key: value for key, value in table.items() if key not in ("plots", "tensorboard")}
+    before["model"] = {**before["model"], "pretrained": False}  # now auto
     newer = ("background", "depth")
     before["dataset"] = {key: value for key, value in before["dataset"].items() if key not in newer}
     assert (plans[0].digest == sweep_jobs.digest(as_yaml(before))) is is_same

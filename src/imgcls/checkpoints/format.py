@@ -136,7 +136,10 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
         and 1 <= chosen["threads"] <= MOST_THREADS
         and chosen.get("precision") in ("fp32", "bf16", "fp16")
         and chosen.get("loader") in ("resident", "stream")
-        and isinstance(chosen.get("compile", False), bool),
+        and isinstance(chosen.get("compile", False), bool)
+        and isinstance(chosen.get("crop_share", 1.0), float)
+        and 0 < chosen.get("crop_share", 1.0) <= 1
+        and isinstance(chosen.get("pretrained", False), bool | str),
     }
     if wrong := [key for key, is_sound in sound.items() if not is_sound]:
         raise CheckpointError(
@@ -155,6 +158,17 @@ def _are_numbers(values: Any, count: int) -> bool:
         and len(values) == count
         and all(isinstance(value, int | float) and abs(value) <= LARGEST_NUMBER for value in values)
     )
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether the file begins as one of our checkpoints does; other safetensors files have no checksum."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            head = file.read(min(LARGEST_HEADER, int.from_bytes(start, "little")))
+    except OSError:
+        return False
+    return head[:1] == b"{" and DIGEST.search(head) is not None
 
 
 def read(path: Path) -> Checkpoint:

@@ -205,7 +205,7 @@ def _train(line: Line, composer: Composer) -> int:
 
     if line.literal:
         raise ConfigError(f"expected key=value, got '{line.literal[0]}'")
-    words = joined(line.words, lambda word: re.fullmatch(r"[+~]*[A-Za-z_][\w.]*", word))
+    words = [_pinned(word) for word in joined(line.words, lambda word: re.fullmatch(r"[+~]*[A-Za-z_][\w.]*", word))]
     if line.flags.get("multirun"):
         return _sweep(line, words, composer)
     overrides = read_all(words, composer.paths)
@@ -213,6 +213,17 @@ def _train(line: Line, composer: Composer) -> int:
     if run != "null":
         return _resume(run, [one for one in overrides if one.key != "resume"], line, composer)
     return _run_training(COMMANDS[line.command].run, line, composer.table(overrides, "train"))
+
+
+def _pinned(word: str) -> str:
+    """model.pretrained=latest with the run that is the latest now: a sweep would take its own jobs for it later."""
+    key, _, value = word.partition("=")
+    values = value.split(",")
+    if key != "model.pretrained" or "latest" not in values:
+        return word
+    with signals_wait():
+        from imgcls.runs.folder import latest
+    return f"{key}={','.join(str(latest()) if value == 'latest' else value for value in values)}"
 
 
 def _resume(run: str, overrides: Sequence[Override], line: Line, composer: Composer) -> int:
@@ -256,7 +267,10 @@ def _sweep(line: Line, words: Sequence[str], composer: Composer) -> int:
 
     if "cfg" in line.flags:
         raise ConfigError("--cfg cannot be used with --multirun")
-    plans, folder, timeout = sweep_plan.plan(composer, words, DryRun())
+    checked = DryRun()
+    plans, folder, timeout = sweep_plan.plan(composer, words, checked)
+    for model, start in checked.weights.items():
+        print(f"weights  {model}: {start}", file=sys.stderr)
     flags = [
         f"--{name.replace('_', '-')}={line.flags[name]}" for name in ("config_dir", "config_name") if name in line.flags
     ]

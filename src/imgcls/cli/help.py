@@ -46,7 +46,7 @@ def command_help(name: str, composer: Composer, words: Sequence[str] = ()) -> st
 
 
 def _train_keys(composer: Composer, words: Sequence[str]) -> list[str]:
-    from imgcls.config.options import GROUPS, SHARED, option_node, options
+    from imgcls.config.options import GROUPS, SHARED, is_timm, option_node, options
     from imgcls.config.parsing import flatten
 
     entries = [entry for entry in option_node("", "train")["defaults"] if isinstance(entry, dict)]
@@ -61,6 +61,8 @@ def _train_keys(composer: Composer, words: Sequence[str]) -> list[str]:
         lines += _wrapped(f"  {group:<10} ", [f"{name}*" if name == defaults[group] else name for name in names])
         if shared:
             lines += _wrapped(f"{'':<13}torchvision's: ", sorted(shared))
+        if group == "model":
+            lines += [f"{'':<13}timm's: timm/NAME (pip install 'imgcls[timm]')"]
     lines += ["", "experiments (experiment=NAME: options and keys at once; the command line", "takes precedence)"]
     for name, one in experiments.items():
         lines += _wrapped(f"  {name:<23} ", one.about.split(), separator=" ")
@@ -69,7 +71,9 @@ def _train_keys(composer: Composer, words: Sequence[str]) -> list[str]:
     lines += _keys("", "train", values)
     for group in GROUPS[:-1]:
         candidates = [given.get(group), chosen.choices.get(group) if chosen else None, defaults[group]]
-        lines += _keys(group, next(name for name in candidates if name in options(group)), values)
+        lines += _keys(
+            group, next(name for name in candidates if name in options(group) or is_timm(group, name)), values
+        )
     return [*lines, "", "For another option's keys, name it: imgcls train model=mlp dataset=mnist --help"]
 
 

@@ -19,8 +19,8 @@ from imgcls.compose.bases import base, filled, parse, plain_value
 from imgcls.compose.errors import bad_value
 from imgcls.compose.experiments import Experiment
 from imgcls.compose.hydra_config import compose_words, resolved
-from imgcls.compose.overrides import PLAIN, Override, Paths, is_table, make_absolute, read_all
-from imgcls.config.options import GROUPS, conf_dir, listed, options, own_code
+from imgcls.compose.overrides import PLAIN, Override, Paths, is_table, make_absolute, make_weights_absolute, read_all
+from imgcls.config.options import GROUPS, conf_dir, is_timm, listed, options, own_code
 from imgcls.config.parsing import flatten, reject_forbidden, unknown_key
 from imgcls.config.peers import value_hint
 from imgcls.config.schema import TYPED_ONLY, TrainConfig, weights_of
@@ -91,6 +91,7 @@ class Composer:
                 raise ConfigError(f"{key}: set it on the command line ({key}=...), not in a file")
         if config_name == "train":
             make_absolute(plain.get("dataset"))
+            make_weights_absolute(plain.get("model"))
         if experiment is not None:
             known = set(TrainConfig.__dataclass_fields__)
             experiments.check_keys(self.experiment(experiment), flatten(plain), known)
@@ -158,7 +159,7 @@ class Composer:
     def _option(self, one: Override) -> str:
         value = (one.value or "").strip("'\"")
         choices = self.options(one.key)
-        if value in choices:
+        if value in choices or is_timm(one.key, value):
             if one.key == "experiment":
                 experiments.check_choices(self.experiment(value), self.options)
             return value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcls.config.components import unknown_param
-from imgcls.config.options import GROUPS, common_keys, conf_dir, listed, option_node, options
+from imgcls.config.options import GROUPS, common_keys, conf_dir, is_timm, listed, option_node, options
 from imgcls.config.parsing import unknown_key
 from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import ConfigError
@@ -79,7 +79,7 @@ def check_choices(one: Experiment, options_of: Callable[[str], list[str]]) -> No
                 raise ConfigError(f"{one.path}: unknown group '{group}'{hint} (groups: {', '.join(GROUPS)})")
             if key != f"override /{group}":
                 raise ConfigError(f"{one.path}: '{key}: {_typed(option)}'; {_in_defaults(group, option)}")
-            if option not in options_of(group):
+            if option not in options_of(group) and not is_timm(group, option):
                 hint = did_you_mean(str(option), options_of(group))
                 choices = f"(choices: {listed(options_of(group))})"
                 raise ConfigError(f"{one.path}: {group}: unknown '{_typed(option)}'{hint} {choices}")
@@ -117,7 +117,7 @@ def _typed(value: Any) -> str:
 
 def _check_param(path: Path, group: str, param: str, node: Mapping[str, Any]) -> None:
     name = str(node.get("name"))
-    if name not in options(group):  # the user's own code
+    if name not in options(group) and not is_timm(group, name):  # the user's own code
         return
     if param == "name":
         raise ConfigError(f"{path}: '{group}.name'; {_in_defaults(group, name)}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 from imgcls.compose import experiments
 from imgcls.compose.errors import composing_error, first_line, interpolation_error, refuse_environment
 from imgcls.compose.overrides import Paths
-from imgcls.config.options import SHARED, conf_dir, option_node
+from imgcls.config.options import SHARED, conf_dir, is_timm, option_node
 from imgcls.config.parsing import reject_forbidden
 from imgcls.config.yaml_files import LARGEST
 from imgcls.errors import ConfigError
@@ -100,6 +100,21 @@ def _register_shared() -> None:
         keys = option_node(group, names[0])
         for name in names:
             ConfigStore.instance().store(name, {**keys, "name": name}, group=group)
+    ConfigStore.instance().repo["model"]["timm"] = _TimmModels()
+
+
+class _TimmModels(dict[str, Any]):
+    """The folder model/timm/ of Hydra's store has whatever may be a name: timm is asked when the model is chosen."""
+
+    def __contains__(self, file: object) -> bool:
+        return is_timm("model", f"timm/{str(file).removesuffix('.yaml')}")
+
+    def __getitem__(self, file: str) -> Any:
+        from hydra.core.config_store import ConfigNode
+        from omegaconf import OmegaConf
+
+        node = OmegaConf.create(option_node("model", f"timm/{file.removesuffix('.yaml')}"))
+        return ConfigNode(name=file, node=node, group="model", package="model", provider=None)
 
 
 def _put_first(folder: Path, files: dict[Path, object]) -> None:

@@ -17,6 +17,8 @@ TABLES = (
     *(".csv", ".tsv", ".txt", ".jsonl", ".ndjson"),
     *(".json", ".xlsx", ".xls", ".ods", ".parquet"),  # refused by the reader, which says what to do
 )
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+NO_PATHS = ("true", "false", "auto", "latest", "null")  # values of model.pretrained
 BRACKETS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -58,6 +60,20 @@ def make_absolute(dataset: Any) -> None:
     for key in ("root", "images", "test"):
         if isinstance(dataset, dict) and isinstance(dataset.get(key), str):
             dataset[key] = os.path.abspath(os.path.expanduser(dataset[key]))
+
+
+def is_weights_path(value: Any) -> bool:
+    """Whether a value of model.pretrained is a run or a file, not the name of weights."""
+    if not isinstance(value, str) or value.lower() in NO_PATHS:
+        return False
+    is_named = any(mark in value for mark in "/\\") or value.lower().endswith(WEIGHT_FILES)
+    return is_named or os.path.exists(os.path.expanduser(value))
+
+
+def make_weights_absolute(model: Any) -> None:
+    """The same for model.pretrained."""
+    if isinstance(model, dict) and is_weights_path(model.get("pretrained")):
+        model["pretrained"] = os.path.abspath(os.path.expanduser(model["pretrained"]))
 
 
 PATH_KEYS = (
@@ -161,6 +177,8 @@ def is_path(override: Override) -> bool:
         return any(mark in value for mark in "/\\") or (
             value not in options("dataset") and (os.path.exists(os.path.expanduser(value)) or is_table(value))
         )
+    if override.key == "model.pretrained":
+        return is_weights_path(override.value)
     return override.key in PATH_KEYS or is_column(override)
 
 

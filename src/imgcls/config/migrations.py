@@ -18,6 +18,7 @@ NEWER_KEYS = {
     "dataset": ("classes", "background", "depth", "exclude", "relabel", "fit", "crop_share"),
 }
 BEFORE = {  # (group, newer key): what earlier versions did, where that is not its default
+    ("model", "pretrained"): False,
     ("dataset", "depth"): "full",
     ("dataset", "layout"): "old",
     ("augment", "area"): None,

@@ -17,6 +17,7 @@ GROUPS = ("model", "dataset", "optimizer", "scheduler", "loss", "augment", "atta
 OWN_PARTS = ("model", "dataset", "optimizer")  # groups whose name may be the user's own code, package:attribute
 SHARED = {"model": torchvision_names.MODELS, "dataset": torchvision_names.DATASETS}  # options that share one file
 SUCH_AS = ("vgg16", "mobilenet_v3_small", "vit_b_16")  # in messages
+TIMM = re.compile(r"timm/[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")  # model=timm/NAME or timm/NAME.TAG: known where timm is
 KEY_LINE = re.compile(r"( *)([A-Za-z_]\w*):(?:.*?\s#\s+(.*))?.*")  # indent, key, comment
 
 
@@ -45,6 +46,11 @@ def _options(group: str) -> tuple[str, ...]:
     return tuple(sorted([*(path.stem for path in (conf_dir() / group).glob("*.yaml")), *SHARED.get(group, ())]))
 
 
+def is_timm(group: str, name: object) -> bool:
+    """Whether an option of the group has the form of a model of timm's; whether there is one, timm alone knows."""
+    return group == "model" and isinstance(name, str) and TIMM.fullmatch(name) is not None
+
+
 def option_node(group: str, name: str) -> Node:
     """The keys of one option with their defaults; without a group, those of a command.
 
@@ -64,10 +70,11 @@ def _option_node(group: str, name: str) -> Node:
 
 @cache
 def _read(group: str, name: str) -> tuple[str, Node]:
-    """The text of a file of conf/, and what it says. torchvision's models share one file, and so do its data sets."""
+    """The text of a file of conf/, and what it says. torchvision's models share one, its data sets, timm's models."""
     import yaml
 
     path = f"torchvision_{group}.yaml" if name in SHARED.get(group, ()) else f"{group}/{name}.yaml"
+    path = "timm_model.yaml" if is_timm(group, name) else path
     text = (conf_dir() / path.lstrip("/")).read_text(encoding="utf-8")
     return text, yaml.safe_load(text) or {}
 
@@ -126,8 +133,8 @@ def as_yaml(table: Mapping[str, Any]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The names for a message, torchvision's many models in a few words."""
+    """The names for a message, torchvision's and timm's many models in a few words."""
     names = list(names)
     others = [name for name in names if name not in torchvision_names.MODELS]
-    more = [f"and torchvision's, such as {', '.join(SUCH_AS)}: imgcls train --help"] if len(others) < len(names) else []
-    return ", ".join([*others, *more])
+    more = f"timm/NAME for timm's, and torchvision's, such as {', '.join(SUCH_AS)}: imgcls train --help"
+    return ", ".join([*others, *([more] if len(others) < len(names) else [])])

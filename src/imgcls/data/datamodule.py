@@ -203,6 +203,11 @@ def read_splits(spec: DataSpec, default_size: int, preset: InputPreset | None = 
     return SplitData(spec.name, source, splits, geometry(splits.train, spec.options, default_size, preset))
 
 
+def resized(data: SplitData, options: SplitOptions, preset: InputPreset) -> SplitData:
+    """The same data at the size that pretrained weights expect, unless one is given."""
+    return dataclasses.replace(data, geometry=geometry(data.splits.train, options, 0, preset))
+
+
 def set_up(
     data: SplitData,
     options: SplitOptions,
@@ -220,7 +225,8 @@ def set_up(
     """
     stored = stored or {}
     train = data.splits.train
-    preprocessing, findings = _preprocessing(data, options, preset, crop)
+    share = stored.get("crop_share", 1.0) if stored else preset.crop_share if preset else 1.0
+    preprocessing, findings = _preprocessing(data, options, preset, crop, share)  # earlier versions did not store it
     as_before = bool(stored.get("scaled_decoding", bool(stored)))  # earlier versions did not store it
     preprocessing = dataclasses.replace(preprocessing, scaled_decoding=as_before)
     data = dataclasses.replace(
@@ -283,24 +289,28 @@ def fitting_batch(asked: int | str, count: int) -> int:
 
 
 def _preprocessing(
-    data: SplitData, options: SplitOptions, preset: InputPreset | None, crop: RandomCrop | None
+    data: SplitData, options: SplitOptions, preset: InputPreset | None, crop: RandomCrop | None, share: float = 1.0
 ) -> tuple[Preprocessing, tuple[Finding, ...]]:
     """With the mean and standard deviation of the weights, else of at most 2,000 evenly spaced training images; and
     what these images say about all of them.
 
     The files that were decoded for it are kept with the training images until a fetcher takes them over, unless that
-    crops them at random.
+    crops them at random. share: crop_share, unless the options have one; what it costs is not worth a note.
     """
     train, (height, width, channels, _) = data.splits.train, data.geometry
     threads = torch.get_num_threads()
-    with quiet_decoders():
-        rendering, findings = rendering_for(
-            train.paths or (), background_of(options.background), depth_of(options.depth), threads
-        )
+    background = background_of(options.background)
+    findings: tuple[Finding, ...] = ()
+    if preset is not None and preset.rendering is not None and options.depth == "auto":
+        rendering = dataclasses.replace(preset.rendering, background=background)
+    else:
+        with quiet_decoders():
+            rendering, findings = rendering_for(train.paths or (), background, depth_of(options.depth), threads)
     normal = ((0.0,) * channels, (1.0,) * channels) if preset is None else preset.for_channels(channels)
     made = Preprocessing(
-        channels, height, width, *normal, rendering, options.fit, options.crop_share or 1.0, scaled_decoding=True
+        channels, height, width, *normal, rendering, options.fit, options.crop_share or share, scaled_decoding=True
     )
+    view = dataclasses.replace(made.view, crop_share=options.crop_share or 1.0)
     if train.paths is None and preset is not None:
         return made, findings
     most = PRESET_SAMPLE if preset is not None else STATISTICS_SAMPLE if crop is None else CROPPED_SAMPLE
@@ -310,11 +320,11 @@ def _preprocessing(
     if sample.paths is None:
         assert sample.whole is not None
         pixels = decode_all(sample, made, threads=threads)
-        findings += shown_of(sample.whole.shape[1:3], made.view)
+        findings += shown_of(sample.whole.shape[1:3], view)
     else:
         pixels, seen = decode_sample(sample.paths, made, threads)
         train.decoded = (rows, pixels) if crop is None else None
-        findings += findings_of(sample.paths, pixels, seen, made.view, total=len(train))
+        findings += findings_of(sample.paths, pixels, seen, view, total=len(train))
     if preset is None:
         mean, std = statistics(pixels)
         made = dataclasses.replace(made, mean=mean, std=std)

@@ -11,6 +11,7 @@ import torch
 
 from imgcls.data.pixels.decoding import header
 from imgcls.data.pixels.opening import quiet_decoders
+from imgcls.data.pixels.rendering import Rendering
 from imgcls.data.pixels.view import size_of
 from imgcls.data.source import Images
 from imgcls.data.splits import SplitOptions
@@ -23,17 +24,23 @@ FIRST_HEADERS = 16  # files whose headers are read before other processes are as
 
 @dataclass(frozen=True)
 class InputPreset:
-    """What pretrained weights expect of images: pixels per side; mean and standard deviation of RGB, in [0, 1]."""
+    """What pretrained weights expect of images.
 
-    size: int
+    size: (height, width) in pixels. mean, std: of each channel, in [0, 1]. rendering: how stored pixels become 8 bits,
+    if the weights are those of an earlier run. crop_share: the share of each side that is tested.
+    """
+
+    size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rendering: Rendering | None = None
+    crop_share: float = 1.0
 
     def for_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation for images of 1 or 3 channels; for gray ones averaged over the colors."""
-        if channels != 1:
+        """Mean and standard deviation for images of that many channels; for gray ones averaged over the colors."""
+        if channels == len(self.mean):
             return self.mean, self.std
-        return (sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),)
+        return (sum(self.mean) / len(self.mean),) * channels, (sum(self.std) / len(self.std),) * channels
 
 
 class Geometry(NamedTuple):
@@ -53,13 +60,13 @@ def geometry(train: Images, options: SplitOptions, default_size: int, preset: In
     """The size and channels given, else those of the pretrained weights, else the images' own if they all agree."""
     own = None if train.whole is None else train.whole.shape[1:]
     given = size_of(options.image_size)
-    if own is not None and own[2] not in (1, 3) and (given or options.channels or preset):
+    wanted = None if preset is None else (*(given or preset.size), options.channels or len(preset.mean))
+    if own is not None and own[2] not in (1, 3) and (given or options.channels or wanted not in (None, own)):
         raise ConfigError(
             f"dataset: images with {own[2]} channels cannot be resized or converted; leave image_size and channels null"
         )
-    if preset is not None:
-        size = given or (preset.size, preset.size)
-        return Geometry(*size, options.channels or 3, "" if given else "pretrained")
+    if wanted is not None:
+        return Geometry(*wanted, "" if given or wanted == own else "pretrained")
     if own is not None:
         height, width, own_channels = own
         is_uniform = True

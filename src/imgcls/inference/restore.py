@@ -18,13 +18,15 @@ from imgcls.config.migrations import completed_node
 from imgcls.config.schema import ModelConfig
 from imgcls.data.pixels.preprocessing import Preprocessing
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
-from imgcls.models import MODELS
+from imgcls.models import models_for
 from imgcls.models.build import MODEL_CONTEXT, build_model
+from imgcls.models.timm import MissingTimm, is_timm
 from imgcls.runs.folder import best_checkpoint
 from imgcls.runtime.device import choose_device, choose_precision
 from imgcls.runtime.session import Runtime, session
 
 SPARE = 1 << 22  # parameters: of published stems, which are replaced for small images
+PRUNED = 4  # times as large as itself may a model of timm's be while it is built: some are built whole, then pruned
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,21 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
         node, stored = completed_node("model", dict(meta["model"]), with_keys=False), dict(meta["preprocessing"])
         classes = tuple(str(name) for name in meta["classes"])
         preprocessing = Preprocessing.from_dict(stored)
-        component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=node.get("name") in own_names)
+        component = select(
+            models_for(node.get("name")), node, "model", context=MODEL_CONTEXT, trusted=node.get("name") in own_names
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: incomplete description of the model ({error})") from error
     except ConfigError as error:
-        if ":" in str(node.get("name")):  # to be named again by the user
+        is_own = ":" in str(node.get("name")) and not is_timm(str(node.get("name")))
+        if is_own or isinstance(error, MissingTimm):  # to be named again by the user, or installed
             raise
         raise CheckpointError(f"{checkpoint.path}: invalid description of the model ({error})") from error
     has_average = any(name.startswith(checkpoint_state.AVERAGE) for name in checkpoint.tensors)
     prefix = checkpoint_state.AVERAGE if has_average else checkpoint_state.MODEL
     # a packaged model registers what it keeps; a user's own may replace parts of it on the way
-    guard = contextlib.nullcontext() if ":" in component.name else _no_larger_than(checkpoint, prefix)
+    times = PRUNED if is_timm(component.name) else 1
+    guard = contextlib.nullcontext() if ":" in component.name else _no_larger_than(checkpoint, prefix, times)
     with torch.random.fork_rng(devices=[]), guard:  # the weights drawn here are replaced
         module = build_model(component, preprocessing.channels, preprocessing.image_size, len(classes))
         checkpoint_state.check_storable(module, component.name)
@@ -84,9 +90,9 @@ def restore(checkpoint: Checkpoint, runtime: Runtime, own_names: frozenset[str])
 
 
 @contextlib.contextmanager
-def _no_larger_than(checkpoint: Checkpoint, prefix: str) -> Iterator[None]:
-    """Inside, a model with more parameters than the checkpoint holds is refused before they are initialized."""
-    room = SPARE + sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
+def _no_larger_than(checkpoint: Checkpoint, prefix: str, times: int) -> Iterator[None]:
+    """Inside, a model with more parameters than (times) the checkpoint's is refused before they are initialized."""
+    room = SPARE + times * sum(tensor.numel() for tensor in checkpoint.part(prefix).values())
     refusal = CheckpointError(f"{checkpoint.path}: its tensors do not fit its model, which is larger")
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

@@ -9,7 +9,7 @@ parameters that it cannot use.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from imgcls.models.airbench import airbench
@@ -17,6 +17,7 @@ from imgcls.models.convnet import convnet
 from imgcls.models.lenet import lenet
 from imgcls.models.mlp import linear, mlp
 from imgcls.models.resnet import RESNETS
+from imgcls.models.timm import is_timm, timm_model
 from imgcls.models.torchvision import TORCHVISION_MODELS
 
 MODELS: dict[str, Callable[..., Any]] = {
@@ -28,3 +29,11 @@ MODELS: dict[str, Callable[..., Any]] = {
     **RESNETS,
     **TORCHVISION_MODELS,
 }
+
+
+def models_for(name: object) -> Mapping[str, Callable[..., Any]]:
+    """The table that has the model of that name: MODELS, or one with a model of timm's, which is imported for it.
+
+    Raises ConfigError if timm is missing or has no such model.
+    """
+    return {name: timm_model(name)} if isinstance(name, str) and is_timm(name) else MODELS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import nn
 from imgcls.config.types import Range
 
 NUMBERED = re.compile(r"\d+|encoder_layer_\d+|denselayer\d+|transition\d+|inception\d\w|Mixed_\d\w|block\d+-\d+")
+TOKEN = re.compile(r"(\w+_)?tokens?_?\d*|(\w+_)?pos(ition|itional)?_?(emb|embd|embed|embedding)s?(_\w+)?")
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
@@ -43,6 +45,15 @@ def head_of(module: nn.Module, num_classes: int) -> str:
     return heads[-1]
 
 
+def heads_of(module: nn.Module, num_classes: int) -> tuple[str, ...]:
+    """The names of the layers that compute the logits: what timm calls so (several where it distills), else head_of.
+
+    Raises ValueError if there is none.
+    """
+    named: tuple[str, ...] = getattr(module, "timm_heads", ())
+    return named or (head_of(module, num_classes),)
+
+
 def frozen_parameters(module: nn.Module, wanted: bool | Sequence[str], num_classes: int) -> list[str]:
     """The names of the parameters that ``model.freeze`` freezes: True is all but the head, a list names layers.
 
@@ -51,10 +62,10 @@ def frozen_parameters(module: nn.Module, wanted: bool | Sequence[str], num_class
     names = [name for name, _ in module.named_parameters()]
     if wanted is True:
         try:
-            head = head_of(module, num_classes)
+            heads = heads_of(module, num_classes)
         except ValueError as error:
             raise ValueError(f"freeze: {error}; name the layers, as in model.freeze=[conv1]") from error
-        frozen = [name for name in names if not _is_under(name, head)]
+        frozen = [name for name in names if not any(_is_under(name, head) for head in heads)]
     else:
         layers = wanted or []
         for layer in layers:
@@ -96,23 +107,49 @@ def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
 
 
-def depths(module: nn.Module) -> dict[str, int]:
+def depths(module: nn.Module, *, tokens_first: bool = True) -> dict[str, int]:
     """How many blocks of the model come before the block of each parameter, by the parameter's name.
 
     A block is all layers whose names agree up to their number: layer1.0 of a ResNet, encoder.layers.encoder_layer_3 of
-    a vision transformer. A layer without a number is a block of one; a norm belongs to the block before it.
+    a vision transformer. A layer without a number is a block of one; a norm belongs to the block before it. A model of
+    timm's says itself what its blocks are. Class tokens and embeddings outside of the numbered layers are part of the
+    first block; tokens_first=False: they are blocks of their own, as in earlier versions.
     """
+    is_timm = "timm" in sys.modules and hasattr(module, "group_matcher")
+    found = _timm_depths(module) if is_timm and tokens_first else _own_depths(module, tokens_first)
+    ranks = {depth: rank for rank, depth in enumerate(sorted({*found.values()}))}
+    return {name: ranks[found[name]] for name, _ in module.named_parameters()}
+
+
+def _timm_depths(module: nn.Module) -> dict[str, int]:
+    from timm.models import group_parameters
+
+    found: dict[str, int] = group_parameters(module, module.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    return {name: 0 if _is_token(module, name) else depth for name, depth in found.items()}
+
+
+def _own_depths(module: nn.Module, tokens_first: bool) -> dict[str, int]:
     order: dict[str, int] = {}
     found: dict[str, int] = {}
     last = 0
     for path, one in module.named_modules():
         for name, _ in one.named_parameters(path, recurse=False):
+            if tokens_first and _is_token(module, name):
+                found[name] = 0
+                continue
             block = _block(path) or name
             if block not in order and not (isinstance(one, NORMS) and block == path and order):
                 order[block] = len(order)
             last = order.get(block, last)
             found[name] = last
-    return {name: found[name] for name, _ in module.named_parameters()}
+    return found
+
+
+def _is_token(module: nn.Module, name: str) -> bool:
+    """Whether a parameter is a token or an embedding, such as a class token, outside of the numbered layers."""
+    path, _, own = name.rpartition(".")
+    is_embedding = isinstance(module.get_submodule(path), nn.Embedding)
+    return (is_embedding or TOKEN.fullmatch(own) is not None) and not any(map(NUMBERED.fullmatch, path.split(".")))
 
 
 def _block(path: str) -> str:

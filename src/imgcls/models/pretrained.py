@@ -1,25 +1,32 @@
-"""torchvision's pretrained weights, for a model with a new last layer."""
+"""Pretrained weights, torchvision's or from a file, for a model with a new last layer."""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
+import sys
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from imgcls.errors import ConfigError, DataError
-from imgcls.files import locked
+from imgcls.files import file_size, locked
 from imgcls.models.finetune import head_of
+from imgcls.models.online import is_online
+from imgcls.models.resnet import RESNETS
+from imgcls.models.timm import is_timm, tags
+from imgcls.models.torchvision import TORCHVISION_MODELS
 
 TIMEOUT = 30.0  # seconds without a response
 # densenet's files have old parameter names: norm.1 is norm1 now
 OLD_NAME = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))$")
+STATE_KEYS = ("state_dict", "model_state_dict", "model")  # under which training scripts save the weights
 BETWEEN_ONES = ("googlenet", "inception_v3")  # their weights expect pixels from -1 to 1
 
 
@@ -27,29 +34,53 @@ BETWEEN_ONES = ("googlenet", "inception_v3")  # their weights expect pixels from
 class Pretrained:
     """Weights that are available for a model, and the images that they were trained on.
 
-    size: pixels per side. mean, std: of the three channels, for pixels from 0 to 1.
+    weights: torchvision's enumeration (its url, its name); None if they are in a file of the user's. size: pixels per
+    side, 0 if nothing is known of the images. mean, std: of the three channels, for pixels from 0 to 1.
+    crop_share: the share of each side that is tested.
     """
 
     model: str
-    weights: Any  # torchvision's enumeration: its url, its name
+    weights: Any
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    file: str | None = None
+    crop_share: float = 1.0
 
     @property
     def path(self) -> Path:
-        """Where torch stores the downloaded file, and where a user can put it."""
+        """The user's file, or where torch stores the downloaded one, and where a user can put it."""
+        if self.file is not None:
+            return Path(self.file)
         return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(self.weights.url))
+
+    def obtain(self, *, may_download: bool) -> str:
+        """Make sure that the file is there, at the cost of a few seconds if it cannot be; returns why it is not."""
+        if self.path.is_file():
+            return ""
+        if not may_download:
+            return "not downloaded"
+        if not is_online(self.weights.url):
+            return "no network"
+        print(f"download {self.weights.url}", file=sys.stderr)
+        try:
+            self._state()
+        except DataError:
+            return "the download failed"
+        return ""
 
     def load(self, module: nn.Module, num_classes: int) -> None:
         """Load the weights into the module, except for the last layer.
 
         Raises DataError if they are unavailable, ConfigError if they do not fit the module.
         """
-        state = self._state()
+        state = self._state() if self.file is None else read_weights(self.path)
         for name in [name for name in state if OLD_NAME.match(name)]:
             state[OLD_NAME.sub(r"\1\2", name)] = state.pop(name)
-        head, own = head_of(module, num_classes), module.state_dict()
+        try:
+            head, own = head_of(module, num_classes), module.state_dict()
+        except ValueError as error:
+            raise ConfigError(f"model.pretrained: {error}") from error
         unknown = [name for name in state if name not in own and "aux" not in name.lower()]
         for name in list(state):
             if name not in own or name.startswith(f"{head}."):
@@ -63,9 +94,11 @@ class Pretrained:
             if name not in state and not name.startswith(f"{head}.") and not name.endswith("num_batches_tracked")
         ]
         if problems := [*unknown, *wrong, *missing]:
+            same = "set the model's parameters to those that it is for"
+            if self.size:
+                same = "leave model.stem at auto or large and the model's other parameters at their defaults"
             raise ConfigError(
-                f"model.pretrained: {self.path.name} does not fit this {self.model} ({problems[0]}); "
-                "leave model.stem at auto or large and the model's other parameters at their defaults"
+                f"model.pretrained: {self.path.name} does not fit this {self.model} ({problems[0]}); {same}"
             )
         module.load_state_dict(state, strict=False)
 
@@ -97,35 +130,77 @@ class Pretrained:
         return state
 
 
+def is_file(wanted: object) -> TypeGuard[str]:
+    """Whether this value of model.pretrained is a file: the command line makes its path absolute."""
+    return isinstance(wanted, str) and os.path.isabs(wanted)
+
+
+def has_published(model: str) -> bool:
+    """Whether torchvision or timm has weights for the model; needs no torchvision."""
+    if is_timm(model):
+        return bool(tags(model))
+    return model in TORCHVISION_MODELS or model in RESNETS
+
+
 def pretrained(model: str, wanted: bool | str) -> Pretrained | None:
-    """The weights that ``model.pretrained`` asks for: True is torchvision's best, text their name; None for False.
+    """The weights that ``model.pretrained`` asks for: True is torchvision's best, text their name or the path of a
+    file, for images as torchvision's best ones are; None for False and auto.
 
     Raises ValueError if there are no such weights.
     """
-    if wanted is False:
+    if wanted is False or wanted == "auto":  # which needs the images: see training/auto_weights.py
         return None
+    if is_file(wanted) and not has_published(model):
+        return Pretrained(model, None, 0, (), (), wanted)
     import torchvision
 
     try:
         known = torchvision.models.get_model_weights(model)
     except ValueError:
         raise ValueError(f"{model} has no pretrained weights; torchvision's models and the ResNets do") from None
-    names = [one.name for one in known]
-    if wanted is not True and wanted not in known.__members__:
-        raise ValueError(f"unknown '{wanted}' for {model} (choices: true, false, {', '.join(names)})")
-    weights = known.DEFAULT if wanted is True else known[str(wanted)]
+    if not isinstance(wanted, bool) and not is_file(wanted) and wanted not in known.__members__:
+        names = ", ".join(one.name for one in known)
+        raise ValueError(f"unknown '{wanted}' for {model} (choices: true, false, {names}); or auto, a run or a file")
+    weights = known.DEFAULT if wanted is True or is_file(wanted) else known[str(wanted)]
     preset = weights.transforms()
     mean, std = (tuple(map(float, one)) for one in (preset.mean, preset.std))
     if model in BETWEEN_ONES:  # torchvision does it inside the model
         mean = std = (0.5, 0.5, 0.5)
-    return Pretrained(model, weights, int(preset.crop_size[0]), mean, std)
+    size = int(preset.crop_size[0])
+    crop_share = size / int(preset.resize_size[0])
+    return Pretrained(model, weights, size, mean, std, wanted if is_file(wanted) else None, crop_share)
+
+
+def read_weights(path: Path) -> MutableMapping[str, Tensor]:
+    """The tensors of a .safetensors file, or of a .pth file that holds nothing else that could be code.
+
+    Also of what training scripts save: the weights under a key of their own, their names after "module.".
+    Raises DataError.
+    """
+    file_size(path)
+    try:
+        if path.suffix.lower() == ".safetensors":
+            state: Any = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:100]
+        raise DataError(f"{path}: not a file of weights, or it holds more than weights ({first})") from error
+    for key in STATE_KEYS:
+        inner = state.get(key) if isinstance(state, MutableMapping) else None
+        state = inner if isinstance(inner, MutableMapping) else state
+    if not isinstance(state, MutableMapping) or not state or not all(isinstance(one, Tensor) for one in state.values()):
+        raise DataError(f"{path}: expected a dictionary of tensors")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def _fit_channels(module: nn.Module, state: MutableMapping[str, Tensor]) -> None:
     """The first convolution of an RGB model for gray images: the sum over the channels."""
-    name = next(f"{name}.weight" for name, one in module.named_modules() if isinstance(one, nn.Conv2d))
-    wanted = module.state_dict()[name].shape
-    if wanted[1] == 1 and name in state and state[name].shape[1:2] == (3,):
+    convs = (f"{name}.weight" for name, one in module.named_modules() if isinstance(one, nn.Conv2d))
+    name = next(convs, "")
+    if name in state and module.state_dict()[name].shape[1] == 1 and state[name].shape[1:2] == (3,):
         state[name] = state[name].sum(1, keepdim=True)
 
 

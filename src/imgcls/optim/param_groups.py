@@ -22,14 +22,17 @@ NOT_A_WEIGHT = re.compile(
 BIAS_NET = re.compile(r"(^|\.)cpb_mlp\.")  # Swin V2's net that makes the bias table, as in timm
 
 
-def parameter_groups(module: nn.Module, layer_decay: float | None = None, *, decays_all: bool = False) -> Groups:
+def parameter_groups(
+    module: nn.Module, layer_decay: float | None = None, *, decays_all: bool = False, tokens_first: bool = True
+) -> Groups:
     """Two groups: weights, and what gets no weight decay, see ``undecayed``; decays_all: only what has one dimension.
 
     With layer_decay two for each block of the model, the last block first. ``scale`` in a group is the factor on its
     learning rate: 1 for the last block, layer_decay for the one before, its square for the next (BERT, BEiT).
+    tokens_first: see ``depths``.
     """
     plain = set() if decays_all else undecayed(module)
-    depth = depths(module) if layer_decay is not None else {}
+    depth = depths(module, tokens_first=tokens_first) if layer_decay is not None else {}
     last = max(depth.values(), default=0)
     found: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():

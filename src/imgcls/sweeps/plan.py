@@ -40,6 +40,8 @@ def plan(
             known["dataset"] = {
                 key: one for key, one in table["dataset"].items() if NEWER_OF_DATASET.get(key, ...) != one
             }
+            if table["model"].get("pretrained") == "auto":  # earlier versions' default was false
+                known["model"] = {**table["model"], "pretrained": False}
             plans.append(Plan(composer.words(job), own, digest(as_yaml(known))))
         except ConfigError as error:
             which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""

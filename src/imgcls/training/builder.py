@@ -23,11 +23,14 @@ from imgcls.errors import ConfigError
 from imgcls.losses import weighted
 from imgcls.models.build import build_model, initialize, takes_images
 from imgcls.models.finetune import freeze
+from imgcls.models.pretrained import Pretrained
 from imgcls.optim import fast_step
-from imgcls.optim.param_groups import parameter_groups, scale_rates
+from imgcls.optim.param_groups import Groups, parameter_groups, scale_rates
 from imgcls.runs.provenance import git_commit, versions
 from imgcls.runtime.device import choose_compile
 from imgcls.runtime.session import Runtime
+from imgcls.training.auto_weights import choose_weights
+from imgcls.training.earlier_run import EarlierRun
 from imgcls.training.loop import Recipe
 from imgcls.training.spec import RunSpec, class_weights, resolve_auto
 
@@ -38,9 +41,10 @@ SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a mo
 class Run:
     """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
-    model, augment: what auto and default became. frozen: a description of the layers that are not trained. compiled:
-    whether the model is, and why. decays_all: whether tokens, position embeddings and scales decay, as they did in runs
-    of earlier versions.
+    model, augment: what auto and default became. start: the weights that it began with, in words. frozen: a description
+    of the layers that are not trained. compiled: whether the model is, and why. decays_all: whether tokens, position
+    embeddings and scales decay, as they did in runs of earlier versions. tokens_first: whether layer_decay counts
+    tokens and embeddings to the first block, which they did not.
     """
 
     config: TrainConfig
@@ -53,9 +57,11 @@ class Run:
     forward: nn.Module
     loader: Loader
     recipe: Recipe
+    start: str
     frozen: str
     compiled: tuple[bool, str]
     decays_all: bool
+    tokens_first: bool
 
     @property
     def rise(self) -> int:
@@ -65,14 +71,18 @@ class Run:
     @property
     def chosen(self) -> dict[str, Any]:
         """What auto became, for the rest of the run."""
+        source = self.spec.pretrained
         return {
             "device": self.runtime.device.type,
             "precision": self.runtime.precision,
             "threads": self.runtime.threads,
             "loader": "resident" if self.data.is_resident else "stream",
             "scaled_decoding": self.data.preprocessing.scaled_decoding,
+            "crop_share": self.data.preprocessing.crop_share,
             "compile": self.compiled[0],
             "decays_all": self.decays_all,
+            "tokens_first": self.tokens_first,
+            "pretrained": source.weights.name if isinstance(source, Pretrained) and not source.file else bool(source),
         }
 
 
@@ -82,6 +92,9 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     stored: what auto became when the run began, if it is resumed; empty for a new run.
     """
     parts = read_splits(spec.data, spec.default_size, spec.preset)
+    spec, parts = choose_weights(
+        config, spec, parts, stored, lambda ask: runtime.broadcast_text(ask() if runtime.is_main else "")
+    )
     model, augment = resolve_auto(config, spec, parts)
     options = spec.data.options
     data = set_up(parts, options, config, runtime, preset=spec.preset, crop=augment.crop, stored=stored)
@@ -89,13 +102,14 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
         raise ConfigError("patience: there is no validation split to watch; set dataset.val_fraction or patience=null")
     seeding.seed_default(config.seed, "weights")
     module, frozen = make_module(model, spec, data)
-    if spec.pretrained is not None and not stored:  # a resumed run has its own
-        spec.pretrained.load(module, data.num_classes)
+    start = _start(spec, module, data, is_begun=bool(stored))
     module = runtime.place(module)
     decays_all = bool(stored.get("decays_all", bool(stored)))  # earlier versions did not store it
-    optimizer = _optimizer(spec.optimizer, module, config.layer_decay, decays_all=decays_all)
+    tokens_first = bool(stored.get("tokens_first", not stored))
+    groups = parameter_groups(module, config.layer_decay, decays_all=decays_all, tokens_first=tokens_first)
+    optimizer = _optimizer(spec.optimizer, groups)
     loader = _loader(config, data, augment)
-    if takes_images(module) and not stored:
+    if takes_images(module) and not stored and spec.pretrained is None:
         seeding.seed_default(config.seed, "images")
         initialize(model.name, module, loader.sample(_sample_size(data)))
     how = _compiled(config, runtime, model, config.epochs * len(loader), stored)
@@ -103,7 +117,8 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=how[0])
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, frozen, how, decays_all)
+    decay = (decays_all, tokens_first)
+    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, start, frozen, how, *decay)
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:
@@ -116,10 +131,20 @@ def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Mo
         raise ConfigError(f"model.{error}") from error
 
 
-def _optimizer(
-    component: Component, module: nn.Module, layer_decay: float | None, *, decays_all: bool
-) -> torch.optim.Optimizer:
-    groups = parameter_groups(module, layer_decay, decays_all=decays_all)
+def _start(spec: RunSpec, module: nn.Module, data: SplitData, *, is_begun: bool) -> str:
+    """Load the weights that the run begins with, unless it is resumed and has its own; which they are, in words."""
+    source = spec.pretrained
+    if isinstance(source, EarlierRun):
+        return f"began from {source}" if is_begun else source.load(module, data.source.classes)
+    if source is None:
+        return spec.missing
+    if not is_begun:
+        source.load(module, data.num_classes)
+    by_itself = " (auto; model.pretrained=false: from scratch)" if spec.options.pretrained == "auto" else ""
+    return f"pretrained: {source.path.name}, new last layer{by_itself}"
+
+
+def _optimizer(component: Component, groups: Groups) -> torch.optim.Optimizer:
     if not groups:
         raise ConfigError("model: it has no parameters to train")
     fast_step.spare_compiler()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
 from imgcls.data.datamodule import DataSpec, SplitData, read_splits
 from imgcls.errors import DataError, RunError
+from imgcls.models.pretrained import Pretrained
+from imgcls.training.auto_weights import choose_weights
 from imgcls.training.builder import make_module
+from imgcls.training.earlier_run import settled
 from imgcls.training.spec import RunSpec, check, class_weights, resolve_auto
 
 READ_ONLY = {"download": False, "verify": False, "on_error": "error"}  # parameters with which reading changes nothing
@@ -27,24 +30,33 @@ class DryRun:
     that does not suit the images, classes that do not exist. Each data set that is already there is read once (names
     and headers of the user's own files; CIFAR's archive is unpacked); what is wrong with it is left to the job to
     report, and the others still run.
+
+    weights: of each model for photos, whether model.pretrained=auto finds any, in words.
     """
 
+    weights: dict[str, str] = field(default_factory=dict)
     read: dict[str, SplitData | None] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
 
     def __call__(self, config: TrainConfig) -> None:
         """Check one job."""
+        config = settled(config)
         spec = check(config)
         data = self._data(config, spec)
         if data is not None:
+            spec, data = choose_weights(config, spec, data, {})
             model, _ = resolve_auto(config, spec, data)
+            if spec.options.pretrained == "auto" and isinstance(spec.pretrained, Pretrained):
+                self.weights[model.name] = f"from {spec.pretrained.path.name}"
+            elif spec.missing:
+                self.weights[model.name] = spec.missing
             class_weights(config.class_weights, data.source.classes, np.arange(data.num_classes))
             self._make(model, spec, data)
 
     def _data(self, config: TrainConfig, spec: RunSpec) -> SplitData | None:
         if ":" in spec.data.source.name:  # the user's own code may do anything
             return None
-        key = json.dumps([config.dataset, spec.default_size, spec.preset and spec.preset.size], default=str)
+        key = json.dumps([config.dataset, spec.default_size, spec.preset and astuple(spec.preset)], default=str)
         if key not in self.read:
             self.read[key] = None
             with suppress(DataError, RunError, OSError):

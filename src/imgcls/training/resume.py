@@ -17,11 +17,14 @@ from imgcls.config.migrations import completed
 from imgcls.config.schema import OF_THE_COMMAND, RESUMABLE, TrainConfig
 from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import CheckpointError, ConfigError
+from imgcls.models.pretrained import Pretrained, is_file
 from imgcls.reports.report import Report
 from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
 from imgcls.text import show
 from imgcls.training.builder import Run
+from imgcls.training.earlier_run import EarlierRun, earlier_run
+from imgcls.training.spec import RunSpec, weights
 from imgcls.training.validation import Best, is_exhausted
 
 
@@ -132,6 +135,16 @@ def resume_point(folder: Path, config: TrainConfig) -> ResumePoint:
         raise CheckpointError(f"{lost}; train on with epochs={done + 1} to make a new best checkpoint")
     warning = f"{lost}; the best of the remaining epochs takes its place"
     return replace(point, best=None, warnings=(*warnings, warning))
+
+
+def began_with(spec: RunSpec, config: TrainConfig, point: ResumePoint) -> Pretrained | EarlierRun | None:
+    """The weights that the run began with: of a file or another run, which may be gone, what its checkpoint says."""
+    path = config.model.get("pretrained")
+    if not is_file(path):
+        return spec.pretrained
+    if point.checkpoint is not None:
+        return earlier_run(path, point.meta)
+    return weights(config.model["name"], path)
 
 
 def restore_run(run: Run, point: ResumePoint) -> None:

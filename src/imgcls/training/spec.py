@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,22 +17,29 @@ from imgcls.config.schema import TrainConfig, weights_of
 from imgcls.data.datamodule import DataSpec, SplitData, data_spec
 from imgcls.data.geometry import InputPreset
 from imgcls.data.transforms.augment import AUGMENTS, Augment
-from imgcls.errors import ConfigError
+from imgcls.errors import ConfigError, DataError
 from imgcls.losses import LOSSES
-from imgcls.models import MODELS
+from imgcls.models import MODELS, models_for
 from imgcls.models.build import MODEL_CONTEXT, automatic, check_params, default_image_size
 from imgcls.models.finetune import ModelOptions
-from imgcls.models.pretrained import Pretrained, pretrained
+from imgcls.models.pretrained import Pretrained, is_file, pretrained
+from imgcls.models.timm import is_timm
+from imgcls.models.timm_weights import timm_weights
 from imgcls.optim.optimizers import OPTIMIZERS
 from imgcls.optim.schedules import SCHEDULERS, rise_of
 from imgcls.runs import folder as run_folders
+from imgcls.runs.folder import best_checkpoint
 from imgcls.runtime.device import choose_device, choose_precision, rank_and_world
 from imgcls.text import did_you_mean, listing
+from imgcls.training.earlier_run import EarlierRun, earlier_run, is_run
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """The components that the configuration chose, their parameters checked; None if the choice needs the data."""
+    """The components that the configuration chose, their parameters checked; None if the choice needs the data.
+
+    missing: why model.pretrained=auto does not find the weights that there are, in words.
+    """
 
     data: DataSpec
     model: Component | None
@@ -41,11 +49,12 @@ class RunSpec:
     augment: Component | None
     attack: Attack | None
     options: ModelOptions
-    pretrained: Pretrained | None
+    pretrained: Pretrained | EarlierRun | None
+    missing: str = ""
 
     @classmethod
     def from_config(cls, config: TrainConfig, own_names: frozenset[str] | None = None) -> RunSpec:
-        """Check every component of the configuration, touching neither data nor disk.
+        """Check every component of the configuration, touching no data; a new run that goes on from another reads it.
 
         own_names: the names of the user's own code that may be imported; None: any, as the user wrote the
         configuration. Raises ConfigError.
@@ -57,7 +66,10 @@ class RunSpec:
         common = {field.name for field in fields(ModelOptions)}
         options = parse(ModelOptions, {key: value for key, value in config.model.items() if key in common}, "model.")
         model = {key: value for key, value in config.model.items() if key not in common}
-        if options.pretrained is not False and model.get("stem") == "auto":
+        # a resumed run has its own weights, and the file or run that it began with may be gone
+        is_begun = own_names is not None and is_file(options.pretrained)
+        source = None if is_begun else weights(str(model["name"]), options.pretrained)
+        if isinstance(source, Pretrained) and model.get("stem") == "auto":
             model["stem"] = "large"  # the one that the weights are for
         scheduler = select(SCHEDULERS, config.scheduler, "scheduler")
         scheduler(1, config.epochs)  # milestones and warm-up are checked against the epochs
@@ -74,7 +86,7 @@ class RunSpec:
             augment=None if config.augment["name"] == "default" else select(AUGMENTS, config.augment, "augment"),
             attack=select(ATTACKS, config.attack, "attack")(),
             options=options,
-            pretrained=_weights(str(model["name"]), options),
+            pretrained=source,
         )
 
     @property
@@ -90,11 +102,17 @@ class RunSpec:
     def preset(self) -> InputPreset | None:
         """The images that the pretrained weights expect, if there are any."""
         weights = self.pretrained
-        return None if weights is None else InputPreset(weights.size, weights.mean, weights.std)
+        if isinstance(weights, EarlierRun):
+            shape = weights.preprocessing
+            return InputPreset(shape.image_size, shape.mean, shape.std, shape.rendering)
+        if weights is None or not weights.size:
+            return None
+        size = (weights.size, weights.size)
+        return InputPreset(size, weights.mean, weights.std, crop_share=weights.crop_share)
 
 
 def _model(node: Node, *, trusted: bool) -> Component:
-    component = select(MODELS, node, "model", context=MODEL_CONTEXT, trusted=trusted)
+    component = select(models_for(node.get("name")), node, "model", context=MODEL_CONTEXT, trusted=trusted)
     try:
         check_params(component.name, component.params)
     except ValueError as error:
@@ -102,12 +120,16 @@ def _model(node: Node, *, trusted: bool) -> Component:
     return component
 
 
-def _weights(name: str, options: ModelOptions) -> Pretrained | None:
-    """The pretrained weights that the model starts with, if any."""
-    if options.pretrained is not False and name == "auto":
+def weights(model: str, wanted: bool | str) -> Pretrained | EarlierRun | None:
+    """The weights that the model starts with, as model.pretrained says. Raises ConfigError, DataError if missing."""
+    if is_run(wanted):
+        return earlier_run(wanted, best_checkpoint(wanted).meta)
+    if is_file(wanted) and not os.path.exists(wanted):
+        raise DataError(f"model.pretrained: no such run or file: {wanted}")
+    if wanted not in (False, "auto") and model == "auto":
         raise ConfigError("model.pretrained needs a named model; add model=resnet18, for example")
     try:
-        return pretrained(name, options.pretrained)
+        return timm_weights(model, wanted) if is_timm(model) else pretrained(model, wanted)
     except ValueError as error:
         raise ConfigError(f"model.pretrained: {error}") from error
 

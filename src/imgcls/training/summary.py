@@ -9,6 +9,7 @@ from imgcls.loggers.run_log import WARNING_PREFIX
 from imgcls.runtime.device import cpu_has_bf16
 from imgcls.text import line
 from imgcls.training.builder import Run
+from imgcls.training.earlier_run import EarlierRun
 
 
 def summary(run: Run) -> list[str]:
@@ -22,7 +23,7 @@ def _data(run: Run) -> list[str]:
     kind = {1: "gray", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
     what = f"{data.name}: {describe_parts(data.splits.parts)}"
     lines = [line("data", f"{what}; {data.num_classes} classes, {shape.width}x{shape.height} {kind}")]
-    lines += [line("", text) for text in (*data.splits.how, _resized(run)) if text]
+    lines += [line("", text) for text in (*data.splits.how, _resized(run), _seen(run)) if text]
     lines += [*data.source.all_notes(), *(f"{WARNING_PREFIX}{warning}" for warning in data.source.all_warnings())]
     if "flip" in run.augment.stages and (mirrored := mirroring.warning(data.source.classes, "flip")):
         lines.append(f"{WARNING_PREFIX}{mirrored}; augment.flip=0 turns it off")
@@ -46,6 +47,14 @@ def _resized(run: Run) -> str:
     return f"images resized{source} to {size}{why} (dataset.image_size)" + (how and f", {how}")
 
 
+def _seen(run: Run) -> str:
+    """What of each side is seen if the pretrained weights decide it."""
+    shape, is_given = run.data.preprocessing, run.config.dataset.get("crop_share") is not None
+    if shape.crop_share == 1 or is_given or shape.fit != "crop":
+        return ""
+    return f"the middle {shape.crop_share:.1%} of each side, as the pretrained weights expect (dataset.crop_share)"
+
+
 def _batch(run: Run) -> list[str]:
     size, asked = run.data.batch_size, run.config.batch_size
     if asked == "auto":
@@ -64,11 +73,21 @@ def _model(run: Run) -> list[str]:
     method = f"{config.optimizer['name']}{rate}, {config.scheduler['name']}"
     batch = f"batch {run.data.batch_size}"
     batch += f" in {config.accumulate} micro-batches" if config.accumulate > 1 else ""
-    weights = run.spec.pretrained
-    pretrained = f"pretrained: {weights.path.name}, new last layer" if weights else ""
-    texts = ["; ".join(_options(run)), getattr(module, "note", ""), "; ".join(filter(None, [pretrained, run.frozen]))]
+    texts = ["; ".join(_options(run)), getattr(module, "note", ""), "; ".join(filter(None, [run.start, run.frozen]))]
     first = line("model", f"{run.model.name}{auto}, {count:,} parameters; {method}; {batch}")
-    return [first, *(line("", text) for text in texts if text)]
+    warnings = [f"{WARNING_PREFIX}{warning}" for warning in _seen_before(run)]
+    return [first, *(line("", text) for text in texts if text), *warnings]
+
+
+def _seen_before(run: Run) -> list[str]:
+    """That images of val or test were used to train the run that this one goes on from."""
+    source, root = run.spec.pretrained, run.spec.data.source.params.get("root")
+    if not isinstance(source, EarlierRun) or run.state.step:
+        return []
+    parts = {name: images for name, images in run.data.splits.parts.items() if name != "train" and images is not None}
+    seen = {name: source.trained_on(images, root) for name, images in parts.items()}
+    what = " and ".join(f"{count:,} of the {len(parts[name]):,} {name} images" for name, count in seen.items() if count)
+    return [f"{what} were used to train {source}: the accuracy will look too high"] if what else []
 
 
 def _options(run: Run) -> list[str]:
