@@ -72,7 +72,7 @@ def claim(run_dir: str | None, name: str) -> RunFolder:
 
 
 def is_record(path: Path) -> bool:
-    """Whether a file of this name is, or would be taken for, the record of the run or sweep in its folder."""
+    """Whether the path has the name of a run's or a sweep's record and lies in the folder of one."""
     folder = path.parent
     return path.name in RECORDS and any((folder / name).exists() for name in ("config.yaml", "sweep.json"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from imgcls.data.datasets.folders import layout_names as names_of
@@ -78,8 +78,7 @@ def _of_copies(seen: Seen, scan: Scan) -> None:
         if original is None and not inside:
             continue
         what = f"{name}/ looks like a copy of {original}/" if original else f"{name}/ holds {listing(inside, 3)} again"
-        others = ",".join(one for one in seen.folders if one != name)
-        raise ask(seen, what, f"for the other classes add {FLAT} 'dataset.classes=[{others}]'", as_flat(seen))
+        raise ask(seen, what, _others([one for one in seen.folders if one != name]), as_flat(seen))
 
 
 def _of_doubtful(seen: Seen, scan: Scan) -> None:
@@ -88,12 +87,15 @@ def _of_doubtful(seen: Seen, scan: Scan) -> None:
         return
     names = listing([f"{one_line(name)}/" for name in found])
     which = f"is {names} a class" if len(found) == 1 else f"are {names} classes"
-    rest = [one_line(name) for name in seen.folders if name not in found]
-    others = (
-        f"add {FLAT} 'dataset.classes=[{','.join(rest)}]'" if len(rest) <= MOST_TYPED else "move it out of the folder"
-    )
     what = f"{which}, or pictures of another kind (results, thumbnails)?"
-    raise ask(seen, what, f"for the other classes {others}", as_flat(seen))
+    raise ask(seen, what, _others([name for name in seen.folders if name not in found]), as_flat(seen))
+
+
+def _others(names: Sequence[str]) -> str:
+    """What to do for these classes alone."""
+    if len(names) > MOST_TYPED:
+        return "for the other classes move it out of the folder"
+    return f"for the other classes add {FLAT} 'dataset.classes=[{','.join(map(one_line, names))}]'"
 
 
 def _inside(seen: Seen, scan: Scan) -> dict[str, Seen] | None:

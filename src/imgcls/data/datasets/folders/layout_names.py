@@ -248,7 +248,7 @@ UNNAMED = frozenset([  # folders that have no name of their own yet
     "newfolder", "untitledfolder", "neuerordner", "nouveaudossier", "nuevacarpeta", "nuovacartella", "novapasta",
 ])
 BACKGROUNDS = frozenset(["backgroundgoogle", "backgroundnoise", "clutter"])  # of published data sets; often left out
-SELDOM_CLASSES = frozenset([  # which may be classes, but are said to be read as such
+SELDOM_CLASSES = frozenset([  # read as classes, with a note that names them
     "old", "wip", "draft", "drafts", "inbox", "export", "exports", "asset", "assets", "doc", "docs", "src", "misc",
     "static", "screenshots", "archive", "archives", "downloads", "download", "favorites", "new", "media",
 ])

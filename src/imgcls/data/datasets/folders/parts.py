@@ -135,11 +135,9 @@ def of_train_alone(seen: Seen, scan: Scan) -> Reading | None:
 
 def of_parts_without_train(seen: Seen, scan: Scan) -> Reading | None:
     """val/ or test/ without train/: parts without images to train on, or strangers among class folders."""
-    if not seen.parts or ("train" in seen.parts and len(seen.parts) > 1):
+    if not seen.parts or "train" in seen.parts:
         return None
     named = [name for several in seen.parts.values() for name in several]
-    if "train" in seen.parts:  # beside flat folders, see of_train_alone
-        return None
     if len(named) == len(seen.folders):
         if not class_folders(unwrapped(seen.path / named[0], scan), scan):
             folders = {part: seen.path / several[0] for part, several in seen.parts.items()}

@@ -1,4 +1,4 @@
-"""How a folder of images is read, as a value; and what is said where it cannot be, or not without a question."""
+"""How a folder of images is read, as a value; and the errors for one that cannot be read, or only after a question."""
 
 from __future__ import annotations
 

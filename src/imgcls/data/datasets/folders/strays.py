@@ -200,7 +200,7 @@ def below_classes(base: Path, places: Iterable[Path], scan: Scan, advice: str) -
 def companions(base: Path, places: Iterable[Path], scan: Scan, advice: str) -> list[Finding]:
     """Passes over masks, thumbnails and the like of the pictures beside them, and says so.
 
-    Where only some of the pictures have one, they are used, which is said too.
+    Where only a few pictures have one, these are used as well, with a warning.
     """
     sure: list[str] = []
     doubtful: list[str] = []

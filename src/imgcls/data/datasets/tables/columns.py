@@ -9,6 +9,7 @@ from pathlib import Path
 
 from imgcls.data.datasets.folders.scan import is_image_name
 from imgcls.data.datasets.tables import one_hot
+from imgcls.data.datasets.tables.grid import Grid, Line, shown_cells
 from imgcls.data.datasets.tables.label_columns import choose_label
 from imgcls.data.datasets.tables.parts import (
     Flags,
@@ -20,7 +21,7 @@ from imgcls.data.datasets.tables.parts import (
     is_flag,
     plain_name,
 )
-from imgcls.data.datasets.tables.rows import Grid, Line, shown_cells, without_repeated_headers
+from imgcls.data.datasets.tables.rows import without_repeated_headers
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, Expression, expression
 from imgcls.data.findings import Finding
 from imgcls.errors import DataError

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from imgcls.data.datasets.folders.scan import is_image_name
 from imgcls.data.datasets.tables.columns import COLUMNS, LABELS, Given, known_names
+from imgcls.data.datasets.tables.grid import Grid, Line
 from imgcls.data.datasets.tables.parts import cell, plain_name
-from imgcls.data.datasets.tables.rows import Grid, Line, read_grid, without_repeated_headers
+from imgcls.data.datasets.tables.rows import read_grid, without_repeated_headers
 from imgcls.data.datasets.tables.text import read_text
 from imgcls.data.findings import Finding
 from imgcls.errors import DataError

@@ -19,6 +19,7 @@ from imgcls.data.datasets.tables.columns import (
     unused_columns,
 )
 from imgcls.data.datasets.tables.files import Files
+from imgcls.data.datasets.tables.grid import Line
 from imgcls.data.datasets.tables.labels import (
     check_classes,
     check_numbers,
@@ -29,7 +30,7 @@ from imgcls.data.datasets.tables.labels import (
     plain_header,
 )
 from imgcls.data.datasets.tables.parts import cell, part_cells, plain_name, word_note
-from imgcls.data.datasets.tables.rows import JSON_LINES, Line, read_grid
+from imgcls.data.datasets.tables.rows import JSON_LINES, read_grid
 from imgcls.data.findings import Finding
 from imgcls.data.renames import check_renames, renames_of
 from imgcls.data.source import Images, Source, in_order

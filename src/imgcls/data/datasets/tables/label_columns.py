@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from imgcls.data.datasets.tables.grid import Line
 from imgcls.data.datasets.tables.parts import cell, has_words_only, typed_name, words_of
-from imgcls.data.datasets.tables.rows import Line
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, broken_numbers, number
 from imgcls.errors import DataError
 from imgcls.text import listing, one_line

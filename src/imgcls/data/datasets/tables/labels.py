@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from imgcls.data.datasets.tables.columns import Columns
+from imgcls.data.datasets.tables.grid import Line
 from imgcls.data.datasets.tables.one_hot import mark, share
 from imgcls.data.datasets.tables.parts import cell, plain_name
-from imgcls.data.datasets.tables.rows import Line
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, broken_numbers, number
 from imgcls.data.findings import Finding
 from imgcls.data.source import in_order

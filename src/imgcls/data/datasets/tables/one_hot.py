@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from imgcls.data.datasets.tables.grid import Line
 from imgcls.data.datasets.tables.parts import cell, flag_of, plain_name
-from imgcls.data.datasets.tables.rows import Line
 from imgcls.data.datasets.tables.values import number
 from imgcls.errors import DataError
 from imgcls.text import listing

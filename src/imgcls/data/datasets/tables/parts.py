@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcls.data.datasets.folders.image_folder import SPLIT_NAMES
-from imgcls.data.datasets.tables.rows import Line
+from imgcls.data.datasets.tables.grid import Line
 from imgcls.errors import DataError
 from imgcls.text import one_line
 
