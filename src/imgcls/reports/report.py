@@ -27,6 +27,7 @@ RESULTS = {
     "predictions.npz": frozenset({"labels", "probabilities", "classes"}),
     "confusion_matrix.npz": frozenset({"row", "col", "data", "shape"}),
 }  # the files of an evaluation, and some of the keys in each
+CHOSEN = ("model", "image_size", "epochs", "precision")  # of what auto became: what changes the result
 
 
 def complete(
@@ -48,6 +49,7 @@ def complete(
         "epoch": meta["epochs_done"],
         "parameters": parameters,
         "train_seconds": _train_seconds(checkpoint.path),
+        "chosen": {key: meta["chosen"][key] for key in CHOSEN if key in meta.get("chosen", ())},
         "versions": versions(),
     }
 

@@ -13,6 +13,7 @@ from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
 from imgcls.data.datamodule import DataSpec, SplitData, read_splits
 from imgcls.errors import DataError, RunError
+from imgcls.runtime.device import choose_device
 from imgcls.training.builder import make_module
 from imgcls.training.spec import RunSpec, check, class_weights, resolve_auto
 
@@ -35,20 +36,21 @@ class DryRun:
     def __call__(self, config: TrainConfig) -> None:
         """Check one job."""
         spec = check(config)
-        data = self._data(config, spec)
+        device = choose_device(config.device).type
+        data = self._data(config, spec, spec.default_size(device))
         if data is not None:
-            model, _ = resolve_auto(config, spec, data)
+            _, model, _ = resolve_auto(config, spec, data, device, {})
             class_weights(config.class_weights, data.source.classes, np.arange(data.num_classes))
             self._make(model, spec, data)
 
-    def _data(self, config: TrainConfig, spec: RunSpec) -> SplitData | None:
+    def _data(self, config: TrainConfig, spec: RunSpec, default_size: int) -> SplitData | None:
         if ":" in spec.data.source.name:  # the user's own code may do anything
             return None
-        key = json.dumps([config.dataset, spec.default_size, spec.preset and spec.preset.size], default=str)
+        key = json.dumps([config.dataset, default_size, spec.preset and spec.preset.size], default=str)
         if key not in self.read:
             self.read[key] = None
             with suppress(DataError, RunError, OSError):
-                self.read[key] = read_splits(_read_only(spec.data), spec.default_size, spec.preset)
+                self.read[key] = read_splits(_read_only(spec.data), default_size, spec.preset)
         return self.read[key]
 
     def _make(self, model: Component, spec: RunSpec, data: SplitData) -> None:

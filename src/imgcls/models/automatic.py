@@ -1,0 +1,85 @@
+"""What auto means: model, image size and epochs by a stored table, never by a timing: the same command is the same run.
+
+The table knows the kind of device, how many training images there are and how large they are. Images of up to 64 pixels
+are small, all others are photos.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from imgcls.config.options import Node, option_node
+from imgcls.models.layers import is_small
+
+SMALL_MODEL, SMALL_EPOCHS = "lenet", 20  # the epochs also of the user's own models, whose cost nobody knows
+FLAT_MODELS = ("linear", "mlp", "lenet", "convnet", "airbench")
+FLAT_SIZE = 32  # pixels per side: for photos and models with layers for every pixel
+PHOTO_SIZE = 224  # pixels per side: what the other models are made for
+ANY = math.inf
+NARROWEST = 20  # pixels: the shorter side that four convolutions with pooling need
+MEGAPIXELS = {"auto": 3.0, "resnet18": 0.32}  # that two cores of a CPU train on in a second
+
+
+@dataclass(frozen=True)
+class Row:
+    """The choice for photos on a kind of device.
+
+    size: pixels per side for images of several sizes, and for larger ones. epochs: for at most so many images; those of
+    another size count by their pixels, so that a run takes about as long with large images. params: keys of the model
+    that are not at their defaults.
+    """
+
+    model: str
+    size: int
+    epochs: tuple[tuple[float, int], ...]
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+GPU = Row("resnet50", PHOTO_SIZE, ((2_000, 100), (10_000, 60), (50_000, 40), (200_000, 30), (ANY, 20)))
+CPU = Row(
+    "convnet",
+    96,
+    ((1_000, 60), (2_000, 40), (4_000, 20), (8_000, 12), (16_000, 8), (32_000, 5), (ANY, 3)),
+    {"widths": [16, 32, 64, 128], "hidden": [], "batch_norm": True},
+)
+CPU_NAMED = Row("", 128, ((500, 20), (1_000, 15), (2_500, 10), (8_000, 5), (ANY, 3)))  # of the cost of a ResNet
+
+
+def model_node(device: str, image_size: tuple[int, int]) -> Node:
+    """The model that ``model=auto`` is, with its keys. device: cpu, cuda or mps. image_size: (height, width)."""
+    if is_small(image_size):
+        return option_node("model", SMALL_MODEL)
+    row = _row(device, "auto")
+    if row is CPU and min(image_size) < NARROWEST:
+        return option_node("model", "resnet18")
+    return option_node("model", row.model) | row.params
+
+
+def default_image_size(device: str, model: str) -> int:
+    """Pixels per side that photos of several sizes, and those of more than 224 pixels, are scaled to for this model."""
+    if model in FLAT_MODELS:
+        return FLAT_SIZE
+    has_own = ":" in model or "/" in model or model == "vit_h_14"  # the user's, another library's, patches of 14
+    return PHOTO_SIZE if has_own else _row(device, model).size
+
+
+def default_epochs(device: str, model: str, images: int, image_size: tuple[int, int]) -> int:
+    """What ``epochs=auto`` is: the larger the training images and the more there are, the fewer."""
+    if is_small(image_size) or ":" in model:
+        return SMALL_EPOCHS
+    row = _row(device, "auto" if model in FLAT_MODELS else model)
+    counted = images * math.prod(image_size) / row.size**2
+    return next(epochs for most, epochs in row.epochs if counted <= most)
+
+
+def cpu_minutes(model: str, images: int, image_size: tuple[int, int]) -> float:
+    """About how long two cores train on so many images, counted once for each epoch; model: auto or resnet18."""
+    return images * math.prod(image_size) / (MEGAPIXELS[model] * 1e6) / 60
+
+
+def _row(device: str, model: str) -> Row:
+    if device != "cpu":
+        return GPU
+    return CPU if model == "auto" else CPU_NAMED
