@@ -15,9 +15,10 @@ from PIL import Image
 from imgcls.checkpoints.format import LAST, read
 from imgcls.cli.app import main
 from imgcls.config.schema import TrainConfig
+from imgcls.data.datamodule import read_splits
 from imgcls.models import automatic
 from imgcls.training.dry_run import DryRun
-from imgcls.training.spec import check
+from imgcls.training.spec import RunSpec, check, resolve_auto
 from tests.conftest import SMALL
 
 Capture = pytest.CaptureFixture[str]
@@ -38,9 +39,8 @@ def table(monkeypatch: pytest.MonkeyPatch, model: str, size: int, epochs: int, *
         monkeypatch.setattr(automatic, row, automatic.Row(model, size, ((automatic.ANY, epochs),), params))
 
 
-def stored() -> dict[str, Any]:
-    chosen: dict[str, Any] = read(Path("run/checkpoints", LAST)).meta["chosen"]
-    return chosen
+def meta() -> dict[str, Any]:
+    return read(Path("run/checkpoints", LAST)).meta
 
 
 def test_auto_is_said_and_stored(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -54,9 +54,9 @@ def test_auto_is_said_and_stored(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     assert yaml.safe_load(Path("run/config.yaml").read_text())["epochs"] == 2
     report = json.loads(Path("run/report.json").read_text())
     chosen = report["chosen"]
-    assert (chosen["model"]["name"], chosen["model"]["widths"]) == ("convnet", [4, 4])
-    assert (chosen["image_size"], chosen["epochs"], chosen["precision"]) == ([66, 66], 2, "fp32")
-    assert all(stored()[key] == value for key, value in chosen.items())
+    assert chosen == {"model": "convnet", "image_size": [66, 66], "epochs": 2, "precision": "fp32"}
+    assert all(meta()["chosen"][key] == value for key, value in chosen.items())
+    assert meta()["model"]["widths"] == [4, 4]
     assert main(["evaluate", "run", "output=again"]) == 0
     assert json.loads(Path("again/report.json").read_text())["chosen"] == chosen
 
@@ -72,7 +72,9 @@ def test_a_resumed_run_keeps_what_auto_became(monkeypatch: pytest.MonkeyPatch, c
     assert "already complete (epoch 1/1)" in capsys.readouterr().err
     assert main(["train", "resume=run", "epochs=2"]) == 0
     assert "(epoch 2 of 2)" in capsys.readouterr().err
-    assert (stored()["model"]["name"], stored()["image_size"], stored()["epochs"]) == ("convnet", [66, 66], 2)
+    chosen = meta()["chosen"]
+    assert (chosen["model"], chosen["image_size"], chosen["epochs"]) == ("convnet", [66, 66], 2)
+    assert meta()["model"]["widths"] == [4, 4]
 
 
 @pytest.mark.parametrize("model", ["auto", "linear"])
@@ -88,7 +90,7 @@ def test_a_run_at_a_size_that_is_no_default_any_more_resumes_at_it(
     capsys.readouterr()
     assert main(["train", "resume=run", "epochs=2"]) == 0
     assert "resized" not in capsys.readouterr().err
-    assert stored()["image_size"] == [226, 226]
+    assert meta()["chosen"]["image_size"] == [226, 226]
     assert json.loads(Path("run/report.json").read_text())["epoch"] in (1, 2)
 
 
@@ -145,3 +147,13 @@ def test_patience_counts_from_the_rise_of_what_auto_becomes(capsys: Capture) -> 
     assert main(["train", *words, "model=linear", "optimizer.lr=1e-9", "patience=1", "run_dir=run"]) == 0
     assert "early stopping, patience 1 from epoch 5, after the rise" in " ".join(capsys.readouterr().err.split())
     assert len(Path("run/metrics.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_gpu_gets_resnet50_at_224(config: Callable[..., TrainConfig]) -> None:
+    photos(230)
+    made = config("dataset=./photos", "epochs=auto")
+    spec = RunSpec.from_config(made)
+    data = read_splits(spec.data, spec.default_size("cuda"))
+    resolved, model, _ = resolve_auto(made, spec, data, "cuda", {})
+    assert (model.name, data.image_size, resolved.epochs) == ("resnet50", (224, 224), 60)
+    assert resolve_auto(resolved, spec, data, "cpu", {})[0].epochs == 60  # a number stays what it is

@@ -37,7 +37,7 @@ class Row:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-GPU = Row("resnet50", PHOTO_SIZE, ((2_000, 100), (10_000, 60), (50_000, 40), (200_000, 30), (ANY, 20)))
+GPU = Row("resnet50", PHOTO_SIZE, ((2_000, 60), (10_000, 40), (50_000, 30), (ANY, 20)))
 CPU = Row(
     "convnet",
     96,

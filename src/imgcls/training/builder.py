@@ -69,7 +69,7 @@ class Run:
     def chosen(self) -> dict[str, Any]:
         """What auto became, for the rest of the run."""
         return {
-            "model": self.model.node,
+            "model": self.model.name,
             "image_size": list(self.data.image_size),
             "epochs": self.config.passes,
             "device": self.runtime.device.type,

@@ -84,11 +84,13 @@ class ResumePoint:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What auto became when the run began."""
+        """What auto became when the run began, and model_node: the model with its keys. Empty before a checkpoint."""
         if self.checkpoint is None:
             return {}
-        shape = self.meta["preprocessing"]  # earlier versions stored model and size nowhere else
-        return {**self.meta["chosen"], "model": self.meta["model"], "image_size": [shape["height"], shape["width"]]}
+        size = [
+            self.meta["preprocessing"][key] for key in ("height", "width")
+        ]  # earlier versions did not store it here
+        return {**self.meta["chosen"], "model_node": self.meta["model"], "image_size": size}
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def resolve_auto(
 
 
 def _automatic_model(data: SplitData, device: str, stored: Mapping[str, Any]) -> Component:
-    node = stored["model"] if stored else automatic.model_node(device, data.image_size)
+    node = stored["model_node"] if stored else automatic.model_node(device, data.image_size)
     return select(MODELS, completed_node("model", node, with_keys=False), "model", trusted=False)
 
 

@@ -341,6 +341,13 @@ def test_unequal_sizes_are_scaled_to_the_models_usual_size(device: str, model: s
     assert resized_from == "several sizes"
 
 
+@pytest.mark.parametrize(("side", "channels", "found"), [(224, 3, 224), (225, 3, 128), (225, 1, 128), (225, 4, 225)])
+def test_nothing_above_224_pixels_unless_it_cannot_be_resized(side: int, channels: int, found: int) -> None:
+    images = Images([0, 1], pixels=np.zeros((2, side, side, channels), np.uint8))
+    origin = "" if side == found else "225x225"
+    assert geometry(images, OPTIONS, 128) == (found, found, channels, origin)
+
+
 def test_one_image_in_color_makes_all_rgb() -> None:
     source = saved(Image.new("L", (8, 8)), Image.new("L", (9, 8)), Image.new("RGB", (8, 8)))
     assert geometry(source.train, OPTIONS, default_image_size("cpu", "lenet"))[2] == 3
