@@ -67,14 +67,15 @@ AUGMENTS = {
     "photo, area [0.35,1]": ["augment=photo", "augment.area=[0.35,1]"],
     "photo, area [0.6,1]": ["augment=photo", "augment.area=[0.6,1]"],
 }
-DEEP = ["model=convnet", "model.widths=[16,32,64,128]", "model.hidden=[]", "model.batch_norm=true"]
-CHOICES = {
-    "auto": [],
-    "two convolutions, 96 px": ["model=convnet", "dataset.image_size=96"],
-    "four, batch norm, 72 px": [*DEEP, "dataset.image_size=72"],
-    "four, batch norm, 96 px": [*DEEP, "dataset.image_size=96"],
-    "four, batch norm, 128 px": [*DEEP, "dataset.image_size=128"],
-    "resnet18, 72 px": ["model=resnet18", "dataset.image_size=72"],
+CONVNET = ["model=convnet", "model.hidden=[]", "model.batch_norm=true"]
+DEEP = [*CONVNET, "model.widths=[16,32,64,128]"]
+WIDE = [*CONVNET, "model.widths=[32,64,128,256]"]
+CHOICES = {  # of about the same cost
+    "two convolutions, 96 px": ["model=convnet", "dataset.image_size=96", "epochs=42"],
+    "four, batch norm, 96 px": [*DEEP, "dataset.image_size=96", "epochs=20"],
+    "four, batch norm, 128 px": [*DEEP, "dataset.image_size=128", "epochs=12"],
+    "four, twice as wide, 72 px": [*WIDE, "dataset.image_size=72", "epochs=12"],
+    "resnet18, 72 px": ["model=resnet18", "dataset.image_size=72", "epochs=8"],
 }
 
 

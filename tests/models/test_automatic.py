@@ -60,7 +60,7 @@ def test_a_named_resnet_on_a_cpu_takes_no_hours() -> None:
     assert side == 128
     epochs = default_epochs("cpu", "resnet18", 1890, (side, side))
     assert automatic.cpu_minutes("resnet18", 1890 * epochs, (side, side)) < 30
-    assert automatic.cpu_minutes("resnet18", 1890 * 20, (300, 300)) > 100  # as it was
+    assert automatic.cpu_minutes("resnet18", 1890 * 20, (300, 300)) > 60  # as it was
 
 
 def test_the_default_size_is_never_above_224() -> None:

@@ -19,7 +19,7 @@ FLAT_SIZE = 32  # pixels per side: for photos and models with layers for every p
 PHOTO_SIZE = 224  # pixels per side: what the other models are made for
 ANY = math.inf
 NARROWEST = 20  # pixels: the shorter side that four convolutions with pooling need
-MEGAPIXELS = {"auto": 3.0, "resnet18": 0.32}  # that two cores of a CPU train on in a second
+MEGAPIXELS = {"auto": 3.8, "resnet18": 0.8}  # that two cores of a CPU train on in a second
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ GPU = Row("resnet50", PHOTO_SIZE, ((2_000, 60), (10_000, 40), (50_000, 30), (ANY
 CPU = Row(
     "convnet",
     96,
-    ((1_000, 60), (2_000, 40), (4_000, 20), (8_000, 12), (16_000, 8), (32_000, 5), (ANY, 3)),
+    ((1_000, 60), (1_500, 50), (2_000, 40), (2_600, 30), (4_000, 20), (8_000, 10), (16_000, 8), (32_000, 5), (ANY, 3)),
     {"widths": [16, 32, 64, 128], "hidden": [], "batch_norm": True},
 )
-CPU_NAMED = Row("", 128, ((500, 20), (1_000, 15), (2_500, 10), (8_000, 5), (ANY, 3)))  # of the cost of a ResNet
+CPU_NAMED = Row("", 128, ((1_000, 20), (2_500, 15), (5_000, 10), (10_000, 5), (ANY, 3)))  # of the cost of a ResNet
 
 
 def model_node(device: str, image_size: tuple[int, int]) -> Node:
