@@ -19,7 +19,7 @@ FLAT_SIZE = 32  # pixels per side: for photos and models with layers for every p
 PHOTO_SIZE = 224  # pixels per side: what the other models are made for
 ANY = math.inf
 NARROWEST = 20  # pixels: the shorter side that four convolutions with pooling need
-MEGAPIXELS = {"auto": 3.8, "resnet18": 0.8}  # that two cores train on in a second: an estimate (benchmarks/results/auto.md)
+MEGAPIXELS = {"auto": 3.8, "resnet18": 0.8}  # a second on two cores: benchmarks/results/auto.md
 
 
 @dataclass(frozen=True)
