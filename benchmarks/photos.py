@@ -5,13 +5,15 @@ augmentation suits them.
   process of its own with as many worker processes as the others; the start of the workers is included. *store*: a
   second epoch from imgcls's resident loader, as many images. timm is left out where it is not installed.
 - *keep*: the size at which whole pictures are kept, as a multiple of the image size.
-- *augment*: accuracy of the defaults to choose from, several seeds, on folders or tables of yours (--sets PATH ...).
+- *augment*, *auto*: accuracy of the defaults to choose from, several seeds, on folders or tables of yours (--sets PATH
+  ...); auto: nets, image sizes and epochs for a CPU, beside the seconds from the command to its end.
 
 The pictures are photographs from scikit-learn's and scikit-image's wheels (whichever is installed), cut at random,
 scaled, and given noise until the file has a camera's size.
 
     python benchmarks/photos.py
     python benchmarks/photos.py --tables augment --sets ./photos --seeds 5
+    python benchmarks/photos.py --tables auto --sets ./photos --seeds 3
     python benchmarks/photos.py --quick
 """
 
@@ -57,13 +59,23 @@ SETS = {  # name -> width, height, quality, noise (levels), files
     "4000x3000, quality 95": (4000, 3000, 95, 3.6, 64),
 }
 KEEPS = (1.15, 1.3, 1.5, 1.67, 1.75)
-TABLES = ("speed", "keep", "augment")
+TABLES = ("speed", "keep", "augment", "auto")
 AUGMENTS = {
     "none": ["augment=none"],
     "standard (shift + flip)": ["augment=standard"],
     "photo, area [0.08,1]": ["augment=photo", "augment.area=[0.08,1]"],
     "photo, area [0.35,1]": ["augment=photo", "augment.area=[0.35,1]"],
     "photo, area [0.6,1]": ["augment=photo", "augment.area=[0.6,1]"],
+}
+CONVNET = ["model=convnet", "model.hidden=[]", "model.batch_norm=true"]
+DEEP = [*CONVNET, "model.widths=[16,32,64,128]"]
+WIDE = [*CONVNET, "model.widths=[32,64,128,256]"]
+CHOICES = {  # of about the same cost
+    "two convolutions, 96 px": ["model=convnet", "dataset.image_size=96", "epochs=42"],
+    "four, batch norm, 96 px": [*DEEP, "dataset.image_size=96", "epochs=20"],
+    "four, batch norm, 128 px": [*DEEP, "dataset.image_size=128", "epochs=12"],
+    "four, twice as wide, 72 px": [*WIDE, "dataset.image_size=72", "epochs=12"],
+    "resnet18, 72 px": ["model=resnet18", "dataset.image_size=72", "epochs=8"],
 }
 
 
@@ -301,17 +313,19 @@ def keep_lines(found: list[dict[str, Any]]) -> str:
     )
 
 
-def augment_table(args: Any) -> list[dict[str, Any]]:
-    """Test accuracy of each augmentation on each set, several seeds."""
+def accuracies(args: Any, key: str, options: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Test accuracy and seconds of each option on each set, several seeds; key: what the options are."""
     found = []
     for seed in range(args.seeds):
         for path in args.sets:
-            for name, words in AUGMENTS.items():
+            for name, words in options.items():
+                if args.only and name not in args.only:
+                    continue
                 with tempfile.TemporaryDirectory(prefix="imgcls-bench-photos-") as scratch:
                     common = [f"dataset={path}", f"seed={seed}", *args.words, "plots=false", "tensorboard=false"]
                     command = imgcls("train", *common, *words, f"run_dir={scratch}/run")
                     spent = spend(command, env=environment(WORKERS, scratch), cwd=scratch)
-                    one: dict[str, Any] = {"set": Path(path).name, "augment": name, "seed": seed, "wall": spent.wall}
+                    one: dict[str, Any] = {"set": Path(path).name, key: name, "seed": seed, "wall": spent.wall}
                     if spent.failure:
                         one["failure"] = spent.failure
                     else:
@@ -322,34 +336,43 @@ def augment_table(args: Any) -> list[dict[str, Any]]:
     return found
 
 
-def augment_lines(found: list[dict[str, Any]]) -> str:
-    """The table of accuracies."""
+def accuracy_lines(found: list[dict[str, Any]], key: str, title: str, *, is_timed: bool = False) -> str:
+    """The table of accuracies; is_timed: with the median of the seconds."""
     sets = list(dict.fromkeys(one["set"] for one in found))
     rows = []
-    for name in dict.fromkeys(one["augment"] for one in found):
+    for name in dict.fromkeys(one[key] for one in found):
         row, means = [name], []
         for data in sets:
-            own = [
-                one["accuracy"] * 100
-                for one in found
-                if (one["set"], one["augment"]) == (data, name) and "accuracy" in one
-            ]
+            runs = [one for one in found if (one["set"], one[key]) == (data, name) and "accuracy" in one]
+            own = [one["accuracy"] * 100 for one in runs]
             spread = f" ({statistics.stdev(own):.1f})" if len(own) > 1 else ""
-            row.append(f"{statistics.mean(own):.1f}{spread}" if own else "-")
+            time = f", {statistics.median(one['wall'] for one in runs):.0f} s" if is_timed and own else ""
+            row.append(f"{statistics.mean(own):.1f}{spread}{time}" if own else "-")
             means += [statistics.mean(own)] if own else []
         rows.append([*row, f"{statistics.mean(means):.1f}" if means else "-"])
     seeds = len({one["seed"] for one in found})
     words = " ".join(found[0]["words"]) if found else ""
     head = f"Test accuracy in percent, mean (standard deviation) over {seeds} seeds; `imgcls train {words}`."
-    return f"{head}\n\n" + table(["augmentation", *sets, "mean"], rows)
+    return f"{head}\n\n" + table([title, *sets, "mean"], rows)
 
 
-MAKE = {"speed": speed_table, "keep": keep_table, "augment": augment_table}
-LINES = {"speed": speed_lines, "keep": keep_lines, "augment": augment_lines}
+MAKE = {
+    "speed": speed_table,
+    "keep": keep_table,
+    "augment": partial(accuracies, key="augment", options=AUGMENTS),
+    "auto": partial(accuracies, key="auto", options=CHOICES),
+}
+LINES = {
+    "speed": speed_lines,
+    "keep": keep_lines,
+    "augment": partial(accuracy_lines, key="augment", title="augmentation"),
+    "auto": partial(accuracy_lines, key="auto", title="net and size", is_timed=True),
+}
 TITLES = {
     "speed": "## From JPEG files, and from memory, to normalized batches of 64 at 224x224",
     "keep": "## At which size whole pictures are kept, as a multiple of the image size",
     "augment": "## Which augmentation",
+    "auto": "## Which net at which size on a CPU",
 }
 FOOT = """
 - *x torchvision*: median of the ratios within a repeat, and their range. *CPU ms*: user and system time of all
@@ -372,9 +395,10 @@ def main() -> None:
         return
     parser = Arguments(__doc__, "photos", repeats=3, quick="a smoke test: few files, one repeat")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=["speed", "keep"])
-    parser.add_argument("--sets", nargs="*", default=[], help="folders or tables for --tables augment")
-    parser.add_argument("--seeds", type=int, default=5, help="seeds of --tables augment (default: 5)")
-    parser.add_argument("--words", nargs="*", default=[], help="further words of imgcls train for --tables augment")
+    parser.add_argument("--sets", nargs="*", default=[], help="folders or tables for --tables augment and auto")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of --tables augment and auto (default: 5)")
+    parser.add_argument("--words", nargs="*", default=[], help="further words of imgcls train for these two")
+    parser.add_argument("--only", nargs="*", default=[], help="only these rows of --tables augment and auto")
     args = parser.read()
     found = read_json(args.out)
     for name in args.tables:

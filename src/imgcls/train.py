@@ -111,7 +111,7 @@ def resume(
                 (folder / "report.json").unlink(missing_ok=True)  # the shorter run's
             state = run.state
             log.open(folder, keep_epochs=state.epochs)
-            where = f"resuming at step {state.step:,} (epoch {state.epochs + 1} of {config.epochs})"
+            where = f"resuming at step {state.step:,} (epoch {state.epochs + 1} of {config.passes})"
             _print_header(run, log, f"{folder}, {where}", point)
             outputs = Outputs(folder, log, plotter or BackgroundWorker())
             return _execute(run, outputs, point.best, was_tested=point.was_tested)
@@ -193,7 +193,7 @@ def _fit(run: Run, folder: Path, log: RunLog, best: Best | None) -> None:
     command = resume_command(run, folder)
     with Signals() as signals:
         callback = TrainingCallback(config, runtime, log, signals, checkpointer, validator, command, best, run.rise)
-        log.begin(step=state.step, total=config.epochs * len(run.loader), epochs=config.epochs)
+        log.begin(step=state.step, total=config.passes * len(run.loader), epochs=config.passes)
         if runtime.device.type == "cpu":
             keep_freed_memory()
         try:

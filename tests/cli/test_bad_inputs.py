@@ -363,7 +363,7 @@ def test_a_damaged_configuration_of_a_run_is_named(run: str, tmp_path: Path, cap
 
 # fmt: off
 EXPERIMENTS: list[tuple[str, str, str]] = [
-    ("key", "epoch: 3", "mine.yaml: unknown key 'epoch'; did you mean 'epochs' (now 20)?"),
+    ("key", "epoch: 3", "mine.yaml: unknown key 'epoch'; did you mean 'epochs' (now 'auto')?"),
     ("strange key", "zzz: {deep: 1}", "mine.yaml: unknown key 'zzz'; imgcls COMMAND --help lists the keys"),
     ("parameter", "optimizer: {lrr: 3}",
      "mine.yaml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 0.005)?"),
@@ -451,7 +451,7 @@ def test_row_52_a_folder_in_use(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "line"),
     [
-        (["train", "epoch=10"], 2, "unknown key 'epoch'; did you mean 'epochs' (now 20)?"),
+        (["train", "epoch=10"], 2, "unknown key 'epoch'; did you mean 'epochs' (now 'auto')?"),
         (["train", b"\xff=3"], 2, "unexpected character '\\udcff' in key"),
         (["evaluate", "nowhere"], 3, "no such run or checkpoint: nowhere"),
     ],

@@ -18,7 +18,7 @@ from imgcls.config.options import option_node
 from imgcls.config.torchvision_names import MODELS as TORCHVISION
 from imgcls.errors import ConfigError
 from imgcls.models import MODELS
-from imgcls.models.build import MODEL_CONTEXT, automatic, is_random
+from imgcls.models.build import MODEL_CONTEXT, is_random
 from imgcls.models.layers import ACTIVATIONS, Activation
 from imgcls.models.timm import timm_model
 
@@ -216,11 +216,6 @@ def test_the_resnets_are_initialized_as_torchvisions() -> None:
             float(value.float().std(correction=0)), rel=0.1
         )
         assert float(ours[name].float().mean()) == pytest.approx(float(value.float().mean()), abs=0.02)
-
-
-@pytest.mark.parametrize(("size", "name"), [((64, 64), "lenet"), ((64, 65), "resnet18"), ((8, 8), "lenet")])
-def test_auto_is_lenet_up_to_64_pixels(size: tuple[int, int], name: str) -> None:
-    assert automatic(size) == name
 
 
 @pytest.mark.parametrize("name", ["linear", "mlp", "lenet", "convnet", "resnet18", "resnet50"])

@@ -112,7 +112,7 @@ def test_a_sweep_has_a_limit() -> None:
     [
         (["model=linear", "optimizer.lr=0.1,0.2,-1"], ["optimizer.lr: must be above 0", "(job 2: model=linear "]),
         (["model=linear,lenett"], ["model: unknown 'lenett'; did you mean 'lenet'?", "(job 1: model=lenett)"]),
-        (["seed=0,1", "epoch=3"], ["unknown key 'epoch'; did you mean 'epochs' (now 20)?", "(job 0: "]),
+        (["seed=0,1", "epoch=3"], ["unknown key 'epoch'; did you mean 'epochs' (now 'auto')?", "(job 0: "]),
         (["seed=0,1", "scheduler=step", "scheduler.milestones=[3],[30]"], ["milestones", "(job 1: "]),
         (["device=cpu", "precision=fp32,fp16"], ["fp16 needs a GPU", "(job 1: device=cpu precision=fp16)"]),
         (["dataset=digits,./a", "dataset.root=b"], ["dataset.root"]),
@@ -236,6 +236,7 @@ def test_a_sweep_started_before_a_key_existed_can_be_resumed(words: list[str], i
     table = composer.table(composer.expand(words)[0], "train")
     before = {key: value for key, value in table.items() if key not in ("plots", "tensorboard")}
     before["model"] = {**before["model"], "pretrained": False}  # now auto
+    before["epochs"] = 20  # the default, which was no word yet
     newer = ("background", "depth")
     before["dataset"] = {key: value for key, value in before["dataset"].items() if key not in newer}
     assert (plans[0].digest == sweep_jobs.digest(as_yaml(before))) is is_same

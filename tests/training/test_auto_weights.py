@@ -21,7 +21,7 @@ from PIL import Image
 from imgcls.checkpoints.format import read
 from imgcls.cli.app import main
 from imgcls.config.migrations import completed
-from imgcls.models import online
+from imgcls.models import automatic, online
 from imgcls.models.online import OFFLINE, is_online
 from imgcls.sweeps import local as sweep
 from imgcls.training.resume import stored_config
@@ -142,11 +142,36 @@ def test_a_resumed_run_keeps_what_was_chosen(hub: Path, photos: str, capsys: Cap
     assert chosen("b") == "IMAGENET1K_V1"
 
 
+def test_auto_is_the_model_that_weights_are_there_for(
+    hub: Path, photos: str, asked: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = automatic.CPU_PRETRAINED
+    monkeypatch.setattr(automatic, "CPU_PRETRAINED", automatic.Row(NAME, 65, ((automatic.ANY, 2),)))
+    words = ["train", photos, "batch_size=8", "optimizer=sgd", "optimizer.weight_decay=0", *QUIET]
+    assert main([*words, "optimizer.lr=1e-30", "threads=1", "epochs=1", "run_dir=a"]) == 0
+    said = err_of(capsys)
+    assert "model convnet (auto), 272,018 parameters; sgd lr 1e-30, onecycle; batch 8 from scratch: no pre" in said
+    assert f"put {ADDRESS} at {hub / FILE}" in said
+    assert asked == [ADDRESS]
+    state = place(hub)
+    assert main([*words, "optimizer.lr=1e-30", "threads=1", "run_dir=b"]) == 0
+    said = err_of(capsys)
+    assert f"model {NAME} (auto)" in said
+    line = f"pretrained: {FILE}, new last layer (auto; model.pretrained=false: from scratch)"
+    assert f"{line} epochs 2 (auto: 17 photos" in said
+    assert began_with(state, "b")
+    shutil.rmtree(hub)
+    monkeypatch.setattr(automatic, "CPU_PRETRAINED", before)
+    assert main(["train", "resume=b", "epochs=3"]) == 0
+    kept = json.loads(Path("b/report.json").read_text())["chosen"]
+    expected = {"model": NAME, "image_size": [65, 65], "epochs": 3, "precision": "fp32", "pretrained": "IMAGENET1K_V1"}
+    assert kept == expected
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["model=linear", "dataset=./photos"],  # nothing is published
-        ["model=auto", "dataset=./photos"],  # only if they are at hand
         [f"model={NAME}", "dataset=./photos", "dataset.image_size=64"],
         [f"model={NAME}"],  # digits
         [f"model={NAME}", "model.stem=small", "dataset=./photos"],

@@ -38,7 +38,7 @@ class TrainConfig:
     augment: Node
     attack: Node
     experiment: str | None  # the recipe's name, for the record: its values are in the other keys
-    epochs: Count
+    epochs: Literal["auto"] | Count
     batch_size: Literal["auto"] | Count
     accumulate: Count
     sampler: Literal["shuffle", "balanced"]
@@ -70,6 +70,12 @@ class TrainConfig:
         object.__setattr__(self, "class_weights", weights_of(self.class_weights))  # class names are text
         if self.class_weights == "auto" and self.sampler == "balanced":
             raise ConfigError("class_weights: auto and sampler=balanced both favor rare classes; choose one")
+
+    @property
+    def passes(self) -> int:
+        """``epochs`` of a run whose auto has become a number."""
+        assert self.epochs != "auto"
+        return self.epochs
 
 
 @dataclass(frozen=True, kw_only=True)

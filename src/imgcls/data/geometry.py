@@ -18,7 +18,7 @@ from imgcls.data.splits import SplitOptions
 from imgcls.errors import ConfigError
 from imgcls.parallel.process_pool import helpers, spread
 
-LARGEST_NATIVE = 512  # pixels: images of one size keep it up to here; larger ones are photos, and resized
+LARGEST_NATIVE = 224  # pixels: images of one size keep it up to here; larger ones are resized
 FIRST_HEADERS = 16  # files whose headers are read before other processes are asked to help
 
 
@@ -70,6 +70,8 @@ def geometry(train: Images, options: SplitOptions, default_size: int, preset: In
     if own is not None:
         height, width, own_channels = own
         is_uniform = True
+        if own_channels not in (1, 3):
+            return Geometry(height, width, own_channels)
     else:
         with quiet_decoders():
             height, width, is_uniform, is_gray = _survey(train.paths or (), options)

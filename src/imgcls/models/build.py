@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imgcls.config.components import Component
 from imgcls.errors import ConfigError
 from imgcls.models.airbench import Airbench, WhitenedAirbench
-from imgcls.models.layers import ACTIVATIONS, is_small
+from imgcls.models.layers import ACTIVATIONS
 from imgcls.models.resnet import BasicBlock, Bottleneck, ResNet
 from imgcls.models.timm import is_timm, own_size
 from imgcls.models.torchvision import TORCHVISION_MODELS
@@ -68,10 +68,6 @@ def initialize(name: str, module: nn.Module, images: Tensor) -> None:
         raise ConfigError(f"model.name={name}: initialize_from fails on images of shape {shape}: {error}") from error
 
 
-FLAT_SIZE = 32  # pixels: for files of unequal size and models with layers for every pixel
-PHOTO_SIZE = 224  # pixels: for files of unequal size and the other models
-FLAT_MODELS = ("linear", "mlp", "lenet", "convnet", "airbench")
-
 DRAW_NOTHING = (
     *(nn.Sequential, nn.Flatten, nn.Identity, nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d),
     *(nn.MaxPool2d, nn.AdaptiveAvgPool2d, *ACTIVATIONS.values()),
@@ -88,13 +84,3 @@ def check_params(name: str, params: Mapping[str, Any]) -> None:
     """Raises ValueError for parameters that this model does not have, as far as that is known without the images."""
     if name in TORCHVISION_MODELS:
         check_zoo(name, **params)
-
-
-def default_image_size(name: str) -> int:
-    """Pixels per side that files of unequal size are scaled to for this model (``auto``: as for a ResNet)."""
-    return FLAT_SIZE if name in FLAT_MODELS else PHOTO_SIZE
-
-
-def automatic(image_size: tuple[int, int]) -> str:
-    """The name of the model that ``model=auto`` chooses."""
-    return "lenet" if is_small(image_size) else "resnet18"

@@ -54,12 +54,10 @@ class Pretrained:
             return Path(self.file)
         return Path(torch.hub.get_dir(), "checkpoints", os.path.basename(self.weights.url))
 
-    def obtain(self, *, may_download: bool) -> str:
+    def obtain(self) -> str:
         """Make sure that the file is there, at the cost of a few seconds if it cannot be; returns why it is not."""
         if self.path.is_file():
             return ""
-        if not may_download:
-            return "not downloaded"
         if not is_online(self.weights.url):
             return "no network"
         print(f"download {self.weights.url}", file=sys.stderr)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from imgcls.compose.overrides import Override
 
 NEWER_KEYS = ("plots", "tensorboard")  # true by default, and not in the digests of earlier versions' sweeps
+EPOCHS_BEFORE = 20  # the default in the digests of earlier versions' sweeps
 NEWER_OF_DATASET = {"background": "white", "depth": "auto"}  # the same, with their defaults
 
 
@@ -42,6 +43,7 @@ def plan(
             }
             if table["model"].get("pretrained") == "auto":  # earlier versions' default was false
                 known["model"] = {**table["model"], "pretrained": False}
+            known["epochs"] = EPOCHS_BEFORE if table["epochs"] == "auto" else table["epochs"]
             plans.append(Plan(composer.words(job), own, digest(as_yaml(known))))
         except ConfigError as error:
             which = f" (job {i}: {' '.join(composer.words(job))})" if len(jobs) > 1 else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from imgcls.checkpoints.state import State, check_storable
 from imgcls.config.components import Component
 from imgcls.config.schema import TrainConfig
 from imgcls.data.datamodule import STATISTICS_SAMPLE, DataModule, SplitData, read_splits, set_up
+from imgcls.data.geometry import Geometry
 from imgcls.data.loader import BatchPlan, Loader
 from imgcls.data.transforms.augment import Augment
 from imgcls.errors import ConfigError
@@ -41,10 +42,11 @@ SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a mo
 class Run:
     """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
-    model, augment: what auto and default became. start: the weights that it began with, in words. frozen: a description
-    of the layers that are not trained. compiled: whether the model is, and why. decays_all: whether tokens, position
-    embeddings and scales decay, as they did in runs of earlier versions. tokens_first: whether layer_decay counts
-    tokens and embeddings to the first block, which they did not.
+    config: with the number of its epochs; is_auto: whether ``epochs=auto`` chose it now. model, augment: what auto and
+    default became. start: the weights that it began with, in words. frozen: a description of the layers that are not
+    trained. compiled: whether the model is, and why. decays_all: whether tokens, position embeddings and scales decay,
+    as they did in runs of earlier versions. tokens_first: whether layer_decay counts tokens and embeddings to the first
+    block, which they did not.
     """
 
     config: TrainConfig
@@ -62,6 +64,7 @@ class Run:
     compiled: tuple[bool, str]
     decays_all: bool
     tokens_first: bool
+    is_auto: bool
 
     @property
     def rise(self) -> int:
@@ -73,6 +76,9 @@ class Run:
         """What auto became, for the rest of the run."""
         source = self.spec.pretrained
         return {
+            "model": self.model.name,
+            "image_size": list(self.data.image_size),
+            "epochs": self.config.passes,
             "device": self.runtime.device.type,
             "precision": self.runtime.precision,
             "threads": self.runtime.threads,
@@ -91,11 +97,16 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
 
     stored: what auto became when the run began, if it is resumed; empty for a new run.
     """
-    parts = read_splits(spec.data, spec.default_size, spec.preset)
+    device = runtime.device.type
+    parts = read_splits(spec.data, spec.default_size(device), spec.preset)
     spec, parts = choose_weights(
-        config, spec, parts, stored, lambda ask: runtime.broadcast_text(ask() if runtime.is_main else "")
+        config, spec, parts, device, stored, lambda ask: runtime.broadcast_text(ask() if runtime.is_main else "")
     )
-    model, augment = resolve_auto(config, spec, parts)
+    if stored and stored["image_size"] != list(parts.image_size):
+        height, width = stored["image_size"]
+        parts = replace(parts, geometry=Geometry(height, width, parts.geometry.channels))
+    is_auto = config.epochs == "auto"
+    config, model, augment = resolve_auto(config, spec, parts, device, stored)
     options = spec.data.options
     data = set_up(parts, options, config, runtime, preset=spec.preset, crop=augment.crop, stored=stored)
     if config.patience is not None and data.splits.val is None:
@@ -112,13 +123,15 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     if takes_images(module) and not stored and spec.pretrained is None:
         seeding.seed_default(config.seed, "images")
         initialize(model.name, module, loader.sample(_sample_size(data)))
-    how = _compiled(config, runtime, model, config.epochs * len(loader), stored)
+    how = _compiled(config, runtime, model, config.passes * len(loader), stored)
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=how[0])
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    decay = (decays_all, tokens_first)
-    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, start, frozen, how, *decay)
+    words, decay = (start, frozen), (decays_all, tokens_first)
+    return Run(
+        config, spec, runtime, data, model, augment, state, forward, loader, recipe, *words, how, *decay, is_auto
+    )
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:
@@ -195,9 +208,9 @@ def _recipe(
     if weights is not None:
         loss = weighted(loss, torch.tensor(weights, device=runtime.device))
     return Recipe(
-        epochs=config.epochs,
+        epochs=config.passes,
         seed=config.seed,
-        schedule=spec.scheduler(steps_per_epoch, config.epochs),
+        schedule=spec.scheduler(steps_per_epoch, config.passes),
         base_lrs=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
         loss=loss,
         autocast=runtime.autocast,

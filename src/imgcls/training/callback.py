@@ -82,8 +82,8 @@ class TrainingCallback(Callback):
         value, state.epochs = quality(row, self.config.monitor), state.epochs + 1
         is_best = self.best is None or value > self.best.quality
         self.best = Best(value, state.epochs) if is_best else self.best
-        is_early = state.epochs < self.config.epochs and self.should_stop(state)
-        self.log.epoch(row, is_best=is_best, is_last=is_early or state.epochs == self.config.epochs)
+        is_early = state.epochs < self.config.passes and self.should_stop(state)
+        self.log.epoch(row, is_best=is_best, is_last=is_early or state.epochs == self.config.passes)
         if is_best:
             self.checkpointer.save_best(state)
         self.save_last(state)

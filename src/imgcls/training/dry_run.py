@@ -14,6 +14,7 @@ from imgcls.config.schema import TrainConfig
 from imgcls.data.datamodule import DataSpec, SplitData, read_splits
 from imgcls.errors import DataError, RunError
 from imgcls.models.pretrained import Pretrained
+from imgcls.runtime.device import choose_device
 from imgcls.training.auto_weights import choose_weights
 from imgcls.training.builder import make_module
 from imgcls.training.earlier_run import settled
@@ -42,10 +43,11 @@ class DryRun:
         """Check one job."""
         config = settled(config)
         spec = check(config)
-        data = self._data(config, spec)
+        device = choose_device(config.device).type
+        data = self._data(config, spec, spec.default_size(device))
         if data is not None:
-            spec, data = choose_weights(config, spec, data, {})
-            model, _ = resolve_auto(config, spec, data)
+            spec, data = choose_weights(config, spec, data, device, {})
+            _, model, _ = resolve_auto(config, spec, data, device, {})
             if spec.options.pretrained == "auto" and isinstance(spec.pretrained, Pretrained):
                 self.weights[model.name] = f"from {spec.pretrained.path.name}"
             elif spec.missing:
@@ -53,14 +55,14 @@ class DryRun:
             class_weights(config.class_weights, data.source.classes, np.arange(data.num_classes))
             self._make(model, spec, data)
 
-    def _data(self, config: TrainConfig, spec: RunSpec) -> SplitData | None:
+    def _data(self, config: TrainConfig, spec: RunSpec, default_size: int) -> SplitData | None:
         if ":" in spec.data.source.name:  # the user's own code may do anything
             return None
-        key = json.dumps([config.dataset, spec.default_size, spec.preset and astuple(spec.preset)], default=str)
+        key = json.dumps([config.dataset, default_size, spec.preset and astuple(spec.preset)], default=str)
         if key not in self.read:
             self.read[key] = None
             with suppress(DataError, RunError, OSError):
-                self.read[key] = read_splits(_read_only(spec.data), spec.default_size, spec.preset)
+                self.read[key] = read_splits(_read_only(spec.data), default_size, spec.preset)
         return self.read[key]
 
     def _make(self, model: Component, spec: RunSpec, data: SplitData) -> None:

@@ -15,6 +15,7 @@ from imgcls.checkpoints.state import load_state
 from imgcls.config import parsing
 from imgcls.config.migrations import completed
 from imgcls.config.schema import OF_THE_COMMAND, RESUMABLE, TrainConfig
+from imgcls.config.types import Count
 from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import CheckpointError, ConfigError
 from imgcls.models.pretrained import Pretrained, is_file
@@ -49,10 +50,13 @@ def resumed_config(run: str, given: Mapping[str, Any]) -> tuple[Path, dict[str, 
     table = stored_config(folder)
     try:
         parsing.parse(TrainConfig, table)
+        parsing.convert(table["epochs"], Count, "epochs")  # auto became a number when the run began
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.yaml'}: damaged ({error})") from error
     known = parsing.flatten(table)
     for key, value in given.items():
+        if key == "epochs" and value == "auto":
+            continue  # what it became when the run began
         if key not in known:
             raise parsing.unknown_key(key, known, value=value, roots=known)
         current = known[key].get("name") if isinstance(known[key], dict) else known[key]
@@ -83,9 +87,13 @@ class ResumePoint:
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """What auto became when the run began."""
-        chosen: dict[str, Any] = {} if self.checkpoint is None else self.checkpoint.meta["chosen"]
-        return chosen
+        """What auto became when the run began, and model_node: the model with its keys. Empty before a checkpoint."""
+        if self.checkpoint is None:
+            return {}
+        size = [
+            self.meta["preprocessing"][key] for key in ("height", "width")
+        ]  # earlier versions did not store it here
+        return {**self.meta["chosen"], "model_node": self.meta["model"], "image_size": size}
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -107,10 +115,10 @@ class ResumePoint:
         if self.report is None:
             return ""
         is_early = is_exhausted(self.best, self.epochs, config.patience, rise) or self._ended_early(config)
-        if not is_early and self.epochs < config.epochs:
+        if not is_early and self.epochs < config.passes:
             return ""
         more = "early stopping ended it" if is_early else f"to train on, add epochs={2 * self.epochs}"
-        return f"{self.folder} is already complete (epoch {self.epochs}/{config.epochs}); {more}"
+        return f"{self.folder} is already complete (epoch {self.epochs}/{config.passes}); {more}"
 
     def _ended_early(self, config: TrainConfig) -> bool:
         """Whether early stopping ended it, perhaps of a version that counted from the first epoch."""
@@ -131,7 +139,7 @@ def resume_point(folder: Path, config: TrainConfig) -> ResumePoint:
     point = ResumePoint(folder, checkpoint, best, _finished_report(folder), tuple(warnings))
     if best is None or not (lost := _lost_best(folder)):
         return point
-    if done >= config.epochs:
+    if done >= config.passes:
         raise CheckpointError(f"{lost}; train on with epochs={done + 1} to make a new best checkpoint")
     warning = f"{lost}; the best of the remaining epochs takes its place"
     return replace(point, best=None, warnings=(*warnings, warning))
@@ -169,7 +177,7 @@ def rate_change(run: Run, point: ResumePoint) -> str | None:
     if point.checkpoint is None or not run.state.step:
         return None
     step, steps, base = run.state.step, len(run.loader), run.recipe.base_lrs[0]
-    before_epochs, epochs = int(point.checkpoint.meta["config"]["epochs"]), run.config.epochs
+    before_epochs, epochs = int(point.checkpoint.meta["config"]["epochs"]), run.config.passes
     if epochs in (before_epochs, point.epochs) or not base:
         return None
     before = run.spec.scheduler(steps, before_epochs)

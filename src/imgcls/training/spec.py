@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from imgcls.attacks import ATTACKS, Attack
 from imgcls.config.components import Component, select, unknown_param
+from imgcls.config.migrations import completed_node
 from imgcls.config.options import Node, listed, option_node, options
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig, weights_of
@@ -19,8 +21,8 @@ from imgcls.data.geometry import InputPreset
 from imgcls.data.transforms.augment import AUGMENTS, Augment
 from imgcls.errors import ConfigError, DataError
 from imgcls.losses import LOSSES
-from imgcls.models import MODELS, models_for
-from imgcls.models.build import MODEL_CONTEXT, automatic, check_params, default_image_size
+from imgcls.models import MODELS, automatic, models_for
+from imgcls.models.build import MODEL_CONTEXT, check_params
 from imgcls.models.finetune import ModelOptions
 from imgcls.models.pretrained import Pretrained, is_file, pretrained
 from imgcls.models.timm import is_timm
@@ -32,6 +34,8 @@ from imgcls.runs.folder import best_checkpoint
 from imgcls.runtime.device import choose_device, choose_precision, rank_and_world
 from imgcls.text import did_you_mean, listing
 from imgcls.training.earlier_run import EarlierRun, earlier_run, is_run
+
+MOST_EPOCHS = 1_000_000  # that auto may become
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class RunSpec:
         if isinstance(source, Pretrained) and model.get("stem") == "auto":
             model["stem"] = "large"  # the one that the weights are for
         scheduler = select(SCHEDULERS, config.scheduler, "scheduler")
-        scheduler(1, config.epochs)  # milestones and warm-up are checked against the epochs
+        scheduler(1, MOST_EPOCHS if config.epochs == "auto" else config.epochs)  # checks milestones and warm-up
         if model["name"] == "auto":
             resolved_node(model, "model", "lenet")  # it has no keys
         if config.augment["name"] == "default":
@@ -89,14 +93,13 @@ class RunSpec:
             pretrained=source,
         )
 
-    @property
-    def default_size(self) -> int:
-        """Pixels per side for files of unequal size."""
-        return default_image_size(self.model.name if self.model else "auto")
+    def default_size(self, device: str) -> int:
+        """Pixels per side for photos on this kind of device."""
+        return automatic.default_image_size(device, self.model.name if self.model else "auto")
 
     def rise(self, config: TrainConfig) -> int:
         """Epochs until the highest learning rate, from which ``patience`` counts; 0 without patience."""
-        return rise_of(self.scheduler, config.epochs) if config.patience is not None else 0
+        return rise_of(self.scheduler, config.passes) if config.patience is not None else 0
 
     @property
     def preset(self) -> InputPreset | None:
@@ -159,17 +162,33 @@ def class_weights(value: Any, classes: tuple[str, ...], labels: NDArray[np.int64
     return [wanted.get(name, 1.0) for name in classes]
 
 
-def resolve_auto(config: TrainConfig, spec: RunSpec, data: SplitData) -> tuple[Component, Augment]:
-    """The model and the augmentation for these images: what auto and default mean here.
+def resolve_auto(
+    config: TrainConfig, spec: RunSpec, data: SplitData, device: str, stored: Mapping[str, Any]
+) -> tuple[TrainConfig, Component, Augment]:
+    """The configuration with its number of epochs, the model and the augmentation: what auto and default mean here.
 
-    Raises ConfigError for what does not fit the images.
+    device: its kind. stored: what auto became when the run began, if it is resumed. Raises ConfigError for what does
+    not fit the images.
     """
     if spec.options.num_classes not in (None, data.num_classes):
         given = f"model.num_classes: got {spec.options.num_classes}"
         raise ConfigError(f"{given}, but {data.name} has {data.num_classes} classes; leave it null")
-    model = spec.model or select(MODELS, resolved_node({"name": "auto"}, "model", automatic(data.image_size)), "model")
+    is_pretrained = spec.pretrained is not None
+    model = spec.model or _automatic_model(data, device, stored, is_pretrained)
+    if config.epochs == "auto":
+        name = "auto" if spec.model is None else model.name
+        images = len(data.splits.train.labels)
+        epochs = automatic.default_epochs(device, name, images, data.image_size, is_pretrained=is_pretrained)
+        config = replace(config, epochs=epochs)
+        spec.scheduler(1, config.passes)  # checks milestones and warm-up
     augment = spec.augment or default_augment(config.augment, data.source.augment)
-    return model, augment(data.image_size, data.source.mirror)
+    return config, model, augment(data.image_size, data.source.mirror)
+
+
+def _automatic_model(data: SplitData, device: str, stored: Mapping[str, Any], is_pretrained: bool) -> Component:
+    size = data.image_size
+    node = stored["model_node"] if stored else automatic.model_node(device, size, is_pretrained=is_pretrained)
+    return select(MODELS, completed_node("model", node, with_keys=False), "model", trusted=False)
 
 
 def default_augment(node: Node, name: str) -> Component:

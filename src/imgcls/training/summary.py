@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 from imgcls.data import mirroring
 from imgcls.data.datamodule import AUTO_BATCH
 from imgcls.data.source import describe_parts
 from imgcls.loggers.run_log import WARNING_PREFIX
+from imgcls.models import automatic
+from imgcls.models.layers import SMALL, is_small
 from imgcls.runtime.device import cpu_has_bf16
 from imgcls.text import line
 from imgcls.training.builder import Run
 from imgcls.training.earlier_run import EarlierRun
 
+LARGER_ON_GPU = 320  # pixels per side
+
 
 def summary(run: Run) -> list[str]:
     """The header of a run, under 80 columns but for the notes and warnings of its data set."""
-    return [*_data(run), *_model(run), *_attack(run), *_device(run)]
+    return [*_data(run), *_model(run), *_epochs(run), *_attack(run), *_device(run)]
 
 
 def _data(run: Run) -> list[str]:
@@ -88,6 +94,39 @@ def _seen_before(run: Run) -> list[str]:
     seen = {name: source.trained_on(images, root) for name, images in parts.items()}
     what = " and ".join(f"{count:,} of the {len(parts[name]):,} {name} images" for name, count in seen.items() if count)
     return [f"{what} were used to train {source}: the accuracy will look too high"] if what else []
+
+
+def _epochs(run: Run) -> list[str]:
+    """How many epochs auto chose and for what; what a larger choice would cost."""
+    (height, width), images = run.data.image_size, len(run.data.splits.train.labels)
+    where = "CPU" if run.runtime.device.type == "cpu" else "GPU"
+    what = f"images of up to {SMALL} pixels" if is_small((height, width)) else f"{images:,} photos on a {where}"
+    cost = _cost(run, images * run.config.passes)
+    if not (run.is_auto or cost):
+        return []
+    why = f" (auto: {what})" if run.is_auto else ""
+    return [line("epochs", f"{run.config.passes}{why}{cost and f'; {cost}'}")]
+
+
+def _cost(run: Run, images: int) -> str:
+    """How long the run takes and what more would cost, by the stored table. images: those of all epochs together."""
+    size, is_cpu = run.data.image_size, run.runtime.device.type == "cpu"
+    if is_cpu and run.spec.model is None and run.model.name == automatic.CPU.model:
+        name, larger = "resnet18", automatic.PHOTO_SIZE
+        own, other = automatic.cpu_minutes("auto", images, size), automatic.cpu_minutes(name, images, (larger, larger))
+        return (
+            f"about {_rounded(own)} on two cores, with {name} at {larger}x{larger} {_rounded(other)} "
+            f"(model={name} dataset.image_size={larger})"
+        )
+    larger = automatic.PHOTO_SIZE if is_cpu else LARGER_ON_GPU
+    times = larger**2 / math.prod(size)
+    if is_small(size) or run.data.geometry.resized_from in ("", "pretrained") or times < 1.5:
+        return ""
+    return f"dataset.image_size={larger} takes about {times:.0f} times as long"
+
+
+def _rounded(minutes: float) -> str:
+    return f"{max(1, round(minutes))} min" if minutes < 100 else f"{minutes / 60:.0f} h"
 
 
 def _options(run: Run) -> list[str]:

@@ -22,7 +22,8 @@ from imgcls.data.pixels.preprocessing import Preprocessing, statistics
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import SplitOptions, split
 from imgcls.errors import ConfigError, DataError
-from imgcls.models.build import default_image_size
+from imgcls.models import automatic
+from imgcls.models.automatic import default_image_size
 from imgcls.runtime.session import Runtime
 from tests.conftest import QUIET, imagefolder
 
@@ -322,22 +323,34 @@ def saved(*images: Image.Image) -> Source:
 
 def test_equal_sizes_are_kept_and_gray_is_found() -> None:
     source = saved(*(Image.new("L", (17, 11)) for _ in range(3)))
-    assert geometry(source.train, OPTIONS, default_image_size("resnet18")) == (11, 17, 1, "")
+    assert geometry(source.train, OPTIONS, default_image_size("cpu", "resnet18")) == (11, 17, 1, "")
 
 
 @pytest.mark.parametrize(
-    ("model", "side"), [("linear", 32), ("mlp", 32), ("lenet", 32), ("resnet18", 224), ("auto", 224)]
+    ("device", "model", "side"),
+    [
+        *(("cpu", name, 32) for name in ("linear", "mlp", "lenet")),
+        *(("cpu", "resnet18", 128), ("cpu", "auto", automatic.CPU.size)),
+        *(("cuda", name, 224) for name in ("resnet18", "auto")),
+    ],
 )
-def test_unequal_sizes_are_scaled_to_the_models_usual_size(model: str, side: int) -> None:
+def test_unequal_sizes_are_scaled_to_the_models_usual_size(device: str, model: str, side: int) -> None:
     source = saved(Image.new("L", (17, 11)), Image.new("L", (17, 11)), Image.new("L", (17, 12)))
-    height, width, channels, resized_from = geometry(source.train, OPTIONS, default_image_size(model))
+    height, width, channels, resized_from = geometry(source.train, OPTIONS, default_image_size(device, model))
     assert (height, width, channels) == (side, side, 1)
     assert resized_from == "several sizes"
 
 
+@pytest.mark.parametrize(("side", "channels", "found"), [(224, 3, 224), (225, 3, 128), (225, 1, 128), (225, 4, 225)])
+def test_nothing_above_224_pixels_unless_it_cannot_be_resized(side: int, channels: int, found: int) -> None:
+    images = Images([0, 1], pixels=np.zeros((2, side, side, channels), np.uint8))
+    origin = "" if side == found else "225x225"
+    assert geometry(images, OPTIONS, 128) == (found, found, channels, origin)
+
+
 def test_one_image_in_color_makes_all_rgb() -> None:
     source = saved(Image.new("L", (8, 8)), Image.new("L", (9, 8)), Image.new("RGB", (8, 8)))
-    assert geometry(source.train, OPTIONS, default_image_size("lenet"))[2] == 3
+    assert geometry(source.train, OPTIONS, default_image_size("cpu", "lenet"))[2] == 3
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -347,9 +360,9 @@ def test_the_one_odd_image_of_many_is_found(threads: int, odd: int) -> None:
     Image.new("RGB", (8, 9)).save("odd.png")
     torch.set_num_threads(threads)
     images = Images([0] * 200, paths=["odd.png" if row == odd else "one.png" for row in range(200)])
-    assert geometry(images, OPTIONS, default_image_size("lenet"))[:3] == (32, 32, 3)
+    assert geometry(images, OPTIONS, default_image_size("cpu", "lenet"))[:3] == (32, 32, 3)
     images = Images([0] * 200, paths=["one.png"] * 200)
-    assert geometry(images, OPTIONS, default_image_size("lenet"))[:3] == (8, 9, 1)
+    assert geometry(images, OPTIONS, default_image_size("cpu", "lenet"))[:3] == (8, 9, 1)
 
 
 def test_no_more_headers_are_read_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,10 +374,12 @@ def test_no_more_headers_are_read_than_needed(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("imgcls.data.geometry.header", header)
     images = Images([0] * 200, paths=["a.png"] * 200)
-    geometry(images, OPTIONS, default_image_size("lenet"))
+    geometry(images, OPTIONS, default_image_size("cpu", "lenet"))
     assert len(read) == FIRST_HEADERS
     read.clear()
-    geometry(images, SplitOptions(**vars(OPTIONS) | {"image_size": 20, "channels": 3}), default_image_size("lenet"))
+    geometry(
+        images, SplitOptions(**vars(OPTIONS) | {"image_size": 20, "channels": 3}), default_image_size("cpu", "lenet")
+    )
     assert len(read) == 1
 
 
@@ -384,7 +399,7 @@ def test_images_are_decoded_once_for_statistics_and_training(monkeypatch: pytest
 def test_a_given_size_is_used() -> None:
     source = saved(Image.new("L", (8, 8)), Image.new("RGB", (9, 8)))
     given = SplitOptions(**vars(OPTIONS) | {"image_size": 20, "channels": 1})
-    assert geometry(source.train, given, default_image_size("lenet")) == (20, 20, 1, "")
+    assert geometry(source.train, given, default_image_size("cpu", "lenet")) == (20, 20, 1, "")
 
 
 # --- training --------------------------------------------------------------------------------------------------------
