@@ -164,8 +164,7 @@ def test_auto_is_the_model_that_weights_are_there_for(
     monkeypatch.setattr(automatic, "CPU_PRETRAINED", before)
     assert main(["train", "resume=b", "epochs=3"]) == 0
     kept = json.loads(Path("b/report.json").read_text())["chosen"]
-    expected = {"model": NAME, "image_size": [65, 65], "epochs": 3, "precision": "fp32", "pretrained": "IMAGENET1K_V1"}
-    assert kept == expected
+    assert (kept["model"], kept["image_size"], kept["pretrained"]) == (NAME, [65, 65], "IMAGENET1K_V1")
 
 
 @pytest.mark.parametrize(
