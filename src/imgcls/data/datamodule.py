@@ -39,7 +39,8 @@ from imgcls.runtime.session import Runtime
 from imgcls.text import listing
 
 AUTO_WORKERS = 8
-AUTO_BATCH, LEAST_AUTO_BATCH, UPDATES_PER_EPOCH = 128, 16, 8  # so that a hundred photos make more than one update
+AUTO_BATCH, LEAST_AUTO_BATCH = 128, 16
+UPDATES_PER_EPOCH, UPDATES_PRETRAINED = 8, 64  # at least, if batch_size=auto: the latter with pretrained weights
 STATISTICS_BYTES = 1 << 30  # of decoded images for the statistics
 STATISTICS_SAMPLE = 2000  # training images that mean and standard deviation are computed from
 CROPPED_SAMPLE = 500  # the same where these images have to be decoded again, whole, for random crops
@@ -232,6 +233,7 @@ def set_up(
     data = dataclasses.replace(
         data, source=dataclasses.replace(data.source, findings=(*data.source.findings, *findings))
     )
+    updates = UPDATES_PRETRAINED if preset and not stored else UPDATES_PER_EPOCH  # earlier versions did not store it
     loader = stored.get("loader", config.loader) if config.loader == "auto" else config.loader
     crops = cropped_view(preprocessing, crop)
     size = memory_bytes(len(train), preprocessing) if crops is None else store_bytes(train, crops)
@@ -240,7 +242,7 @@ def set_up(
         runtime=runtime,
         preprocessing=preprocessing,
         crop=crop,
-        batch_size=fitting_batch(config.batch_size, len(train)),
+        batch_size=stored.get("batch_size", fitting_batch(config.batch_size, len(train), updates)),
         loader=config.loader,
         is_resident=fits(size, runtime.free_memory()) if loader == "auto" else loader == "resident",
         train_bytes=size,
@@ -281,11 +283,11 @@ def auto_workers(runtime: Runtime) -> int:
     return min(AUTO_WORKERS, runtime.threads)
 
 
-def fitting_batch(asked: int | str, count: int) -> int:
-    """As asked, at most ``count`` images; auto is 128, or less if an epoch would have only a handful of updates."""
+def fitting_batch(asked: int | str, count: int, updates: int = UPDATES_PER_EPOCH) -> int:
+    """As asked, at most ``count`` images; auto is 128, or less if an epoch would have fewer updates than that."""
     if isinstance(asked, int):
         return min(count, asked)
-    return min(count, AUTO_BATCH, max(LEAST_AUTO_BATCH, count // UPDATES_PER_EPOCH))
+    return min(count, AUTO_BATCH, max(LEAST_AUTO_BATCH, count // updates))
 
 
 def _preprocessing(

@@ -130,6 +130,13 @@ class Loader:
         [images] = self.fetcher.batches([rows])
         return self.normalize(images)
 
+    def labeled_sample(self, count: int, size: int) -> Iterator[Batch]:
+        """The images of ``sample`` in batches of ``size``, with their (B,) int64 labels."""
+        rows = seeding.rng(self.plan.seed, "sample").permutation(self.plan.count)[:count]
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        for own, images in zip(batches, self.fetcher.batches(batches), strict=True):
+            yield self.normalize(images), self.labels[rows_on_device([own], self.labels.device)]
+
     def _serve(self, batches: Sequence[Indices], epoch: int, start: int = 0) -> Iterator[Batch]:
         seed, device = self.plan.seed, self.labels.device
         order, sizes = rows_on_device(batches, device), [len(rows) for rows in batches]

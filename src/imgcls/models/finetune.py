@@ -98,6 +98,15 @@ def freeze(module: nn.Module, wanted: bool | Sequence[str], num_classes: int) ->
     return f"{layers} frozen, {sum(parameters[name].numel() for name in frozen):,} parameters"
 
 
+def keep_statistics(module: nn.Module) -> bool:
+    """Have batch norm use the stored statistics in training, too, and leave them as they are; whether there is any."""
+    norms = [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    for one in norms:
+        one.train(False)
+        one.train = types.MethodType(_stay, one)  # type: ignore[method-assign]
+    return bool(norms)
+
+
 def _is_under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(f"{prefix}.")
 

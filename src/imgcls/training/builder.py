@@ -23,7 +23,8 @@ from imgcls.data.transforms.augment import Augment
 from imgcls.errors import ConfigError
 from imgcls.losses import weighted
 from imgcls.models.build import build_model, initialize, takes_images
-from imgcls.models.finetune import freeze
+from imgcls.models.finetune import freeze, keep_statistics
+from imgcls.models.head_fit import fit_heads, linear_heads
 from imgcls.models.pretrained import Pretrained
 from imgcls.optim import fast_step
 from imgcls.optim.param_groups import Groups, parameter_groups, scale_rates
@@ -35,6 +36,7 @@ from imgcls.training.earlier_run import EarlierRun
 from imgcls.training.loop import Recipe
 from imgcls.training.spec import RunSpec, class_weights, resolve_auto
 
+HEAD_SAMPLE, HEAD_BATCH = 10_000, 64  # training images that a new last layer is fitted to, and how many at once
 SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a model sets its weights from; least images
 
 
@@ -44,9 +46,7 @@ class Run:
 
     config: with the number of its epochs; is_auto: whether ``epochs=auto`` chose it now. model, augment: what auto and
     default became. start: the weights that it began with, in words. frozen: a description of the layers that are not
-    trained. compiled: whether the model is, and why. decays_all: whether tokens, position embeddings and scales decay,
-    as they did in runs of earlier versions. tokens_first: whether layer_decay counts tokens and embeddings to the first
-    block, which they did not.
+    trained. compiled: whether the model is, and why. rules: see below.
     """
 
     config: TrainConfig
@@ -62,8 +62,7 @@ class Run:
     start: str
     frozen: str
     compiled: tuple[bool, str]
-    decays_all: bool
-    tokens_first: bool
+    rules: dict[str, bool]
     is_auto: bool
 
     @property
@@ -79,6 +78,7 @@ class Run:
             "model": self.model.name,
             "image_size": list(self.data.image_size),
             "epochs": self.config.passes,
+            "batch_size": self.data.batch_size,
             "device": self.runtime.device.type,
             "precision": self.runtime.precision,
             "threads": self.runtime.threads,
@@ -86,10 +86,20 @@ class Run:
             "scaled_decoding": self.data.preprocessing.scaled_decoding,
             "crop_share": self.data.preprocessing.crop_share,
             "compile": self.compiled[0],
-            "decays_all": self.decays_all,
-            "tokens_first": self.tokens_first,
+            **self.rules,
             "pretrained": source.weights.name if isinstance(source, Pretrained) and not source.file else bool(source),
         }
+
+
+def _rules(stored: Mapping[str, Any], *, is_pretrained: bool) -> dict[str, bool]:
+    """What runs of earlier versions, which did not store it, do otherwise.
+
+    decays_all: whether tokens, position embeddings and scales decay. tokens_first: whether layer_decay counts tokens
+    and embeddings to the first block. keeps_statistics: whether batch norm keeps the statistics of pretrained weights.
+    """
+    is_new = not stored
+    rules = {"decays_all": not is_new, "tokens_first": is_new, "keeps_statistics": is_new and is_pretrained}
+    return {name: bool(stored.get(name, rule)) for name, rule in rules.items()}
 
 
 def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[str, Any]) -> Run:
@@ -113,24 +123,28 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
         raise ConfigError("patience: there is no validation split to watch; set dataset.val_fraction or patience=null")
     seeding.seed_default(config.seed, "weights")
     module, frozen = make_module(model, spec, data)
+    rules = _rules(stored, is_pretrained=isinstance(spec.pretrained, Pretrained))
+    if rules["keeps_statistics"] and keep_statistics(module):
+        frozen = "; ".join(filter(None, [frozen, "batch norm keeps its statistics"]))
     start = _start(spec, module, data, is_begun=bool(stored))
     module = runtime.place(module)
-    decays_all = bool(stored.get("decays_all", bool(stored)))  # earlier versions did not store it
-    tokens_first = bool(stored.get("tokens_first", not stored))
-    groups = parameter_groups(module, config.layer_decay, decays_all=decays_all, tokens_first=tokens_first)
+    groups = parameter_groups(
+        module, config.layer_decay, decays_all=rules["decays_all"], tokens_first=rules["tokens_first"]
+    )
     optimizer = _optimizer(spec.optimizer, groups)
     loader = _loader(config, data, augment)
     if takes_images(module) and not stored and spec.pretrained is None:
         seeding.seed_default(config.seed, "images")
         initialize(model.name, module, loader.sample(_sample_size(data)))
+    if isinstance(spec.pretrained, Pretrained) and not stored and linear_heads(module, data.num_classes):
+        fit_heads(module, data.num_classes, loader.labeled_sample(HEAD_SAMPLE, HEAD_BATCH))
     how = _compiled(config, runtime, model, config.passes * len(loader), stored)
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=how[0])
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    words, decay = (start, frozen), (decays_all, tokens_first)
     return Run(
-        config, spec, runtime, data, model, augment, state, forward, loader, recipe, *words, how, *decay, is_auto
+        config, spec, runtime, data, model, augment, state, forward, loader, recipe, start, frozen, how, rules, is_auto
     )
 
 
@@ -154,7 +168,8 @@ def _start(spec: RunSpec, module: nn.Module, data: SplitData, *, is_begun: bool)
     if not is_begun:
         source.load(module, data.num_classes)
     by_itself = " (auto; model.pretrained=false: from scratch)" if spec.options.pretrained == "auto" else ""
-    return f"pretrained: {source.path.name}, new last layer{by_itself}"
+    fitted = ", fitted first" if linear_heads(module, data.num_classes) else ""
+    return f"pretrained: {source.path.name}, new last layer{fitted}{by_itself}"
 
 
 def _optimizer(component: Component, groups: Groups) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from imgcls.data import mirroring
-from imgcls.data.datamodule import AUTO_BATCH
+from imgcls.data.datamodule import AUTO_BATCH, UPDATES_PER_EPOCH, UPDATES_PRETRAINED
 from imgcls.data.source import describe_parts
 from imgcls.loggers.run_log import WARNING_PREFIX
 from imgcls.models import automatic
@@ -64,7 +64,8 @@ def _seen(run: Run) -> str:
 def _batch(run: Run) -> list[str]:
     size, asked = run.data.batch_size, run.config.batch_size
     if asked == "auto":
-        small = f"{size}, as there are few images (auto; {AUTO_BATCH} for a thousand or more)"
+        least = UPDATES_PRETRAINED if run.spec.preset else UPDATES_PER_EPOCH
+        small = f"{size} (auto: at most {AUTO_BATCH}, and about {least} updates an epoch)"
         return [line("batch", small)] if size < AUTO_BATCH else []
     return [line("batch", f"reduced from {asked} to {size}, the number of training images")] if size < asked else []
 
