@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
+from imgcls.config.components import select
+from imgcls.config.options import option_node
 from imgcls.data import mirroring
 from imgcls.data.datamodule import AUTO_BATCH, UPDATES_PER_EPOCH, UPDATES_PRETRAINED
 from imgcls.data.source import describe_parts
 from imgcls.loggers.run_log import WARNING_PREFIX
-from imgcls.models import automatic
+from imgcls.models import MODELS, automatic
+from imgcls.models.build import MODEL_CONTEXT
 from imgcls.models.layers import SMALL, is_small
 from imgcls.runtime.device import cpu_has_bf16
 from imgcls.text import line
 from imgcls.training.builder import Run
+from imgcls.training.cost import seconds_per_image
 from imgcls.training.earlier_run import EarlierRun
 
 LARGER_ON_GPU = 320  # pixels per side
@@ -110,20 +112,33 @@ def _epochs(run: Run) -> list[str]:
 
 
 def _cost(run: Run, images: int) -> str:
-    """How long the run takes and what more would cost, by the stored table. images: those of all epochs together."""
-    size, is_cpu = run.data.image_size, run.runtime.device.type == "cpu"
-    if is_cpu and run.spec.model is None and run.model.name == automatic.CPU.model:
-        name, larger = "resnet18", automatic.PHOTO_SIZE
-        own, other = automatic.cpu_minutes("auto", images, size), automatic.cpu_minutes(name, images, (larger, larger))
-        return (
-            f"about {_rounded(own)} on two cores, with {name} at {larger}x{larger} {_rounded(other)} "
-            f"(model={name} dataset.image_size={larger})"
-        )
+    """How long the run takes and what more would cost. images: those of all epochs together."""
+    (height, width), is_cpu = run.data.image_size, run.runtime.device.type == "cpu"
     larger = automatic.PHOTO_SIZE if is_cpu else LARGER_ON_GPU
-    times = larger**2 / math.prod(size)
-    if is_small(size) or run.data.geometry.resized_from in ("", "pretrained") or times < 1.5:
+    if is_cpu and run.spec.model is None and not is_small((height, width)):
+        return _measured_cost(run, images, larger)
+    times = larger**2 / (height * width)
+    if is_small((height, width)) or run.data.geometry.resized_from in ("", "pretrained") or times < 1.5:
         return ""
     return f"dataset.image_size={larger} takes about {times:.0f} times as long"
+
+
+def _measured_cost(run: Run, images: int, larger: int) -> str:
+    """The minutes of auto's choice on this CPU, and those of a larger one, unless the run is over in a moment."""
+    size, channels = run.data.image_size, run.data.preprocessing.channels
+    if automatic.cpu_minutes("auto", images, size) < 0.5:
+        return ""
+    words = f"dataset.image_size={larger}"
+    model, name = run.model, run.model.name
+    if run.spec.pretrained is None:
+        name = "resnet18"
+        words = f"model={name} {words}"
+        model = select(MODELS, option_node("model", name), "model", context=MODEL_CONTEXT)
+    shapes = ((run.model, (*size, channels)), (model, (larger, larger, channels)))
+    own, other = (
+        seconds_per_image(one, shape, run.data.num_classes, run.runtime) * images / 60 for one, shape in shapes
+    )
+    return f"about {_rounded(own)} here; {name} at {larger}x{larger} {_rounded(other)} ({words})"
 
 
 def _rounded(minutes: float) -> str:
