@@ -33,7 +33,7 @@ from imgcls.runtime.session import Runtime
 from imgcls.training.auto_weights import choose_weights
 from imgcls.training.earlier_run import EarlierRun
 from imgcls.training.loop import Recipe
-from imgcls.training.spec import RunSpec, class_weights, resolve_auto
+from imgcls.training.spec import RunSpec, class_weights, resolve_auto, resolve_rate
 
 SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a model sets its weights from; least images
 
@@ -42,11 +42,12 @@ SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a mo
 class Run:
     """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
-    config: with the number of its epochs; is_auto: whether ``epochs=auto`` chose it now. model, augment: what auto and
-    default became. start: the weights that it began with, in words. frozen: a description of the layers that are not
-    trained. compiled: whether the model is, and why. decays_all: whether tokens, position embeddings and scales decay,
-    as they did in runs of earlier versions. tokens_first: whether layer_decay counts tokens and embeddings to the first
-    block, which they did not.
+    config: with the number of its epochs and its learning rate; is_auto: whether ``epochs=auto`` chose it now.
+    rate_why: if ``optimizer.lr=auto`` did, why this one. model, augment: what auto and default became. start: the
+    weights that it began with, in words. frozen: a description of the layers that are not trained. compiled: whether
+    the model is, and why. decays_all: whether tokens, position embeddings and scales decay, as they did in runs of
+    earlier versions. tokens_first: whether layer_decay counts tokens and embeddings to the first block, which they did
+    not.
     """
 
     config: TrainConfig
@@ -65,6 +66,7 @@ class Run:
     decays_all: bool
     tokens_first: bool
     is_auto: bool
+    rate_why: str
 
     @property
     def rise(self) -> int:
@@ -79,6 +81,7 @@ class Run:
             "model": self.model.name,
             "image_size": list(self.data.image_size),
             "epochs": self.config.passes,
+            "lr": self.config.optimizer.get("lr"),
             "device": self.runtime.device.type,
             "precision": self.runtime.precision,
             "threads": self.runtime.threads,
@@ -113,6 +116,7 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
         raise ConfigError("patience: there is no validation split to watch; set dataset.val_fraction or patience=null")
     seeding.seed_default(config.seed, "weights")
     module, frozen = make_module(model, spec, data)
+    config, spec, rate_why = resolve_rate(config, spec, model, module, data)
     start = _start(spec, module, data, is_begun=bool(stored))
     module = runtime.place(module)
     decays_all = bool(stored.get("decays_all", bool(stored)))  # earlier versions did not store it
@@ -128,10 +132,8 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=how[0])
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    words, decay = (start, frozen), (decays_all, tokens_first)
-    return Run(
-        config, spec, runtime, data, model, augment, state, forward, loader, recipe, *words, how, *decay, is_auto
-    )
+    words, decay, auto = (start, frozen), (decays_all, tokens_first), (is_auto, rate_why)
+    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, *words, how, *decay, *auto)
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:
