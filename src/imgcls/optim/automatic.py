@@ -33,12 +33,12 @@ class Row:
     sgd: float
 
 
-# All but UNNORMALIZED are provisional, and to be measured.
+# provisional, all to be measured
 SCRATCH = Row("a net from scratch", adamw=1e-3, sgd=0.02)
-WEIGHTS = Row("a net with weights", adamw=1e-3, sgd=0.01)
+WEIGHTS = Row("a net from weights", adamw=1e-3, sgd=0.01)
 TRANSFORMER = Row("a transformer from scratch", adamw=5e-4, sgd=0.01)
-TRANSFORMER_WEIGHTS = Row("a transformer with weights", adamw=1e-4, sgd=0.005)
-# 3e-4 at 128: squeezenet1_1 on digits (docs/models.md); sgd: torchvision's reference for AlexNet, VGG and SqueezeNet
+TRANSFORMER_WEIGHTS = Row("a transformer from weights", adamw=1e-4, sgd=0.005)
+# adamw: 3e-4 at batch 128, with which squeezenet1_1 learns digits; sgd: torchvision's reference for AlexNet and VGG
 UNNORMALIZED = Row("a deep net without normalization", adamw=1.5e-4, sgd=0.00125)
 
 ATTENTION = re.compile("attention|attn|mhsa", re.IGNORECASE)  # names of classes of layers
