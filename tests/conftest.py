@@ -27,7 +27,7 @@ from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig
 from imgcls.data.datasets.folders.reader import imagefolder as class_folders
 from imgcls.data.source import Source
-from imgcls.optim.automatic import SMALL_IMAGES
+from imgcls.optim.automatic import SMALL_NETS
 
 QUIET = ("plots=false", "tensorboard=false")  # few tests look at them
 SMALL = ("dataset.limit=200", "dataset.test_limit=60", "epochs=2", "batch_size=32", "threads=1", *QUIET)
@@ -118,8 +118,8 @@ def config() -> Callable[..., TrainConfig]:
 
 
 def optimizer_node(name: str) -> dict[str, Any]:
-    """An option of optimizer, with the learning rate that auto means for small images."""
-    return {**option_node("optimizer", name), "lr": SMALL_IMAGES[name]}
+    """An option of optimizer, with the learning rate that auto means for small nets."""
+    return {**option_node("optimizer", name), "lr": SMALL_NETS[name]}
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from torch import nn
 from imgcls.config.options import options
 from imgcls.models.torchvision import TORCHVISION_MODELS
 from imgcls.optim import automatic
-from imgcls.optim.automatic import SMALL_IMAGES, learning_rate
+from imgcls.optim.automatic import SMALL_NETS, learning_rate
 
 PHOTO, TINY = (96, 80), (64, 64)
 BATCH_NORM = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
@@ -23,8 +23,8 @@ def row(model: str, module: nn.Module, size: tuple[int, int] = PHOTO, *, is_pret
     return next((key for key, value in vars(automatic).items() if value is found), "") if found else "small"
 
 
-def test_every_optimizer_has_a_rate_for_small_images() -> None:
-    assert set(SMALL_IMAGES) == set(options("optimizer"))
+def test_every_optimizer_has_a_rate_for_small_nets() -> None:
+    assert set(SMALL_NETS) == set(options("optimizer"))
 
 
 @pytest.mark.parametrize(
@@ -34,17 +34,18 @@ def test_every_optimizer_has_a_rate_for_small_images() -> None:
         *(("adamax", 0.005), ("nadam", 0.003), ("radam", 0.01), ("adafactor", 0.02), ("muon", 0.02)),
     ],
 )
-def test_small_images_keep_the_rates_of_earlier_versions_at_any_batch_size(optimizer: str, rate: float) -> None:
+def test_small_nets_keep_the_rates_of_earlier_versions_at_any_batch_size(optimizer: str, rate: float) -> None:
     for batch in (1, 128, 4096):
         found, why = learning_rate(optimizer, "lenet", PLAIN, TINY, batch, is_pretrained=False)
         assert (found, why) == (rate, f"{optimizer}, images of up to 64 pixels")
+        found, why = learning_rate(optimizer, "convnet", PLAIN, PHOTO, batch, is_pretrained=False)
+        assert (found, why) == (rate, f"{optimizer}, a small net")
 
 
 @pytest.mark.parametrize(
     ("model", "module", "name"),
     [
         ("resnet18", BATCH_NORM, "SCRATCH"),
-        ("convnet", PLAIN, "SCRATCH"),
         ("own:Net", TRANSFORMER, "SCRATCH"),
         ("vit_b_16", TRANSFORMER, "TRANSFORMER"),
         ("timm/x", TRANSFORMER, "TRANSFORMER"),

@@ -54,7 +54,7 @@ def test_auto_is_said_and_stored(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     assert yaml.safe_load(Path("run/config.yaml").read_text())["epochs"] == 2
     report = json.loads(Path("run/report.json").read_text())
     chosen = report["chosen"]
-    given = {"model": "convnet", "image_size": [66, 66], "epochs": 2, "lr": 0.00053}
+    given = {"model": "convnet", "image_size": [66, 66], "epochs": 2, "lr": 0.005}
     assert chosen == {**given, "precision": "fp32", "pretrained": False}
     assert all(meta()["chosen"][key] == value for key, value in chosen.items())
     assert meta()["model"]["widths"] == [4, 4]

@@ -23,15 +23,8 @@ from tests.conftest import SMALL
 Capture = pytest.CaptureFixture[str]
 FEW = [word for word in SMALL if not word.startswith("batch_size")]
 WORDS = ["train", *SMALL, "model=linear", "run_dir=run"]
-BIG = [
-    "train",
-    *FEW,
-    "model=mlp",
-    "model.hidden=[4]",
-    "dataset.image_size=66",
-    "batch_size=128",
-    "run_dir=run",
-]  # as photos are
+OWN = "model.name=my_net:Net"
+BIG = ["train", *FEW, OWN, "dataset.image_size=66", "batch_size=128", "run_dir=run"]  # as photos are
 
 
 def stored() -> dict[str, Any]:
@@ -44,6 +37,16 @@ def stored() -> dict[str, Any]:
 
 def said(capsys: Capture) -> str:
     return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(autouse=True)
+def _net(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A net of the user's own, behind OWN."""
+    Path("my_net.py").write_text(
+        "from torch import nn\n"
+        "def Net(num_classes): return nn.Sequential(nn.AvgPool2d(33), nn.Flatten(), nn.Linear(4, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(Path.cwd()))
 
 
 def built(config: TrainConfig) -> Run:
@@ -81,7 +84,7 @@ def test_a_resumed_run_keeps_its_rate(monkeypatch: pytest.MonkeyPatch, capsys: C
     assert main(BIG) == 0
     monkeypatch.setattr(automatic, "SCRATCH", Row("another net", adamw=0.3, sgd=0.3))
     capsys.readouterr()
-    assert main(["train", "resume=run", "epochs=3", "optimizer.lr=auto"]) == 0
+    assert main(["train", "resume=run", OWN, "epochs=3", "optimizer.lr=auto"]) == 0
     assert "adamw lr 0.002, onecycle" in said(capsys)
     assert set(stored().values()) == {0.002}
     assert main(["train", "resume=run", "optimizer.lr=0.1"]) == 2
@@ -98,7 +101,7 @@ def test_a_stored_auto_is_damage(capsys: Capture) -> None:
 
 
 def test_micro_batches_are_one_batch(config: Any) -> None:
-    one, other = (built(config("model=mlp", "dataset.image_size=66", f"accumulate={n}")) for n in (1, 4))
+    one, other = (built(config(OWN, "dataset.image_size=66", f"accumulate={n}")) for n in (1, 4))
     assert one.recipe.base_lrs == other.recipe.base_lrs == (0.001, 0.001)
 
 
@@ -108,11 +111,10 @@ def test_an_earlier_run_is_weights(config: Any, linear_run: Path) -> None:
     assert run.recipe.base_lrs[0] == automatic.WEIGHTS.adamw
 
 
-def test_a_users_own_optimizer_keeps_its_own_key(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_users_own_optimizer_keeps_its_own_key(config: Any) -> None:
     Path("my_rates.py").write_text(
         "import torch\ndef auto(groups, lr: str = 'auto'):\n    return torch.optim.SGD(groups, lr={'auto': 7.0}[lr])\n"
     )
-    monkeypatch.syspath_prepend(str(Path.cwd()))
     for words, lr in ((("optimizer.lr=auto",), "auto"), ((), None)):
         run = built(config("model=linear", "optimizer.name=my_rates:auto", *words))
         assert (run.recipe.base_lrs[0], run.rate_why, run.chosen["lr"]) == (7.0, "", lr)

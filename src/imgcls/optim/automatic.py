@@ -1,7 +1,7 @@
 """What ``optimizer.lr=auto`` means: the peak learning rate, by a stored table of nets and optimizers, and the batch.
 
-Images of up to 64 pixels keep one rate for each optimizer, at any batch size. adamw and sgd have a rate for every other
-kind of net; the other optimizers take adamw's, times what they take of it for small images.
+Small nets and images of up to 64 pixels have one rate for each optimizer, at any batch size. adamw and sgd have a rate
+for every other kind of net; the other optimizers take adamw's, times what they take of it for small nets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from imgcls.models.automatic import FLAT_MODELS
 from imgcls.models.layers import SMALL, is_small
 
 # fmt: off
-SMALL_IMAGES = {  # optimizer -> rate: found with LeNet on digits
+SMALL_NETS = {  # optimizer -> rate: found with LeNet on digits; model=auto's net for photos was chosen with adamw's
     "sgd": 0.05, "adam": 0.003, "adamw": 0.005, "adagrad": 0.01, "rmsprop": 0.001, "adadelta": 1.0, "adamax": 0.005,
     "nadam": 0.003, "radam": 0.01, "adafactor": 0.02, "muon": 0.02,
 }
@@ -56,19 +56,21 @@ def learning_rate(
     """
     row = _row(model, module, image_size, is_pretrained=is_pretrained)
     if row is None:
-        return SMALL_IMAGES[optimizer], f"{optimizer}, images of up to {SMALL} pixels"
+        what = f"images of up to {SMALL} pixels" if is_small(image_size) else "a small net"
+        return SMALL_NETS[optimizer], f"{optimizer}, {what}"
     times = batch_size / BATCH
     if optimizer == "sgd":
         return _rounded(row.sgd * times), f"sgd, {row.net}: {row.sgd:g} at batch {BATCH}"
-    share = SMALL_IMAGES[optimizer] / SMALL_IMAGES["adamw"]
+    share = SMALL_NETS[optimizer] / SMALL_NETS["adamw"]
     rate = _rounded(share * row.adamw * math.sqrt(times))
     name = "adamw" if optimizer == "adamw" else f"{optimizer} takes {share:g} times adamw's"
     return rate, f"{name}, {row.net}: {row.adamw:g} at batch {BATCH}"
 
 
 def _row(model: str, module: nn.Module, image_size: tuple[int, int], *, is_pretrained: bool) -> Row | None:
-    """The row of this net, None for small images. The user's own code is not looked into."""
-    if ":" not in model and model not in FLAT_MODELS:
+    """The row of this net, None for small nets and small images. The user's own code is not looked into."""
+    is_flat = model in FLAT_MODELS
+    if ":" not in model and not is_flat:
         layers = {type(one).__name__ for one in module.modules()}
         if any(map(ATTENTION.search, layers)) and any(map(TOKEN_NORM.search, layers)):
             return TRANSFORMER_WEIGHTS if is_pretrained else TRANSFORMER
@@ -76,7 +78,7 @@ def _row(model: str, module: nn.Module, image_size: tuple[int, int], *, is_pretr
             return UNNORMALIZED
     if is_pretrained:
         return WEIGHTS
-    return None if is_small(image_size) else SCRATCH
+    return None if is_flat or is_small(image_size) else SCRATCH
 
 
 def _rounded(rate: float) -> float:
