@@ -22,10 +22,12 @@ from filelock import FileLock, Timeout
 from imgcls.cli.app import main
 from imgcls.compose.composer import Composer
 from imgcls.compose.overrides import read_all
+from imgcls.config.options import option_node
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig
 from imgcls.data.datasets.folders.reader import imagefolder as class_folders
 from imgcls.data.source import Source
+from imgcls.optim.automatic import SMALL_NETS
 
 QUIET = ("plots=false", "tensorboard=false")  # few tests look at them
 SMALL = ("dataset.limit=200", "dataset.test_limit=60", "epochs=2", "batch_size=32", "threads=1", *QUIET)
@@ -113,6 +115,11 @@ def config() -> Callable[..., TrainConfig]:
         return parse(TrainConfig, composer.table(read_all(chosen, composer.paths), "train"))
 
     return make
+
+
+def optimizer_node(name: str) -> dict[str, Any]:
+    """An option of optimizer, with the learning rate that auto means for small nets."""
+    return {**option_node("optimizer", name), "lr": SMALL_NETS[name]}
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,7 @@ from imgcls.training.builder import build
 from imgcls.training.callback import TrainingCallback
 from imgcls.training.loop import Callback, Recipe, fit, follow, update
 from imgcls.training.spec import RunSpec
+from tests.conftest import optimizer_node
 from tests.fake_cuda import CUDA, FakeCuda, MixedDevicesError, WaitError, fake_cuda
 
 Config = Callable[..., TrainConfig]
@@ -89,7 +90,7 @@ def variants(group: str, table: dict[str, Callable[..., Any]]) -> list[Any]:
     """Each option as its node, then with each parameter at another value; functions that are in it twice once only."""
     found, seen = [], set()
     for name in table:
-        node = option_node(group, name)
+        node = optimizer_node(name) if group == "optimizer" else option_node(group, name)
         found.append(pytest.param(node, id=name))
         if table[name] not in seen:
             hints = get_type_hints(table[name], include_extras=True)
@@ -239,7 +240,7 @@ def bench(
 ) -> Bench:
     runtime = Runtime(CUDA, precision, 1)
     module = runtime.place(module or net())
-    made = select(OPTIMIZERS, optimizer or option_node("optimizer", "adamw"), "optimizer")(parameter_groups(module))
+    made = select(OPTIMIZERS, optimizer or optimizer_node("adamw"), "optimizer")(parameter_groups(module))
     state = State(module, made, runtime.scaler(), runtime.zeros(3))
     fixed = {
         "epochs": 1,
@@ -289,7 +290,7 @@ def test_an_optimizer_does_not_wait(node: dict[str, Any], cuda: FakeCuda) -> Non
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_resumed_state_does_not_wait(name: str, cuda: FakeCuda) -> None:
     """With a scaler; NAdam's product of momenta, once on the device, is read in every step."""
-    first, second = (bench(cuda, "fp16", optimizer=option_node("optimizer", name)) for _ in range(2))
+    first, second = (bench(cuda, "fp16", optimizer=optimizer_node(name)) for _ in range(2))
     first.step(torch.zeros(6, dtype=torch.int64, device=CUDA))
     tensors, numbers = state_tensors(first.state)
     meta = {"format_version": 1, "imgcls": "1", "optimizer_numbers": numbers, "step": 1, "epochs_done": 0}

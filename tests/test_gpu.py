@@ -21,7 +21,6 @@ from imgcls.checkpoints import format as checkpoint_format
 from imgcls.checkpoints.format import read
 from imgcls.cli.app import main
 from imgcls.config.components import select
-from imgcls.config.options import option_node
 from imgcls.config.schema import TrainConfig
 from imgcls.data.fetchers import Resident, Streamed
 from imgcls.optim.optimizers import OPTIMIZERS
@@ -29,7 +28,7 @@ from imgcls.optim.param_groups import parameter_groups
 from imgcls.runtime.session import session
 from imgcls.training.loop import Callback, fit
 from imgcls.training.spec import RunSpec
-from tests.conftest import SMALL
+from tests.conftest import SMALL, optimizer_node
 from tests.training.test_resume import CASES, interrupted, same_runs, same_tensors
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once in a process, by the first matrix product
@@ -189,7 +188,7 @@ def test_muon_agrees_with_the_cpu() -> None:
         module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(32, 3))
         gradients = [torch.randn_like(parameter) for parameter in module.parameters()]
         module.to(device)
-        optimizer = select(OPTIMIZERS, option_node("optimizer", "muon"), "optimizer")(parameter_groups(module))
+        optimizer = select(OPTIMIZERS, optimizer_node("muon"), "optimizer")(parameter_groups(module))
         for parameter, gradient in zip(module.parameters(), gradients, strict=True):
             parameter.grad = gradient.to(device)
         optimizer.step()

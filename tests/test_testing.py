@@ -22,6 +22,7 @@ from imgcls.losses import LOSSES
 from imgcls.models import MODELS
 from imgcls.optim import OPTIMIZERS
 from imgcls.testing import check_augment, check_dataset, check_loss, check_model, check_optimizer
+from tests.conftest import optimizer_node
 from tests.models.test_torchvision_models import LIGHT
 
 FAST_MODELS = ("linear", "mlp", "lenet", "convnet", "airbench", "squeezenet1_1", "shufflenet_v2_x0_5")
@@ -30,7 +31,7 @@ SLOW_MODELS = [name for name in ("resnet18", "resnet34", "resnet50", *LIGHT) if 
 
 def params(group: str, name: str, **changed: Any) -> dict[str, Any]:
     """The parameters of an option as in conf/."""
-    node = option_node(group, name) | changed
+    node = (optimizer_node(name) if group == "optimizer" else option_node(group, name)) | changed
     return {key: value for key, value in node.items() if key != "name"}
 
 

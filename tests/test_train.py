@@ -92,7 +92,8 @@ def test_metrics_have_a_line_for_each_epoch(run: Path) -> None:
 
 def test_config_yaml_is_the_configuration(run: Path, config: Config) -> None:
     stored = yaml.safe_load((run / "config.yaml").read_text())
-    assert stored == vars(config("model=mlp", f"run_dir={run}", "plots=true", "tensorboard=true"))
+    words = ("model=mlp", "optimizer.lr=0.005", "plots=true", "tensorboard=true")  # auto is stored as what it became
+    assert stored == vars(config(*words, f"run_dir={run}"))
 
 
 def test_the_report_equals_scikit_learns_figures(run: Path) -> None:

@@ -54,7 +54,7 @@ ROWS: list[tuple[str, str, list[str], tuple[str, ...]]] = [
     ("2", "trian", [], ("unknown command 'trian'; did you mean 'train'?",)),
     ("3", "train", ["model=lenett"], ("model: unknown 'lenett'; did you mean 'lenet'?", "choices: airbench, auto, c")),
     ("4", "train", ["modl=lenet"], ("unknown key 'modl'; did you mean 'model'?",)),
-    ("5", "train", ["optimizer.lrr=0.1"], ("unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 0.005)?",)),
+    ("5", "train", ["optimizer.lrr=0.1"], ("unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 'auto')?",)),
     ("6 +", "train", ["+optimizer.lrr=0.1"], ("unknown key 'optimizer.lrr'",)),
     ("6 ++", "train", ["++optimizer.lrr=0.1"], ("unknown key 'optimizer.lrr'",)),
     ("7", "train", ["optimizer.lr"], ("expected key=value, got 'optimizer.lr'",)),
@@ -366,7 +366,7 @@ EXPERIMENTS: list[tuple[str, str, str]] = [
     ("key", "epoch: 3", "mine.yaml: unknown key 'epoch'; did you mean 'epochs' (now 'auto')?"),
     ("strange key", "zzz: {deep: 1}", "mine.yaml: unknown key 'zzz'; imgcls COMMAND --help lists the keys"),
     ("parameter", "optimizer: {lrr: 3}",
-     "mine.yaml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 0.005)?"),
+     "mine.yaml: unknown key 'optimizer.lrr'; did you mean 'optimizer.lr' (now 'auto')?"),
     ("parameter of another option", "optimizer: {momentum: 0.5}",
      "mine.yaml: unknown key 'optimizer.momentum'; optimizer=adamw has optimizer.lr, "),
     ("option", "defaults: [override /model: mpl]", "mine.yaml: model: unknown 'mpl'; did you mean 'mlp'?"),
@@ -537,7 +537,7 @@ ODD: list[tuple[list[str], str]] = [
     # keys that other trainers have, and that are not built yet
     *[([f"{key}=1"], f"unknown key '{key}'") for key in
       ("devices", "budget")],
-    (["lr=0.1"], "did you mean 'optimizer.lr' (now 0.005)?"),
+    (["lr=0.1"], "did you mean 'optimizer.lr' (now 'auto')?"),
     (["image_size=3"], "did you mean 'dataset.image_size'"),
     (["batchsize=3"], "did you mean 'batch_size' (now 'auto')?"),
     (["optimzer.lr=3"], "did you mean 'optimizer.lr'"),

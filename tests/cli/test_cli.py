@@ -141,7 +141,7 @@ def test_help_of_train_lists_every_option_and_every_key(capsys: Capture) -> None
         for name in [f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key]:
             assert f"\n  {name} " in out or name == "defaults", name
     assert "auto*" in out
-    assert "\n  optimizer.lr            0.005 " in out
+    assert "\n  optimizer.lr            auto  " in out
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from imgcls.config.components import select
-from imgcls.config.options import option_node
 from imgcls.optim import fast_step
 from imgcls.optim.optimizers import OPTIMIZERS
 from imgcls.optim.param_groups import parameter_groups
+from tests.conftest import optimizer_node
 
 
 def trained(name: str, *, is_lean: bool) -> dict[str, torch.Tensor]:
     """Weights and optimizer state after five updates."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 3))
-    optimizer = select(OPTIMIZERS, option_node("optimizer", name), "optimizer")(parameter_groups(module))
+    optimizer = select(OPTIMIZERS, optimizer_node(name), "optimizer")(parameter_groups(module))
     images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 3
     for _ in range(5):
         if is_lean:

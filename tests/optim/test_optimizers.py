@@ -15,7 +15,6 @@ from torch import nn
 from imgcls import seeding
 from imgcls.cli.app import main
 from imgcls.config.components import select
-from imgcls.config.options import option_node
 from imgcls.config.schema import weights_of
 from imgcls.errors import ConfigError
 from imgcls.losses import LOSSES, cross_entropy, weighted
@@ -24,6 +23,7 @@ from imgcls.optim.muon import Muon, orthogonal
 from imgcls.optim.optimizers import OPTIMIZERS
 from imgcls.optim.param_groups import parameter_groups
 from imgcls.training.spec import class_weights
+from tests.conftest import optimizer_node
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_class_weights_work_for_classes_of_any_name(
 
 
 def build(name: str, module: nn.Module, **params: object) -> torch.optim.Optimizer:
-    component = select(OPTIMIZERS, option_node("optimizer", name) | params, "optimizer")
+    component = select(OPTIMIZERS, optimizer_node(name) | params, "optimizer")
     optimizer: torch.optim.Optimizer = component(parameter_groups(module))
     return optimizer
 

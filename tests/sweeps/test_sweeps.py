@@ -236,6 +236,7 @@ def test_a_sweep_started_before_a_key_existed_can_be_resumed(words: list[str], i
     table = composer.table(composer.expand(words)[0], "train")
     before = {key: value for key, value in table.items() if key not in ("plots", "tensorboard")}
     before["model"] = {**before["model"], "pretrained": False}  # now auto
+    before["optimizer"] = {**before["optimizer"], "lr": 0.005}  # now auto
     before["epochs"] = 20  # the default, which was no word yet
     newer = ("background", "depth")
     before["dataset"] = {key: value for key, value in before["dataset"].items() if key not in newer}

@@ -54,8 +54,8 @@ def test_auto_is_said_and_stored(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     assert yaml.safe_load(Path("run/config.yaml").read_text())["epochs"] == 2
     report = json.loads(Path("run/report.json").read_text())
     chosen = report["chosen"]
-    size = [66, 66]
-    assert chosen == {"model": "convnet", "image_size": size, "epochs": 2, "precision": "fp32", "pretrained": False}
+    given = {"model": "convnet", "image_size": [66, 66], "epochs": 2, "lr": 0.005}
+    assert chosen == {**given, "precision": "fp32", "pretrained": False}
     assert all(meta()["chosen"][key] == value for key, value in chosen.items())
     assert meta()["model"]["widths"] == [4, 4]
     assert main(["evaluate", "run", "output=again"]) == 0

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from imgcls.config import peers
 from imgcls.config.options import GROUPS, Node, listed, options
-from imgcls.config.types import Length, Range
+from imgcls.config.types import Length, Range, Word
 from imgcls.errors import ConfigError
 from imgcls.text import brief, closest, did_you_mean, show
 
@@ -69,6 +69,8 @@ def convert(value: Any, kind: Any, key: str) -> Any:
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        if isinstance(value, str) and Word(value) in arguments:
+            return value
         return _in_range(convert(value, arguments[0], key), arguments[1:], key, value)
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments, key)

@@ -50,12 +50,20 @@ class Length:
         return f"a list of {self.count}"
 
 
+@dataclass(frozen=True)
+class Word:
+    """A word in place of a number, until the run knows the number: auto."""
+
+    text: str
+
+
 Probability = Annotated[float, Range(low=0, high=1)]
 Fraction = Annotated[float, Range(low=0, below=1)]
 Share = Annotated[float, Range(above=0, high=1)]
 Positive = Annotated[float, Range(above=0, high=1_000_000)]
 NonNegative = Annotated[float, Range(low=0, high=1_000_000)]
 LearningRate = Annotated[float, Range(above=0, high=1000)]
+AutoRate = Annotated[LearningRate, Word("auto")]
 Count = Annotated[int, Range(low=1, high=1_000_000)]
 Width = Annotated[int, Range(low=1, high=65_536)]
 Seed = Annotated[int, Range(low=0, high=2**63 - 1)]

@@ -15,13 +15,13 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
-from imgcls.config.types import Fraction, LearningRate, NonNegative, Positive, Range
+from imgcls.config.types import AutoRate, Fraction, LearningRate, NonNegative, Positive, Range
 from imgcls.optim.muon import Muon
 from imgcls.optim.param_groups import Groups
 
 
 def sgd(
-    groups: Groups, *, lr: LearningRate, momentum: Fraction, nesterov: bool, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, momentum: Fraction, nesterov: bool, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum: Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html"""
     return torch.optim.SGD(
@@ -30,21 +30,21 @@ def sgd(
 
 
 def adam(
-    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """Adam, with weight decay as an L2 penalty: Kingma & Ba 2015, https://arxiv.org/abs/1412.6980"""
     return torch.optim.Adam(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
 
 
 def adamw(
-    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay: Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101"""
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
 
 
 def adagrad(
-    groups: Groups, *, lr: LearningRate, lr_decay: NonNegative, eps: Positive, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, lr_decay: NonNegative, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """Adagrad: Duchi, Hazan & Singer 2011, https://jmlr.org/papers/v12/duchi11a.html"""
     on_cpu = all(parameter.device.type == "cpu" for group in groups for parameter in group["params"])
@@ -53,28 +53,28 @@ def adagrad(
 
 
 def rmsprop(
-    groups: Groups, *, lr: LearningRate, alpha: Fraction, momentum: Fraction, eps: Positive, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, alpha: Fraction, momentum: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """RMSprop: Tieleman & Hinton 2012, lecture 6.5 of Neural Networks for Machine Learning."""
     return torch.optim.RMSprop(groups, lr=lr, alpha=alpha, momentum=momentum, eps=eps, weight_decay=weight_decay)
 
 
 def adadelta(
-    groups: Groups, *, lr: LearningRate, rho: Fraction, eps: Positive, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, rho: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """Adadelta: Zeiler 2012, https://arxiv.org/abs/1212.5701"""
     return torch.optim.Adadelta(groups, lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
 
 
 def adamax(
-    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """Adamax: Kingma & Ba 2015, section 7.1, https://arxiv.org/abs/1412.6980"""
     return torch.optim.Adamax(groups, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay)
 
 
 def nadam(
-    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """NAdam: Dozat 2016, https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ; decoupled weight decay."""
     betas = (beta1, beta2)
@@ -84,7 +84,7 @@ def nadam(
 
 
 def radam(
-    groups: Groups, *, lr: LearningRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
+    groups: Groups, *, lr: AutoRate, beta1: Fraction, beta2: Fraction, eps: Positive, weight_decay: NonNegative
 ) -> torch.optim.Optimizer:
     """RAdam: Liu et al. 2020, https://arxiv.org/abs/1908.03265; decoupled weight decay."""
     betas = (beta1, beta2)
@@ -96,7 +96,7 @@ def radam(
 def adafactor(
     groups: Groups,
     *,
-    lr: LearningRate,
+    lr: AutoRate,
     beta2_decay: Annotated[float, Range(low=-10, below=0)],
     clip: Positive,
     weight_decay: NonNegative,
@@ -113,7 +113,7 @@ def _is_matrix(parameter: nn.Parameter) -> bool:
 def muon(
     groups: Groups,
     *,
-    lr: LearningRate,
+    lr: AutoRate,
     momentum: Fraction,
     nesterov: bool,
     adamw_lr: LearningRate,

@@ -27,7 +27,7 @@ RESULTS = {
     "predictions.npz": frozenset({"labels", "probabilities", "classes"}),
     "confusion_matrix.npz": frozenset({"row", "col", "data", "shape"}),
 }  # the files of an evaluation, and some of the keys in each
-CHOSEN = ("model", "image_size", "epochs", "precision", "pretrained")  # of what auto became: what changes the result
+CHOSEN = ("model", "image_size", "epochs", "lr", "precision", "pretrained")  # by auto: what changes the result
 
 
 def complete(

@@ -9,6 +9,7 @@ from imgcls.config.options import as_yaml, own_code
 from imgcls.config.parsing import convert, flatten, parse
 from imgcls.config.schema import OF_A_SWEEP, OF_THE_COMMAND, TrainConfig
 from imgcls.errors import ConfigError
+from imgcls.optim.automatic import SMALL_NETS
 from imgcls.sweeps.jobs import Plan, digest
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def plan(
             }
             if table["model"].get("pretrained") == "auto":  # earlier versions' default was false
                 known["model"] = {**table["model"], "pretrained": False}
+            if table["optimizer"].get("lr") == "auto":  # earlier versions had one rate for each optimizer
+                known["optimizer"] = table["optimizer"] | {"lr": SMALL_NETS.get(table["optimizer"]["name"], "auto")}
             known["epochs"] = EPOCHS_BEFORE if table["epochs"] == "auto" else table["epochs"]
             plans.append(Plan(composer.words(job), own, digest(as_yaml(known))))
         except ConfigError as error:

@@ -34,7 +34,7 @@ from imgcls.runtime.session import Runtime
 from imgcls.training.auto_weights import choose_weights
 from imgcls.training.earlier_run import EarlierRun
 from imgcls.training.loop import Recipe
-from imgcls.training.spec import RunSpec, class_weights, resolve_auto
+from imgcls.training.spec import RunSpec, class_weights, resolve_auto, resolve_rate
 
 HEAD_SAMPLE, HEAD_BATCH = 10_000, 64  # training images that a new last layer is fitted to, and how many at once
 SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a model sets its weights from; least images
@@ -44,9 +44,10 @@ SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a mo
 class Run:
     """A whole run: what stays the same (configuration, data, recipe) and what changes (state).
 
-    config: with the number of its epochs; is_auto: whether ``epochs=auto`` chose it now. model, augment: what auto and
-    default became. start: the weights that it began with, in words. frozen: a description of the layers that are not
-    trained. compiled: whether the model is, and why. rules: see below.
+    config: with the number of its epochs and its learning rate; is_auto: whether ``epochs=auto`` chose it now.
+    rate_why: if ``optimizer.lr=auto`` did, why this one. model, augment: what auto and default became. start: the
+    weights that it began with, in words. frozen: a description of the layers that are not trained. compiled: whether
+    the model is, and why. rules: see below.
     """
 
     config: TrainConfig
@@ -64,6 +65,7 @@ class Run:
     compiled: tuple[bool, str]
     rules: dict[str, bool]
     is_auto: bool
+    rate_why: str
 
     @property
     def rise(self) -> int:
@@ -79,6 +81,7 @@ class Run:
             "image_size": list(self.data.image_size),
             "epochs": self.config.passes,
             "batch_size": self.data.batch_size,
+            "lr": self.config.optimizer.get("lr"),
             "device": self.runtime.device.type,
             "precision": self.runtime.precision,
             "threads": self.runtime.threads,
@@ -123,6 +126,7 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
         raise ConfigError("patience: there is no validation split to watch; set dataset.val_fraction or patience=null")
     seeding.seed_default(config.seed, "weights")
     module, frozen = make_module(model, spec, data)
+    config, spec, rate_why = resolve_rate(config, spec, model, module, data)
     rules = _rules(stored, is_pretrained=isinstance(spec.pretrained, Pretrained))
     if rules["keeps_statistics"] and keep_statistics(module):
         frozen = "; ".join(filter(None, [frozen, "batch norm keeps its statistics"]))
@@ -143,9 +147,8 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
     forward = runtime.wrap(module, is_compiled=how[0])
     recipe = _recipe(config, spec, data, optimizer, len(loader))
-    return Run(
-        config, spec, runtime, data, model, augment, state, forward, loader, recipe, start, frozen, how, rules, is_auto
-    )
+    words, auto = (start, frozen), (is_auto, rate_why)
+    return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, *words, how, rules, *auto)
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:

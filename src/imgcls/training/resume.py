@@ -51,11 +51,13 @@ def resumed_config(run: str, given: Mapping[str, Any]) -> tuple[Path, dict[str, 
     try:
         parsing.parse(TrainConfig, table)
         parsing.convert(table["epochs"], Count, "epochs")  # auto became a number when the run began
+        if table["optimizer"].get("lr") == "auto" and ":" not in table["optimizer"]["name"]:
+            raise ConfigError("optimizer.lr: expected a number, got 'auto'")
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.yaml'}: damaged ({error})") from error
     known = parsing.flatten(table)
     for key, value in given.items():
-        if key == "epochs" and value == "auto":
+        if key in ("epochs", "optimizer.lr") and value == "auto":
             continue  # what it became when the run began
         if key not in known:
             raise parsing.unknown_key(key, known, value=value, roots=known)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from imgcls.attacks import ATTACKS, Attack
 from imgcls.config.components import Component, select, unknown_param
@@ -16,7 +17,7 @@ from imgcls.config.migrations import completed_node
 from imgcls.config.options import Node, listed, option_node, options
 from imgcls.config.parsing import parse
 from imgcls.config.schema import TrainConfig, weights_of
-from imgcls.data.datamodule import DataSpec, SplitData, data_spec
+from imgcls.data.datamodule import DataModule, DataSpec, SplitData, data_spec
 from imgcls.data.geometry import InputPreset
 from imgcls.data.transforms.augment import AUGMENTS, Augment
 from imgcls.errors import ConfigError, DataError
@@ -27,6 +28,7 @@ from imgcls.models.finetune import ModelOptions
 from imgcls.models.pretrained import Pretrained, is_file, pretrained
 from imgcls.models.timm import is_timm
 from imgcls.models.timm_weights import timm_weights
+from imgcls.optim.automatic import learning_rate
 from imgcls.optim.optimizers import OPTIMIZERS
 from imgcls.optim.schedules import SCHEDULERS, rise_of
 from imgcls.runs import folder as run_folders
@@ -189,6 +191,21 @@ def _automatic_model(data: SplitData, device: str, stored: Mapping[str, Any], is
     size = data.image_size
     node = stored["model_node"] if stored else automatic.model_node(device, size, is_pretrained=is_pretrained)
     return select(MODELS, completed_node("model", node, with_keys=False), "model", trusted=False)
+
+
+def resolve_rate(
+    config: TrainConfig, spec: RunSpec, model: Component, module: nn.Module, data: DataModule
+) -> tuple[TrainConfig, RunSpec, str]:
+    """Both with the number that ``optimizer.lr=auto`` is here, and why it is that one; "" if a number was given."""
+    optimizer, is_pretrained = spec.optimizer, spec.pretrained is not None
+    if optimizer.params.get("lr") != "auto" or optimizer.name not in OPTIMIZERS:
+        return config, spec, ""
+    rate, why = learning_rate(
+        optimizer.name, model.name, module, data.image_size, data.batch_size, is_pretrained=is_pretrained
+    )
+    optimizer = replace(optimizer, params=optimizer.params | {"lr": rate})
+    config = replace(config, optimizer=config.optimizer | {"lr": rate})
+    return config, replace(spec, optimizer=optimizer), why
 
 
 def default_augment(node: Node, name: str) -> Component:

@@ -22,7 +22,7 @@ LARGER_ON_GPU = 320  # pixels per side
 
 def summary(run: Run) -> list[str]:
     """The header of a run, under 80 columns but for the notes and warnings of its data set."""
-    return [*_data(run), *_model(run), *_epochs(run), *_attack(run), *_device(run)]
+    return [*_data(run), *_model(run), *_rate(run), *_epochs(run), *_attack(run), *_device(run)]
 
 
 def _data(run: Run) -> list[str]:
@@ -97,6 +97,11 @@ def _seen_before(run: Run) -> list[str]:
     seen = {name: source.trained_on(images, root) for name, images in parts.items()}
     what = " and ".join(f"{count:,} of the {len(parts[name]):,} {name} images" for name, count in seen.items() if count)
     return [f"{what} were used to train {source}: the accuracy will look too high"] if what else []
+
+
+def _rate(run: Run) -> list[str]:
+    """The learning rate that auto chose and by which row of its table."""
+    return [line("lr", f"{run.config.optimizer['lr']:g} (auto: {run.rate_why})")] if run.rate_why else []
 
 
 def _epochs(run: Run) -> list[str]:
