@@ -24,11 +24,14 @@ RECIPES: dict[str, list[str]] = {  # name: what differs; words in capitals chang
     "batch norm's statistics trained": ["NEW_STATISTICS"],
     "only the last layer trained": ["model.freeze=true"],
     "adamw 0.0002": ["optimizer.lr=2e-4"],
+    "adamw 0.0003": ["optimizer.lr=3e-4"],
     "adamw 0.001": ["optimizer.lr=1e-3"],
     "adamw 0.002": ["optimizer.lr=2e-3"],
     "adamw 0.001, layer_decay 0.9": ["optimizer.lr=1e-3", "layer_decay=0.9"],
     "weight decay 0.05": ["optimizer.weight_decay=0.05"],
     "batches of 128, adamw 0.001": ["batch_size=128", "optimizer.lr=1e-3"],
+    "sgd 0.0003": ["optimizer=sgd", "optimizer.lr=0.0003"],
+    "sgd 0.001": ["optimizer=sgd", "optimizer.lr=0.001"],
     "sgd 0.003": ["optimizer=sgd", "optimizer.lr=0.003"],
     "sgd 0.01": ["optimizer=sgd", "optimizer.lr=0.01"],
     "sgd 0.03": ["optimizer=sgd", "optimizer.lr=0.03"],
@@ -58,7 +61,7 @@ def combined(*parts: list[str]) -> list[str]:
 def measure(args: Any) -> list[dict[str, Any]]:
     """The accuracy of each recipe on each set with each seed."""
     found = []
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.seeds):
         for path in args.sets:
             for name, changes in RECIPES.items():
                 if args.only and name not in args.only:
@@ -91,6 +94,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--weights", required=True)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--words", nargs="*", default=[], help="further words of imgcls train")
     parser.add_argument("--only", nargs="*", default=[], help="only these recipes")
     parser.add_argument("--merge", nargs="*", default=[], help="write the tables of these .json files, measure nothing")
