@@ -74,7 +74,6 @@ WORKLOADS = {
 RECIPES = {  # experiment: (data set, seeds)
     "mnist_99": ("mnist", 5),
     "cifar10_airbench": ("cifar10", 10),
-    "cifar10_resnet": ("cifar10", 2),
 }
 
 
@@ -519,8 +518,7 @@ def parts(setting: Setting) -> Iterator[tuple[str, str, Callable[[], dict[str, A
         is_known = (HERE.parent / "conf" / "experiment" / f"{experiment}.yaml").is_file()
         if is_known and (dataset in setting.real or setting.is_rehearsal):
             count = 1 if setting.is_rehearsal else seeds
-            if not (setting.is_rehearsal and "resnet" in experiment):
-                yield "accuracy", experiment, lambda name=experiment, count=count: accuracy(setting, name, count)
+            yield "accuracy", experiment, lambda name=experiment, count=count: accuracy(setting, name, count)
     for name in ("lenet",) if setting.is_rehearsal else ("lenet", "mlp", "resnet18-512"):
         yield "profile", name, lambda name=name: profile(setting, name)
     for name in ("lenet", "mlp") if importlib.util.find_spec("lightning") else ():

@@ -321,7 +321,7 @@ def test_published_weights_are_found_where_the_message_says(hub: Path, capsys: C
     save_file(timm.create_model("test_efficientnet").state_dict(), file)
     assert main(["train", *words, "model.freeze=true", "run_dir=a"]) == 0
     header = " ".join(capsys.readouterr().err.split())
-    assert f"pretrained: {file.name}, new last layer; all but the last layer frozen" in header
+    assert f"pretrained: {file.name}, new last layer, fitted first; all but the last layer frozen" in header
     assert "the center crop" not in header  # which is the weights', not the shape's
     assert "the middle 95.0% of each side, as the pretrained weights expect (dataset.crop_share)" in header
     kept = checkpoint_format.read(Path("a/checkpoints/best.safetensors"))
@@ -332,7 +332,7 @@ def test_published_weights_are_found_where_the_message_says(hub: Path, capsys: C
     assert (tuple(seen["mean"]), tuple(seen["std"])) == (given.mean, given.std)
     again = [word for word in words if word != "model.pretrained=true"]
     assert main(["train", *again, "model.freeze=true", "dataset.image_size=80", "run_dir=b"]) == 0  # auto
-    assert f"pretrained: {file.name}, new last layer (auto" in " ".join(capsys.readouterr().err.split())
+    assert f"pretrained: {file.name}, new last layer, fitted first (auto" in " ".join(capsys.readouterr().err.split())
     assert checkpoint_format.read(Path("b/checkpoints/best.safetensors")).meta["chosen"]["pretrained"] == "r160_in1k"
     assert main(["train", *again, "model.pretrained=a", "run_dir=c"]) == 0  # a run of timm's model
     file.unlink()  # not needed again

@@ -35,7 +35,7 @@ class Row:
 
 # provisional, all to be measured
 SCRATCH = Row("a net from scratch", adamw=1e-3, sgd=0.02)
-WEIGHTS = Row("a net from weights", adamw=1e-3, sgd=0.01)
+WEIGHTS = Row("a net from weights", adamw=3e-4, sgd=3e-4)
 TRANSFORMER = Row("a transformer from scratch", adamw=5e-4, sgd=0.01)
 TRANSFORMER_WEIGHTS = Row("a transformer from weights", adamw=1e-4, sgd=0.005)
 # adamw: 3e-4 at batch 128, with which squeezenet1_1 learns digits; sgd: torchvision's reference for AlexNet and VGG

@@ -128,7 +128,7 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     module, frozen = make_module(model, spec, data)
     config, spec, rate_why = resolve_rate(config, spec, model, module, data)
     rules = _rules(stored, is_pretrained=isinstance(spec.pretrained, Pretrained))
-    if rules["keeps_statistics"] and keep_statistics(module):
+    if rules["keeps_statistics"] and keep_statistics(module) and spec.options.freeze is not True:
         frozen = "; ".join(filter(None, [frozen, "batch norm keeps its statistics"]))
     start = _start(spec, module, data, is_begun=bool(stored))
     module = runtime.place(module)
