@@ -9,14 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from imgcls.checkpoints.format import LAST, read
 from imgcls.cli.app import main
+from imgcls.config.components import Component, select
+from imgcls.config.options import option_node
 from imgcls.config.schema import TrainConfig
 from imgcls.data.datamodule import read_splits
-from imgcls.models import automatic
+from imgcls.models import MODELS, automatic
+from imgcls.models.build import MODEL_CONTEXT
+from imgcls.runtime.session import Runtime, session
+from imgcls.training import summary
+from imgcls.training.cost import seconds_per_image
 from imgcls.training.dry_run import DryRun
 from imgcls.training.spec import RunSpec, check, resolve_auto
 from tests.conftest import SMALL
@@ -60,6 +67,32 @@ def test_auto_is_said_and_stored(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     assert meta()["model"]["widths"] == [4, 4]
     assert main(["evaluate", "run", "output=again"]) == 0
     assert json.loads(Path("again/report.json").read_text())["chosen"] == chosen
+
+
+def test_a_long_run_says_what_it_and_a_larger_choice_cost(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    photos(230)
+    table(monkeypatch, "convnet", 66, 2, widths=[4, 4])
+    monkeypatch.setattr(automatic, "cpu_minutes", lambda *_: 1.0)
+    asked: list[tuple[str, tuple[int, int, int]]] = []
+
+    def cost(model: Component, shape: tuple[int, int, int], num_classes: int, runtime: Runtime) -> float:
+        asked.append((model.name, shape))
+        return 10.0 if model.name == "convnet" else 1000.0
+
+    monkeypatch.setattr(summary, "seconds_per_image", cost)
+    assert main(["train", *WORDS]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "(auto: 9 photos on a CPU); about 3 min here; resnet18 at 224x224 5 h (model=resnet18 dataset.i" in said
+    assert asked == [("convnet", (66, 66, 1)), ("resnet18", (224, 224, 1))]
+
+
+def test_the_cost_is_measured_without_a_trace() -> None:
+    model = select(MODELS, option_node("model", "lenet"), "model", context=MODEL_CONTEXT)
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    with session("cpu", "fp32", 1) as runtime:
+        assert 0 < seconds_per_image(model, (32, 32, 3), 4, runtime) < 1
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_resumed_run_keeps_what_auto_became(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
