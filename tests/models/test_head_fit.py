@@ -49,6 +49,18 @@ def test_the_last_layer_is_fitted_and_no_other_changes() -> None:
     assert (module(fresh).argmax(1) == truth).float().mean() > 0.95
 
 
+def test_a_new_class_is_fitted_beside_the_others_as_they_are() -> None:
+    module, (images, labels) = net(), stripes(60)
+    old = labels != 2
+    fit_heads(module, CLASSES, [(images[old], labels[old])], [0, 1])
+    before = module[4].weight.clone()
+    fit_heads(module, CLASSES, [(images, labels)], [2])
+    assert torch.equal(module[4].weight[:2], before[:2])
+    assert not torch.equal(module[4].weight[2], before[2])
+    fresh, truth = stripes(90)
+    assert (module(fresh).argmax(1) == truth).float().mean() > 0.9
+
+
 def test_the_fit_does_not_depend_on_the_scale_of_the_features() -> None:
     images, labels = stripes(60)
     logits = []

@@ -24,21 +24,25 @@ def linear_heads(module: nn.Module, num_classes: int) -> list[nn.Linear]:
     return [one for one in heads if isinstance(one, nn.Linear) and one.weight.requires_grad and one.bias is not None]
 
 
-def fit_heads(module: nn.Module, num_classes: int, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def fit_heads(
+    module: nn.Module, num_classes: int, batches: Iterable[tuple[Tensor, Tensor]], rows: Sequence[int] | None = None
+) -> None:
     """Fit the linear last layers as logistic regressions of the features that they get in evaluation mode.
 
-    batches: (B, C, H, W) float32 images, normalized, and their (B,) int64 labels. Layer by layer as in Kumar et al.
-    2022, https://arxiv.org/abs/2202.10054: a random last layer would send noise into all others.
+    batches: (B, C, H, W) float32 images, normalized, and their (B,) int64 labels. rows: the classes whose weights are
+    fitted, beside those of the others as they are; None: all. The last layer first, then all, as in Kumar et al. 2022,
+    https://arxiv.org/abs/2202.10054: a random last layer would send noise into all others.
     """
     heads = linear_heads(module, num_classes)
     features, labels = _features(module, heads, batches)
+    free = torch.tensor(range(num_classes) if rows is None else rows, device=labels.device)
     for head, given in zip(heads, features, strict=True):
         scale = given.square().mean().sqrt()
         if scale > 0 and scale.isfinite():
-            weight, bias = _logistic_regression(given / scale, labels, num_classes)
             with torch.no_grad():
-                head.weight.copy_(weight / scale)
-                head.bias.copy_(bias)
+                before = torch.column_stack([head.weight * scale, head.bias])
+                fitted = _logistic_regression(given / scale, labels, before.index_fill(0, free, 0.0), free)
+                head.weight[free], head.bias[free] = fitted[:, :-1] / scale, fitted[:, -1]
 
 
 def _features(
@@ -64,17 +68,19 @@ def _features(
     return [torch.cat(one) for one in found], torch.cat(labels)
 
 
-def _logistic_regression(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Weight (classes, features) and bias (classes,) with the lowest penalized cross-entropy."""
-    weight = features.new_zeros(num_classes, features.shape[1]).requires_grad_()
-    bias = features.new_zeros(num_classes).requires_grad_()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+@torch.enable_grad()
+def _logistic_regression(features: Tensor, labels: Tensor, table: Tensor, free: Tensor) -> Tensor:
+    """The free rows of a table of weights and biases, (classes, features + 1), with the lowest cross-entropy, penalized."""
+    rows = torch.zeros_like(table[free]).requires_grad_()
+    optimizer = torch.optim.LBFGS([rows], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = F.cross_entropy(features @ weight.T + bias, labels) + PENALTY * weight.square().sum()
+        whole = table.index_copy(0, free, rows)
+        value = F.cross_entropy(F.linear(features, whole[:, :-1], whole[:, -1]), labels)
+        value = value + PENALTY * rows[:, :-1].square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weight.detach(), bias.detach()
+    return rows.detach()

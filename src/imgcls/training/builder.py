@@ -127,7 +127,7 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     seeding.seed_default(config.seed, "weights")
     module, frozen = make_module(model, spec, data)
     config, spec, rate_why = resolve_rate(config, spec, model, module, data)
-    rules = _rules(stored, is_pretrained=isinstance(spec.pretrained, Pretrained))
+    rules = _rules(stored, is_pretrained=spec.pretrained is not None)
     if rules["keeps_statistics"] and keep_statistics(module) and spec.options.freeze is not True:
         frozen = "; ".join(filter(None, [frozen, "batch norm keeps its statistics"]))
     start = _start(spec, module, data, is_begun=bool(stored))
@@ -140,8 +140,9 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     if takes_images(module) and not stored and spec.pretrained is None:
         seeding.seed_default(config.seed, "images")
         initialize(model.name, module, loader.sample(_sample_size(data)))
-    if isinstance(spec.pretrained, Pretrained) and not stored and linear_heads(module, data.num_classes):
-        fit_heads(module, data.num_classes, loader.labeled_sample(HEAD_SAMPLE, HEAD_BATCH))
+    rows = [] if stored else _new_rows(spec.pretrained, data.source.classes)
+    if rows and linear_heads(module, data.num_classes):
+        fit_heads(module, data.num_classes, loader.labeled_sample(HEAD_SAMPLE, HEAD_BATCH), rows)
     how = _compiled(config, runtime, model, config.passes * len(loader), stored)
     average = copy.deepcopy(module).requires_grad_(False) if config.ema is not None else None
     state = State(module, optimizer, runtime.scaler(), runtime.zeros(3), average=average)
@@ -149,6 +150,12 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     recipe = _recipe(config, spec, data, optimizer, len(loader))
     words, auto = (start, frozen), (is_auto, rate_why)
     return Run(config, spec, runtime, data, model, augment, state, forward, loader, recipe, *words, how, rules, *auto)
+
+
+def _new_rows(source: Pretrained | EarlierRun | None, classes: tuple[str, ...]) -> list[int]:
+    """The classes for which the weights that a run begins with have no row in the last layer."""
+    known = source.classes if isinstance(source, EarlierRun) else ()
+    return [] if source is None else [row for row, name in enumerate(classes) if name not in known]
 
 
 def make_module(model: Component, spec: RunSpec, data: SplitData) -> tuple[nn.Module, str]:
