@@ -70,7 +70,7 @@ def _features(
 
 @torch.enable_grad()
 def _logistic_regression(features: Tensor, labels: Tensor, table: Tensor, free: Tensor) -> Tensor:
-    """The free rows of a table of weights and biases, (classes, features + 1), with the lowest cross-entropy, penalized."""
+    """The free rows of a table of weights and biases, (classes, features + 1), that predict the labels best."""
     rows = torch.zeros_like(table[free]).requires_grad_()
     optimizer = torch.optim.LBFGS([rows], max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 
