@@ -33,9 +33,10 @@ def compare(config: CompareConfig, *, own_names: frozenset[str] = frozenset(), i
     found, warnings = find(config.checkpoint)
     if len(found) < 2:
         raise ConfigError("compare needs two or more runs; for example: imgcls compare outputs/a outputs/b")
-    results = aligned([read(name, folder) for name, folder in found])
-    comparison = _comparison(results, recipes(results))
-    for warning in (*warnings, *_other_versions(results)):
+    results = aligned([read(place) for place in found])
+    sides, copies = recipes(results)
+    comparison = _comparison(results, sides)
+    for warning in (*warnings, *copies, *_other_versions(results)):
         print(f"imgcls: warning: {warning}", file=sys.stderr)
     if file is not None:
         write_whole(file, _disagreements(results).encode("utf-8", "surrogateescape"))
@@ -84,7 +85,7 @@ def _pair(a: Side, b: Side) -> dict[str, Any]:
     return {
         "a": a.name,
         "b": b.name,
-        **verdict._asdict(),
+        **{key: value for key, value in verdict._asdict().items() if value is not None},
         "ci95": list(verdict.ci95),
         "examples_a": names[np.argsort(-gain, kind="stable")[: min(verdict.only_a, EXAMPLES)]].tolist(),
         "examples_b": names[np.argsort(gain, kind="stable")[: min(verdict.only_b, EXAMPLES)]].tolist(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from imgcls import metrics
 from imgcls.compare.results import Result
 from imgcls.compare.statistics import Verdict, compare_checkpoints, compare_recipes, mean_interval
-from imgcls.errors import ConfigError
 from imgcls.text import one_line, show
 
 LONGEST_NAME = 60  # letters of a recipe that is called by what it sets
@@ -62,29 +61,39 @@ def checkpoints(results: Sequence[Result]) -> list[Side]:
     return [Side(one.name, (one,)) for one in results]
 
 
-def recipes(results: Sequence[Result]) -> list[Side] | None:
-    """The results by recipe; None unless there are several and each has several runs.
+def recipes(results: Sequence[Result]) -> tuple[list[Side] | None, list[str]]:
+    """The results by recipe, None unless there are several and each has several runs; and warnings about copies.
 
-    Raises ConfigError for a run and its copy, which would count as two seeds.
+    Sweeps of one and the same recipe, perhaps with other code or data, are compared with one another. Of a run and its
+    copy (same recipe, seed and predictions), which would count as two seeds, one is left out.
     """
+    groups = _grouped(results, lambda one, other: one.settings == other.settings)
+    names = _names([group[0] for group in groups])
+    if len(groups) == 1:
+        groups = _grouped(results, lambda one, other: one.place.origin == other.place.origin)
+        names = [group[0].place.origin for group in groups]
+    sides, copies = [], list[str]()
+    for name, group in zip(names, groups, strict=True):
+        alike = _grouped(group, _is_copy)
+        copies += [f"{other.name} is a copy of {one.name} and is left out" for one, *more in alike for other in more]
+        sides.append(Side(name, tuple(sorted((one for one, *_ in alike), key=lambda one: one.seed))))
+    if len(sides) < 2 or min(len(side.results) for side in sides) < 2:
+        return None, []
+    return sides, copies
+
+
+def _is_copy(one: Result, other: Result) -> bool:
+    return one.seed == other.seed and np.array_equal(one.predicted, other.predicted)
+
+
+def _grouped(results: Sequence[Result], is_same: Callable[[Result, Result], bool]) -> list[list[Result]]:
     groups: list[list[Result]] = []
     for one in results:
-        group = next((group for group in groups if group[0].settings == one.settings), [])
+        group = next((group for group in groups if is_same(group[0], one)), [])
         group.append(one)
         if len(group) == 1:
             groups.append(group)
-    if len(groups) < 2 or min(map(len, groups)) < 2:
-        return None
-    sides = []
-    for name, group in zip(_names([group[0] for group in groups]), groups, strict=True):
-        group.sort(key=lambda one: one.seed)
-        for one, other in pairwise(group):
-            if one.seed == other.seed and np.array_equal(one.predicted, other.predicted):
-                raise ConfigError(
-                    f"{one.name} and {other.name} are the same run: same recipe, same seed; leave one out"
-                )
-        sides.append(Side(name, tuple(group)))
-    return sides
+    return groups
 
 
 def _names(firsts: Sequence[Result]) -> list[str]:

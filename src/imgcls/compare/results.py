@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,23 @@ PREDICTIONS, REPORT, SWEEP = "predictions.npz", "report.json", "sweep.json"
 BEST = "best.safetensors"  # as in checkpoints/format.py, which imports torch
 
 
+class Place(NamedTuple):
+    """Where results are. name: as it was typed. origin: the word that named it, the same for all jobs of a sweep."""
+
+    name: str
+    folder: Path
+    origin: str
+
+
 @dataclass(frozen=True)
 class Result:
-    """A run's test. name: as it was typed. settings: its configuration, flat, with what auto became; without the seed.
+    """A run's test. settings: its configuration, flat, with what auto became; without the seed.
 
     names, labels, predicted: of its N images: path or number, true class and predicted class, as text. marks: which
     images these are. versions: of the programs that it was made with.
     """
 
-    name: str
+    place: Place
     settings: Mapping[str, Any]
     seed: int
     split: str
@@ -47,6 +55,11 @@ class Result:
     versions: Mapping[str, Any]
 
     @property
+    def name(self) -> str:
+        """As it was typed."""
+        return self.place.name
+
+    @property
     def correct(self) -> NDArray[np.bool_]:
         """(N,) whether an image is classified correctly."""
         return np.asarray(self.predicted == self.labels)
@@ -56,26 +69,26 @@ class Result:
         return replace(self, names=self.names[rows], labels=self.labels[rows], predicted=self.predicted[rows])
 
 
-def find(words: Sequence[str]) -> tuple[list[tuple[str, Path]], list[str]]:
-    """The name and the folder of each run that the words mean, and warnings about jobs that are left out.
+def find(words: Sequence[str]) -> tuple[list[Place], list[str]]:
+    """The runs that the words mean, and warnings about jobs that are left out.
 
     A word is a run's folder, its best checkpoint, the folder of an evaluation, a sweep (all its jobs that were tested)
     or latest. Raises CheckpointError for what is none of these, ConfigError for a run that is given twice.
     """
-    found: list[tuple[str, Path]] = []
+    found: list[Place] = []
     warnings: list[str] = []
     for word in words:
         folder = _folder(word)
         if not (folder / SWEEP).is_file():
-            found.append((str(folder) if word == "latest" else word.rstrip("/"), folder))
+            found.append(Place(str(folder) if word == "latest" else word.rstrip("/"), folder, word))
             continue
         jobs = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
         done = [path for path in jobs if (path / PREDICTIONS).is_file() and (path / REPORT).is_file()]
         if left := [path.name for path in jobs if path not in done]:
             warnings.append(f"{folder}: jobs without test results are left out: {listing(left)}")
-        found += [(str(path), path) for path in done]
-    places = [os.path.realpath(folder) for _, folder in found]
-    if twice := next((name for i, (name, _) in enumerate(found) if places[i] in places[:i]), None):
+        found += [Place(str(path), path, str(folder)) for path in done]
+    real = [os.path.realpath(one.folder) for one in found]
+    if twice := next((one.name for i, one in enumerate(found) if real[i] in real[:i]), None):
         raise ConfigError(f"{twice} is given twice")
     return found, warnings
 
@@ -95,8 +108,9 @@ def _folder(word: str) -> Path:
     return path
 
 
-def read(name: str, folder: Path) -> Result:
-    """The test results in that folder. Raises CheckpointError if there are none, or if they are damaged."""
+def read(place: Place) -> Result:
+    """The test results there. Raises CheckpointError if there are none, or if they are damaged."""
+    name, folder, _ = place
     run = folder if (folder / "config.yaml").is_file() else folder.absolute().parent.parent
     if not (run / "config.yaml").is_file():
         raise CheckpointError(f"{name} is neither a run, a sweep nor an evaluation in a run's folder")
@@ -113,7 +127,7 @@ def read(name: str, folder: Path) -> Result:
         settings = _settings(table, report, marks(run / "split.npz", "train", "train.fingerprint"))
         images = (split, f"{split}.fingerprint", f"{split}.content") if run == folder else ()
         return Result(
-            name,
+            place,
             settings,
             seed,
             split,
@@ -123,15 +137,22 @@ def read(name: str, folder: Path) -> Result:
             labels,
             predicted,
             tuple(marks(run / "split.npz", *images)),
-            report.get("versions") or {},
+            {**(report.get("versions") or {}), **_commit(run)},
         )
     except Exception as error:  # numpy and zipfile raise nearly anything
         raise CheckpointError(f"{name}: its test results are damaged ({error})") from error
 
 
+def _commit(run: Path) -> dict[str, str]:
+    """The git commit that the run was made from, if its provenance.json has one."""
+    path = run / "provenance.json"
+    commit = json.loads(path.read_text(encoding="utf-8")).get("git_commit") if path.is_file() else None
+    return {"git commit": str(commit)[:12]} if commit else {}
+
+
 def _predictions(path: Path) -> tuple[tuple[str, ...], NDArray[Any], NDArray[np.str_], NDArray[np.str_]]:
     """(classes, names, labels, predicted classes) of a predictions.npz. Raises ValueError."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         classes, labels, probabilities = (file[key] for key in ("classes", "labels", "probabilities"))
         names = file["path"] if "path" in file.files else file["index"]
     count = len(labels)
@@ -184,7 +205,7 @@ def _difference(first: Result, other: Result) -> str:
     if len(first.names) != len(other.names):
         return f"{len(first.names):,} and {len(other.names):,}"
     if first.names.dtype.kind != other.names.dtype.kind:
-        return f"{first.dataset} and {other.dataset}"
+        return f"numbered images and named ones ({first.dataset}, {other.dataset})"
     if not np.array_equal(np.sort(first.names), np.sort(other.names)):
         missing = len(np.setdiff1d(first.names, other.names))
         return f"{missing:,} of {len(first.names):,} are of the first alone"

@@ -23,7 +23,8 @@ LEVEL = 0.95
 class Verdict(NamedTuple):
     """A difference in accuracy, its 95 % interval, the p-value that there is none, and the test that it is from.
 
-    only_a, only_b: how many images a (or b) gets right more often than the other.
+    only_a, only_b: how many images a (or b) gets right more often than the other. p_seeds, p_images: of recipes, the
+    p-values of the two tests.
     """
 
     difference: float
@@ -32,6 +33,8 @@ class Verdict(NamedTuple):
     test: str
     only_a: int
     only_b: int
+    p_seeds: float | None = None
+    p_images: float | None = None
 
 
 def compare_checkpoints(a: Correct, b: Correct) -> Verdict:
@@ -59,9 +62,11 @@ def compare_recipes(a: Correct, b: Correct, *, paired: bool) -> Verdict:
         float(gain.mean()),
         spanning(by_seeds, by_images),
         max(seeds_p, images_p),
-        name if seeds_p >= images_p else f"sign test over {a.shape[1]} images",
+        f"{name} and sign test over {a.shape[1]:,} images, the larger p",
         only_a,
         only_b,
+        seeds_p,
+        images_p,
     )
 
 

@@ -12,27 +12,22 @@ from imgcls.text import line, listing, one_line
 MOST_PAIRS = 15  # of more, only those with the best one
 NAMED = 5  # images of each side
 CHANCE = 0.05  # p-values below it are called a difference
-QUESTIONS = {
-    "checkpoints": "which of these checkpoints is better on new images? (Not which recipe: that takes two or more "
-    "seeds of each.)",
-    "recipes": "which of these recipes is better on new images with a new seed?",
-}
 
 
 def describe(comparison: Mapping[str, Any]) -> Iterator[str]:
     """The lines, under 80 columns as far as the names allow. Runs are numbered from 1."""
     runs, pairs = comparison["runs"], comparison["pairs"]
-    numbers = {run["name"]: i for i, run in enumerate(runs, start=1)}
-    yield line("question", QUESTIONS[comparison["question"]])
+    yield line("question", _question(comparison))
     yield f"images   {runs[0]['n']:,} of {one_line(comparison['dataset'])} ({comparison['split']}), the same for all"
     yield "\n     accuracy               seeds         run"
     for i, run in enumerate(runs, start=1):
         yield f"{i:>3}  {_accuracy(run):<21}  {_seeds(run['seeds']):<12}  {one_line(run['name'])}"
+    numbers = {run["name"]: i for i, run in enumerate(runs, start=1)}
     best = max(runs, key=lambda run: run["accuracy"])["name"]
     shown = pairs if len(pairs) <= MOST_PAIRS else [pair for pair in pairs if best in (pair["a"], pair["b"])]
-    yield "\npair     difference in points         p  only 1st  only 2nd"
-    for pair in shown:
-        yield _pair(pair, numbers)
+    which = "only" if comparison["question"] == "checkpoints" else "more"
+    yield f"\npair     difference in points         p  {which} 1st  {which} 2nd"
+    yield from (_pair(pair, numbers) for pair in shown)
     if len(shown) < len(pairs):
         yield f"... {len(shown)} of {len(pairs)} pairs, those with the best; --json has all"
     yield ""
@@ -41,7 +36,17 @@ def describe(comparison: Mapping[str, Any]) -> Iterator[str]:
         yield line("note", f"of {len(pairs)} pairs of equals, about {len(pairs) / 20:.2g} would be called different")
     yield from _differs(comparison["config_differs"], numbers)
     if len(pairs) == 1:
-        yield from _examples(pairs[0])
+        yield from _examples(pairs[0], which)
+
+
+def _question(comparison: Mapping[str, Any]) -> str:
+    if comparison["question"] == "recipes":
+        return "which of these recipes is better, with a new seed and on new images?"
+    only_seed = comparison["config_differs"].keys() == {"seed"}
+    seeds = (
+        "they are of one recipe, and seeds alone make a difference" if only_seed else "which recipe takes more seeds"
+    )
+    return f"which of these checkpoints is better on new images? ({seeds})"
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -76,12 +81,13 @@ def _differs(differs: Mapping[str, Mapping[str, Any]], numbers: Mapping[str, int
         yield line("" if i else "differs", f"{key}: {said}")
 
 
-def _examples(pair: Mapping[str, Any]) -> Iterator[str]:
-    """Some of the images that only one of two gets right."""
+def _examples(pair: Mapping[str, Any], which: str) -> Iterator[str]:
+    """Some of the images that one of two alone gets right, or more often (which: only or more)."""
+    how = "alone" if which == "only" else "more often"
     if pair["only_a"] or pair["only_b"]:
         yield ""
     for side, number in (("a", 1), ("b", 2)):
         names, count = list(map(str, pair[f"examples_{side}"])), pair[f"only_{side}"]
         if names:
             shown = f"{listing(names[:NAMED])}, ... ({count:,} in all)" if count > NAMED else listing(names)
-            yield line("" if number > 1 and pair["only_a"] else "images", f"only {number} right: {shown}")
+            yield line("" if number > 1 and pair["only_a"] else "right", f"by {number} {how}: {shown}")
