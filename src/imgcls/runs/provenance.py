@@ -42,19 +42,19 @@ def git_commit() -> str | None:
 
 
 def git_dirty() -> bool | None:
-    """Whether files of that commit were changed since; None if the folder is not in a repository."""
-    changes = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
+    """Whether files of that commit were changed since; None if that is not known within a second."""
+    changes = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no", timeout=1)
     return None if changes is None else bool(changes)
 
 
-def _git(*words: str) -> str | None:
+def _git(*words: str, timeout: float = 5) -> str | None:
     """What git says, None if it fails."""
     try:
         answer = subprocess.run(
             ["git", *words],
             capture_output=True,
             text=True,
-            timeout=5,
+            timeout=timeout,
             check=False,
             stdin=subprocess.DEVNULL,
         )
