@@ -243,6 +243,6 @@ def test_the_fingerprint_of_the_data_is_that_of_the_images_not_of_the_run(run: P
 def test_without_git_and_in_another_program_there_is_less_to_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "argv", ["notebook.py", "a b"])
-    assert (provenance.git_commit(), provenance.git_dirty()) == (None, None)
+    assert provenance.git_state() == {"git_commit": None, "git_dirty": None}
     assert provenance.command() == "notebook.py 'a b'"
     assert provenance.read_provenance(Path.cwd()) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -41,10 +42,16 @@ def git_commit() -> str | None:
     return _git("rev-parse", "HEAD") or None
 
 
-def git_dirty() -> bool | None:
-    """Whether files of that commit were changed since; None if that is not known within a second."""
-    changes = _git("--no-optional-locks", "status", "--porcelain", "--untracked-files=no", timeout=1)
-    return None if changes is None else bool(changes)
+def git_state() -> dict[str, Any]:
+    """git_commit, and git_dirty: whether files of that commit were changed since.
+
+    None for what is not known: outside a repository, before its first commit, or of a huge one within a second.
+    """
+    said = _git("--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no", timeout=1)
+    found = re.match(r"# branch\.oid ([0-9a-f]+)\n", said or "")
+    if found is None:
+        return {"git_commit": git_commit(), "git_dirty": None}
+    return {"git_commit": found[1], "git_dirty": re.search(r"^[^#]", said or "", re.MULTILINE) is not None}
 
 
 def _git(*words: str, timeout: float = 5) -> str | None:
@@ -84,7 +91,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def _now() -> dict[str, Any]:
-    return {"command": command(), "git_commit": git_commit(), "git_dirty": git_dirty(), "versions": versions()}
+    return {"command": command(), **git_state(), "versions": versions()}
 
 
 def _write(folder: Path, content: dict[str, Any]) -> None:
