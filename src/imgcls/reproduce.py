@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,9 @@ def reproduce(
     word = os.path.expanduser(config.checkpoint)
     folder = run_folders.run_folder(str(run_folders.folder_of(Path(word))) if os.path.isfile(word) else word)
     if not (folder / "report.json").is_file():
-        raise CheckpointError(f"{folder} is not finished; finish it first: imgcls train resume={folder}")
+        raise CheckpointError(
+            f"{folder} is not finished; finish it first: imgcls train resume={shlex.quote(str(folder))}"
+        )
     best = run_folders.best_checkpoint(str(folder))
     again = _again(folder, best, config)
     report = train.begin(again, _spec(folder, best, again, own_names), same_as=folder, is_quiet=is_quiet)

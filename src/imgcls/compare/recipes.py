@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -31,7 +32,7 @@ class Side:
         first = self.results[0]
         return first.settings if len(self.results) > 1 else {**first.settings, "seed": first.seed}
 
-    @property
+    @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """(runs, N)"""
         return np.stack([one.correct for one in self.results])

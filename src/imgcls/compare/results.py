@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,9 +117,8 @@ def read(place: Place) -> Result:
         raise CheckpointError(f"{name} is neither a run, a sweep nor an evaluation in a run's folder")
     for file in (PREDICTIONS, REPORT):
         if not (folder / file).is_file():
-            raise CheckpointError(
-                f"{name} has no {file}, so it was not tested; to finish it: imgcls train resume={run}"
-            )
+            way = f"imgcls train resume={shlex.quote(str(run))}"
+            raise CheckpointError(f"{name} has no {file}, so it was not tested; to finish it: {way}")
     try:
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         table = completed(read_yaml(run / "config.yaml"))
