@@ -146,7 +146,8 @@ def _new_folder(run: Run) -> Iterator[Path]:
             try:
                 name = f"{folder_word(run.model.name)}-{folder_word(run.data.name)}"
                 held = run_folders.claim(run.config.run_dir, name)
-                data = fingerprint.write_split(held.path, run.data.splits.parts, run.spec.data.rule)
+                earlier = {"rule": 1} if run.spec.data.rule == 1 else {}
+                data = fingerprint.write_split(held.path, run.data.splits.parts, **earlier)
                 write_provenance(held.path, data, **_size(run))
                 for table, content in run.data.source.tables.items():
                     files.write_whole(held.path / table, content)
