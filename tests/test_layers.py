@@ -24,9 +24,9 @@ LAYERS = (
     {"runs"},
     {"reports", "sweeps"},
     {"inference"},
-    {"training", "evaluate", "predict", "__init__"},
+    {"training", "evaluate", "predict", "compare", "__init__"},
     {"train"},
-    {"testing"},
+    {"testing", "reproduce"},
     {"cli"},
     {"__main__"},
 )  # lowest first; a room imports from lower layers and from itself

@@ -105,8 +105,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(text, encoding="utf-8")
     first = folder / "outputs" / "first"
     assert main(["train", *QUICK, f"run_dir={first}"]) == 0
-    for name in sorted(set(re.findall(r"resume=outputs/([\w-]+)", " ".join(COMMANDS)))):
-        shutil.copytree(first, first.with_name(name))
+    for name in sorted(set(re.findall(r"(?:resume=| )outputs/([\w-]+)", " ".join(COMMANDS)))):
+        jobs = ("0", "1") if name.startswith("sweep") else (".",)
+        for job in jobs:
+            shutil.copytree(first, first.with_name(name) / job)
+        if len(jobs) > 1:
+            (first.with_name(name) / "sweep.json").write_text("{}")
     return folder
 
 

@@ -20,6 +20,14 @@ class ReadingFailed(RunError):
     """A file that the disk or the network does not deliver: nothing is known about what is in it."""
 
 
+class Mismatch(RunError):
+    """A result that did not come out as it should; ``result`` says in what it differs."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
+
+
 class ConfigError(ImgclsError):
     """A key, value or flag that cannot be used as given."""
 

@@ -27,6 +27,7 @@ from imgcls.reports.tables import result_lines
 from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
 from imgcls.runs.folder import folder_word
+from imgcls.runs.provenance import add_resumed, write_provenance
 from imgcls.runs.tested import tested_before
 from imgcls.runtime.device import choose_device, rank_and_world
 from imgcls.runtime.session import Runtime, keep_freed_memory, session
@@ -58,13 +59,26 @@ class Outputs:
 def train(config: TrainConfig, *, is_quiet: bool = False, plotter: BackgroundWorker | None = None) -> Report | None:
     """A new run; returns its report (in the main process). plotter: draws its plots."""
     config = settled(config)
-    spec = check(config)
+    return begin(config, check(config), is_quiet=is_quiet, plotter=plotter)
+
+
+def begin(
+    config: TrainConfig,
+    spec: RunSpec,
+    *,
+    same_as: Path | None = None,
+    is_quiet: bool = False,
+    plotter: BackgroundWorker | None = None,
+) -> Report | None:
+    """A new run of these components. same_as: a run's folder; raises DataError unless its images are the same."""
     with (
         reading_explained(spec),
         _session(config, config.precision, config.threads) as runtime,
         closing(RunLog(is_main=runtime.is_main, is_quiet=is_quiet)) as log,
     ):
         run = build(config, spec, runtime, {})
+        if same_as is not None:
+            fingerprint.check_same_images(same_as, run.data.splits.parts)
         with _new_folder(run) as folder:
             log.open(folder)
             _print_header(run, log, str(folder))
@@ -108,6 +122,7 @@ def resume(
             restore_run(run, point)
             if runtime.is_main:
                 _write_config(folder, config)
+                add_resumed(folder, step=run.state.step, **_size(run))
                 (folder / "report.json").unlink(missing_ok=True)  # the shorter run's
             state = run.state
             log.open(folder, keep_epochs=state.epochs)
@@ -131,7 +146,9 @@ def _new_folder(run: Run) -> Iterator[Path]:
             try:
                 name = f"{folder_word(run.model.name)}-{folder_word(run.data.name)}"
                 held = run_folders.claim(run.config.run_dir, name)
-                fingerprint.write_split(held.path, run.data.splits.parts)
+                earlier = {"rule": 1} if run.spec.data.rule == 1 else {}
+                data = fingerprint.write_split(held.path, run.data.splits.parts, **earlier)
+                write_provenance(held.path, data, **_size(run))
                 for table, content in run.data.source.tables.items():
                     files.write_whole(held.path / table, content)
                 _write_config(held.path, run.config)  # last: from here on there is a run to resume
@@ -146,6 +163,10 @@ def _new_folder(run: Run) -> Iterator[Path]:
     finally:
         if held is not None:
             held.close()
+
+
+def _size(run: Run) -> dict[str, int]:
+    return {"epochs": run.config.passes, "processes": run.runtime.world}
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:

@@ -20,7 +20,15 @@ from imgcls.config.components import Component, select
 from imgcls.config.migrations import FIRST_KEYS, completed, completed_node
 from imgcls.config.options import GROUPS, conf_dir, option_node, options
 from imgcls.config.parsing import convert, parse, reject_forbidden
-from imgcls.config.schema import DataConfig, EvaluateConfig, PredictConfig, TrainConfig, every_of
+from imgcls.config.schema import (
+    CompareConfig,
+    DataConfig,
+    EvaluateConfig,
+    PredictConfig,
+    ReproduceConfig,
+    TrainConfig,
+    every_of,
+)
 from imgcls.config.types import Count, Fraction, LearningRate, Range, Seed
 from imgcls.config.yaml_files import read_yaml
 from imgcls.data import DATASETS
@@ -114,7 +122,10 @@ def test_every_file_of_conf_is_good_yaml_and_explains_each_key(path: Path) -> No
 
 @pytest.mark.parametrize(
     ("command", "cls"),
-    [("train", TrainConfig), ("evaluate", EvaluateConfig), ("predict", PredictConfig), ("data", DataConfig)],
+    [
+        *(("train", TrainConfig), ("evaluate", EvaluateConfig), ("predict", PredictConfig), ("data", DataConfig)),
+        *(("compare", CompareConfig), ("reproduce", ReproduceConfig)),
+    ],
 )
 def test_every_command_has_a_default_for_each_field_and_no_other(command: str, cls: Any) -> None:
     table = yaml.safe_load((conf_dir() / f"{command}.yaml").read_text(encoding="utf-8")) or {}

@@ -54,7 +54,7 @@ def test_a_folder_that_is_not_empty_is_refused() -> None:
 
 
 def test_what_a_kill_leaves_before_there_is_a_run_does_not_count(tmp_path: Path) -> None:
-    for name in (".lock", "split.npz", ".split.npz.tmp", ".config.yaml.tmp"):
+    for name in (".lock", "split.npz", ".split.npz.tmp", "provenance.json", ".provenance.json.tmp", ".config.yaml.tmp"):
         (tmp_path / name).touch()
     run_folders.claim(str(tmp_path), "x").close()
     (tmp_path / "config.yaml").touch()

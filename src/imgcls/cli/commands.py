@@ -80,5 +80,21 @@ COMMANDS = {
               "dataset.KEY=...         as for train (imgcls train dataset=mnist --help)"),
         examples=("./photos", "./photos output=./report", "./labels.csv --json", "mnist"),
     ),
+    "compare": Command(
+        run="imgcls.compare.command:compare", config="CompareConfig", usage="RUN RUN ... [output=FILE.csv]",
+        arguments=(Argument("RUN", "checkpoint", is_list=True),),
+        more=(("RUN RUN ...", "which is better, and is it chance?"),),
+        help=("of runs that differ in the seed alone, the recipes are compared",),
+        examples=("outputs/lenet-cifar10-1 outputs/lenet-cifar10-2", "outputs/sweep-1",
+                  "outputs/lenet-cifar10-1 outputs/lenet-cifar10-2 output=disagree.csv"),
+    ),
+    "reproduce": Command(
+        run="imgcls.reproduce:reproduce", config="ReproduceConfig", usage="RUN [run_dir=FOLDER]",
+        arguments=(Argument("RUN", "checkpoint"),), accepts=("model.name", "dataset.name", "optimizer.name"),
+        more=(("RUN", "run it again: the same result?"),),
+        help=("model.name=PKG:NAME     your own code that the run may import; the same for",
+              "                        dataset.name and optimizer.name"),
+        examples=("latest", "outputs/lenet-cifar10-1 run_dir=./again"),
+    ),
 }
 # fmt: on

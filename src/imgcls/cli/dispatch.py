@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgcls.cli.arguments import Line, joined, parse_line
 from imgcls.cli.commands import COMMANDS, Command
-from imgcls.errors import ConfigError, PartialFailure
+from imgcls.errors import ConfigError, Mismatch, PartialFailure
 from imgcls.runtime.signals import signals_wait
 from imgcls.version import __version__
 
@@ -66,7 +66,7 @@ def _call(run: str, line: Line, *args: Any, **keys: Any) -> int:
     result = None
     try:
         result = function(*args, **keys, is_quiet=is_json)
-    except PartialFailure as error:
+    except (Mismatch, PartialFailure) as error:
         result = error.result
         raise
     finally:

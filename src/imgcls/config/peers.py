@@ -107,6 +107,8 @@ COMMANDS = {
     "imgcls predict RUN INPUT": "infer inference classify detect prediction predictions label",
     "imgcls train resume=RUN": "resume continue",
     "imgcls train -m optimizer.lr=0.1,0.01": "sweep tune search hpo multirun grid optimize",
+    "imgcls compare RUN RUN": "diff versus vs",
+    "imgcls reproduce RUN": "rerun repeat replicate",
     "imgcls data PATH": "inspect check stats dataset info describe verify analyze",
     "the trained torch module is imgcls.load(RUN).module in Python": "export convert onnx torchscript save",
     "tensorboard --logdir outputs": "tensorboard plot show visualize",

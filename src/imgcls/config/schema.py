@@ -115,6 +115,23 @@ class DataConfig:
     output: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """The keys of ``imgcls compare``."""
+
+    checkpoint: list[str]
+    output: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceConfig:
+    """The keys of ``imgcls reproduce``."""
+
+    checkpoint: str
+    run_dir: str | None
+    device: str | None
+
+
 def every_of(value: Any) -> tuple[int | None, float | None]:
     """checkpoint_every as (steps, seconds): 200 -> (200, None), "30s" -> (None, 30.0), null -> (None, None)."""
     if value is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import zipfile
@@ -23,10 +24,13 @@ MOST_READ = 256  # test files whose ends are read
 LARGEST_SPLIT = 1 << 31  # bytes of split.npz, unpacked
 
 
-def write_split(folder: Path, parts: Mapping[str, Images | None]) -> None:
+def write_split(folder: Path, parts: Mapping[str, Images | None], rule: int = RULE) -> str:
     """split.npz: names and fingerprints of the images of each split, the rule by which they were cut, and a
-    checksum of the ends of some test files, which tells other data of the same names and sizes."""
-    arrays: dict[str, Any] = {"rule": np.array(RULE)}
+    checksum of the ends of some test files, which tells other data of the same names and sizes.
+
+    Returns the SHA-256 of all that, the fingerprint of the data.
+    """
+    arrays: dict[str, Any] = {} if rule == 1 else {"rule": np.array(rule)}  # which earlier versions did not store
     for name, part in parts.items():
         if part is not None:
             arrays[name] = part.ids
@@ -36,9 +40,12 @@ def write_split(folder: Path, parts: Mapping[str, Images | None]) -> None:
     if (test := parts.get("test")) is not None and test.paths is not None:
         some = np.linspace(0, len(test) - 1, min(len(test), MOST_READ)).astype(np.int64)
         arrays["test.content"] = np.array(zlib.crc32(b"".join(end(test.paths[row]) for row in some)))
-    file = io.BytesIO()
+    file, sha = io.BytesIO(), hashlib.sha256()
     np.savez_compressed(file, **arrays)
     write_whole(folder / "split.npz", file.getbuffer())
+    for name, array in arrays.items():
+        sha.update(f"{name} {array.dtype} {array.shape} ".encode() + array.tobytes())
+    return sha.hexdigest()
 
 
 def cut_rule(run: Path, meta: Mapping[str, Any]) -> int:

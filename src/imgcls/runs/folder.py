@@ -12,10 +12,10 @@ from imgcls.files import LOCK, hold, holder_of, new_numbered_folder
 OUTPUTS = Path("outputs")
 RECORDS = (
     *("config.yaml", "report.json", "metrics.jsonl", "split.npz", "predictions.npz", "confusion_matrix.npz"),
-    *("sweep.json", "checkpoints", "train.log"),
+    *("sweep.json", "checkpoints", "train.log", "provenance.json"),
 )  # files of a run's or a sweep's folder, which only train writes
 UNBEGUN = {
-    *(LOCK, "split.npz", ".split.npz.tmp", ".config.yaml.tmp"),
+    *(LOCK, "split.npz", ".split.npz.tmp", "provenance.json", ".provenance.json.tmp", ".config.yaml.tmp"),
     *("exclude.csv", ".exclude.csv.tmp", "relabel.csv", ".relabel.csv.tmp"),
 }  # what a kill may leave before there is a run
 

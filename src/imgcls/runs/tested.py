@@ -19,7 +19,7 @@ def tested_before(folder: Path) -> str:
 
     It is empty if none was. Of very many folders only some are looked at.
     """
-    own = _marks(folder / "split.npz", *MARKS)
+    own = marks(folder / "split.npz", *MARKS)
     here = folder.absolute().parent
     here = here.parent if (here / "sweep.json").is_file() else here  # a job of a sweep
     count, stop, is_whole = 0, time.monotonic() + SECONDS, True
@@ -55,12 +55,12 @@ def _inner(folder: Path) -> Iterator[Path]:
 
 def _was_tested(run: Path, own: list[Mark]) -> bool:
     """Whether the run, or an evaluation of it, was tested on the images with these marks."""
-    *must, content = _marks(run / "split.npz", *MARKS)
+    *must, content = marks(run / "split.npz", *MARKS)
     # earlier versions did not store the content
     if must != own[:2] or None in must or (None not in (content, own[2]) and content != own[2]):
         return False
     return _is_of_test(run) or any(
-        _is_of_test(one) and must[0] in _marks(one / "predictions.npz", "path", "index")
+        _is_of_test(one) and must[0] in marks(one / "predictions.npz", "path", "index")
         for one in _inner(run / "evaluations")
     )
 
@@ -74,7 +74,7 @@ def _is_of_test(folder: Path) -> bool:
         return False
 
 
-def _marks(path: Path, *names: str) -> list[Mark]:
+def marks(path: Path, *names: str) -> list[Mark]:
     """Checksum and size of arrays in a .npz file, which the file's directory knows; None for one that is not there."""
     try:
         with zipfile.ZipFile(path) as archive:
