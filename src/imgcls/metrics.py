@@ -114,6 +114,52 @@ def top_k_accuracy(probabilities: Floats, labels: Ints, k: int) -> float:
     return float(((probabilities > own[:, None]).sum(axis=1) < k).mean())
 
 
+def balanced_accuracy(labels: Ints, predicted: Ints, num_classes: int) -> float:
+    """Mean recall of the classes that have images."""
+    values, supports = per_class(labels, predicted, num_classes)
+    return float(values["recall"][supports > 0].mean())
+
+
+def matthews(labels: Ints, predicted: Ints, num_classes: int) -> float:
+    """Correlation of predicted and true classes, in [-1, 1], 0 where undefined: Gorodkin 2004."""
+    true, taken = (np.bincount(one, minlength=num_classes).astype(np.float64) for one in (labels, predicted))
+    n, hits = float(len(labels)), float((labels == predicted).sum())
+    spreads = math.sqrt(n * n - taken @ taken) * math.sqrt(n * n - true @ true)
+    return float((hits * n - true @ taken) / spreads) if spreads else 0.0
+
+
+def ranking(scores: Floats, is_own: NDArray[np.bool_]) -> tuple[float, float]:
+    """ROC AUC and average precision of (N,) scores, which are to be high where ``is_own``.
+
+    The AUC counts, of all pairs of an own image and another, those in which the own one scores higher, and half of the
+    ties. The average precision is the mean over the own images, with the score of each as the threshold. There must be
+    own images and others.
+    """
+    everyone, own = np.sort(scores), np.sort(scores[is_own])
+    below, up_to = (np.searchsorted(everyone, own, side) for side in ("left", "right"))
+    own_below, own_up_to = (np.searchsorted(own, own, side) for side in ("left", "right"))
+    beaten = (below - own_below + up_to - own_up_to).sum() / 2
+    precisions = (len(own) - own_below) / (len(everyone) - below)
+    return float(beaten / (len(own) * (len(everyone) - len(own)))), float(precisions.mean())
+
+
+def roc_auc(probabilities: Floats, labels: Ints) -> float | None:
+    """Mean ROC AUC of each class against the rest; None if a class has no images."""
+    return _mean_ranking(probabilities, labels, 0)
+
+
+def average_precision(probabilities: Floats, labels: Ints) -> float | None:
+    """Mean average precision of each class against the rest; None if a class has no images."""
+    return _mean_ranking(probabilities, labels, 1)
+
+
+def _mean_ranking(probabilities: Floats, labels: Ints, which: int) -> float | None:
+    num_classes = probabilities.shape[1]
+    if num_classes < 2 or not np.bincount(labels, minlength=num_classes).all():
+        return None
+    return float(np.mean([ranking(probabilities[:, i], labels == i)[which] for i in range(num_classes)]))
+
+
 def _average(name: str) -> Metric:
     """The macro, micro and weighted mean of a metric of the classes."""
 
@@ -131,6 +177,10 @@ def _accuracy(probabilities: Floats, labels: Ints) -> float:
 METRICS: dict[str, Metric] = {
     "accuracy": lambda p, logits, labels: _accuracy(p, labels),
     "accuracy_ci95": lambda p, logits, labels: list(wilson(_accuracy(p, labels), len(labels))),
+    "balanced_accuracy": lambda p, logits, labels: balanced_accuracy(labels, p.argmax(axis=1), p.shape[1]),
+    "mcc": lambda p, logits, labels: matthews(labels, p.argmax(axis=1), p.shape[1]),
+    "roc_auc": lambda p, logits, labels: roc_auc(p, labels),
+    "average_precision": lambda p, logits, labels: average_precision(p, labels),
     "top5_accuracy": lambda p, logits, labels: top_k_accuracy(p, labels, 5) if p.shape[1] > 5 else None,
     "loss": lambda p, logits, labels: cross_entropy(logits, labels),
     "ece": lambda p, logits, labels: expected_calibration_error(p, p.argmax(axis=1) == labels),
