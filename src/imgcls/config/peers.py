@@ -123,6 +123,11 @@ VALUES = (
     ("precision", r"(bf16)-(mixed|true)|bfloat16", "precision=bf16"),
     ("precision", r"16(-mixed|-true)?|half|float16|amp|mixed", "precision=fp16"),
     ("precision", r"(32|64)(-true)?|full|float32", "precision=fp32"),
+    ("monitor", r"(val_|valid_|eval_)?(auroc|roc_auc)|(valid_|eval_)?auc", "monitor=val_auc"),
+    ("monitor", r"(val_|valid_|eval_)?(macro_f1|f1_macro|f1_score)|(valid_|eval_)?f1", "monitor=val_f1"),
+    ("monitor", r"(val_|valid_)?(bal_acc|balanced_acc)|(valid_)?balanced_accuracy", "monitor=val_balanced_accuracy"),
+    ("monitor", r"(val_|valid_|eval_)?(acc|acc1|top1)|(valid_|eval_)?accuracy", "monitor=val_accuracy"),
+    ("monitor", r"(valid_|eval_)?loss", "monitor=val_loss"),
 )
 
 

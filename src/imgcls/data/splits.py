@@ -37,6 +37,7 @@ class SplitOptions:
     depth: Any  # see depth_of
     exclude: str | None
     relabel: str | None
+    positive: str | int | None
 
     def __post_init__(self) -> None:
         size_of(self.image_size)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.decisions import curve
+from imgcls.metrics import ranking
 from imgcls.reports import fonts
 
 Pixels = NDArray[np.uint8]
@@ -98,6 +100,38 @@ def confusion_matrix(matrix: Sequence[Sequence[int]] | NDArray[np.int64], classe
             count.set_in_layout(False)
     _save(figure, path)
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def threshold_curves(predictions: Path, positive: int, threshold: float | None, folder: Path) -> None:
+    """Plot roc_curve.png and precision_recall_curve.png of a class of two, from predictions.npz.
+
+    The threshold is a dot. Nothing is drawn unless there are images of both classes.
+    """
+    with np.load(predictions, allow_pickle=False) as file:
+        is_own, name = file["labels"] == positive, str(file["classes"][positive])
+        scores = file["probabilities"][:, positive]
+    if is_own.all() or not is_own.any():
+        return
+    found, (auc, average) = curve(scores, is_own), ranking(scores, is_own)
+    rates = (found.taken - found.hits) / (len(is_own) - found.hits[-1])
+    count = 0 if threshold is None else int((found.scores >= threshold).sum())  # of the points up to the threshold
+    title, dot = _plain(_short(name, 24)), f"threshold {threshold:.3g}" if count else ""
+    axes = _unit_axes(f"{title}: ROC AUC {auc:.3f}", "false positive rate", "recall")
+    axes.plot(np.append(0, rates), np.append(0, found.recall))
+    axes.plot(rates[count - 1 : count], found.recall[count - 1 : count], "o", label=dot)
+    _save(axes.figure, folder / "roc_curve.png")
+    axes = _unit_axes(f"{title}: average precision {average:.3f}", "recall", "precision")
+    axes.plot(found.recall, found.precision, drawstyle="steps-pre")
+    axes.plot(found.recall[count - 1 : count], found.precision[count - 1 : count], "o", label=dot)
+    _save(axes.figure, folder / "precision_recall_curve.png")
+
+
+def _unit_axes(title: str, x_name: str, y_name: str) -> Any:
+    """Axes from 0 to 1 in a figure of their own."""
+    axes = _figure(5, 5, "constrained").subplots()
+    axes.set(title=title, xlabel=x_name, ylabel=y_name, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    return axes
 
 
 def worst_mistakes(predictions: Path, count: int) -> list[tuple[int, int, int, float]]:
