@@ -118,6 +118,8 @@ def check_watched(monitor: Monitor, patience: int | None, val: Images | None, cl
         return
     if monitor != "val_auc":
         return
+    if len(classes) < 2:
+        raise ConfigError("monitor: val_auc needs two classes or more; leave it out")
     counts = np.bincount(val.labels, minlength=len(classes))
     if missing := [name for name, count in zip(classes, counts, strict=True) if not count]:
         raise ConfigError(
