@@ -136,19 +136,30 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     if not own.any():
         return 1.0
     low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0
+    work = np.empty_like(scores)
     for _ in range(60):
-        shares = np.exp(inverse * scores)
-        shares /= shares.sum(axis=1, keepdims=True)
-        means = np.einsum("nc,nc->n", shares, scores)
-        slope = float((means - own).mean())
-        bend = float((np.einsum("nc,nc,nc->n", shares, scores, scores) - means**2).mean())
+        slope, bend = _derivatives(scores, own, inverse, work)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
         before, inverse = inverse, inverse - slope / bend if bend > 0 else low
         if not low <= inverse <= high:
             inverse = (low * high) ** 0.5
-        if abs(inverse - before) <= 1e-9 * before:
+        if abs(inverse - before) <= 1e-6 * before:  # the next step would be its square
             break
     return 1 / inverse
+
+
+def _derivatives(
+    scores: NDArray[np.float64], own: NDArray[np.float64], inverse: float, work: NDArray[np.float64]
+) -> tuple[float, float]:
+    """The first two of the mean cross entropy under ``inverse * scores``; own: the labels' scores, work: memory."""
+    np.multiply(scores, inverse, out=work)
+    np.exp(work, out=work)
+    totals = work.sum(axis=1)
+    work *= scores
+    means = work.sum(axis=1) / totals
+    work *= scores
+    squares = work.sum(axis=1) / totals
+    return float((means - own).mean()), float((squares - means**2).mean())
 
 
 def learned(logits: Floats, labels: Ints, positive: int | None) -> dict[str, float | None]:

@@ -33,9 +33,11 @@ def softmax(logits: Floats) -> NDArray[np.float32]:
     """(N, C) logits -> (N, C) float32 probabilities."""
     probabilities = np.empty(logits.shape, np.float32)
     for rows in _blocks(logits):
-        shifted = logits[rows].astype(np.float64) - logits[rows].max(axis=1, keepdims=True)
-        exponentials = np.exp(shifted)
-        probabilities[rows] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        work = logits[rows].astype(np.float64)  # in place: new memory costs more than the exponentials
+        work -= logits[rows].max(axis=1, keepdims=True)
+        np.exp(work, out=work)
+        work /= work.sum(axis=1, keepdims=True)
+        probabilities[rows] = work
     return probabilities
 
 
