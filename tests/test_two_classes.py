@@ -236,3 +236,20 @@ def test_a_run_without_validation_has_no_threshold_and_no_temperature(photos: st
         assert said in capsys.readouterr().err
     assert main(["predict", "run", photos, "threshold=auto"]) == 2
     assert "such as threshold=0.5" in capsys.readouterr().err
+
+
+def test_a_threshold_is_chosen_on_the_runs_own_images_wherever_they_are(capsys: Capture) -> None:
+    """Class folders that were moved after training, and the model on another folder."""
+    train = digits().train
+    assert train.pixels is not None
+    for i in np.flatnonzero(np.isin(train.labels, (3, 8)))[:120]:
+        folder = Path("before" if i % 3 else "other", str(train.labels[i]))
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(train.pixels[i, :, :, 0]).save(folder / f"{i}.png")
+    more = ("epochs=2", "threads=1", "plots=false", "tensorboard=false", "dataset.val_fraction=0.4", "run_dir=run")
+    assert main(["train", "dataset=./before", "model=linear", *more]) == 0
+    here, other = evaluated("at_recall=0.8"), evaluated("at_recall=0.8", "dataset=./other")
+    Path("before").rename("after")
+    moved = evaluated("at_recall=0.8", "dataset.root=after")
+    assert here["threshold"] == other["threshold"] == moved["threshold"]
+    assert here["n"] == moved["n"] < other["n"] == sum(1 for _ in Path("other").rglob("*.png"))

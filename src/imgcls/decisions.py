@@ -176,15 +176,11 @@ def report(
     is_calibrated: all figures are of the calibrated probabilities, but for ``ece``, the error before. positive: the
     figures of that class with the threshold (for such probabilities), 0 where undefined.
     """
-    cooled = decisions.cooled(logits)
-    used, other, own = (cooled, logits, decisions.calibrated()) if is_calibrated else (logits, cooled, decisions)
-    made = metrics.report(used, labels, classes)
-    errors = made["ece"], made["ece"] if other is used else _ece(other, labels)
-    before, after = errors[::-1] if is_calibrated else errors
+    used, own = (decisions.cooled(logits), decisions.calibrated()) if is_calibrated else (logits, decisions)
     return {
-        **made,
-        "ece": before,
-        "ece_calibrated": None if decisions.temperature is None else after,
+        **metrics.report(used, labels, classes),
+        "ece": _ece(logits, labels),
+        "ece_calibrated": None if decisions.temperature is None else _ece(logits, labels, decisions.temperature),
         "temperature": decisions.temperature,
         "threshold": own.threshold,
         "positive": _of_positive(used, labels, classes, own),
@@ -196,9 +192,13 @@ def no_report() -> dict[str, Any]:
     return {**metrics.no_report(), **dict.fromkeys(("ece_calibrated", "temperature", "threshold", "positive"))}
 
 
-def _ece(logits: Floats, labels: Ints) -> float:
-    probabilities = metrics.softmax(logits)
-    return metrics.expected_calibration_error(probabilities, probabilities.argmax(axis=1) == labels)
+def _ece(logits: Floats, labels: Ints, temperature: float = 1.0) -> float:
+    """The calibration error of logits divided by the temperature, without a copy of all of them."""
+    top, is_correct = np.empty(len(labels), np.float32), np.empty(len(labels), np.bool_)
+    for rows in metrics.blocks(logits):
+        shares = metrics.softmax(logits[rows] / np.float32(temperature))
+        top[rows], is_correct[rows] = shares.max(axis=1), shares.argmax(axis=1) == labels[rows]
+    return metrics.expected_calibration_error(top[:, None], is_correct)
 
 
 def _of_positive(logits: Floats, labels: Ints, classes: Sequence[str], decisions: Decisions) -> dict[str, Any] | None:

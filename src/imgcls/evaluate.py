@@ -79,7 +79,7 @@ def evaluate(
         source, images = selection.source, selection.images
         _print_header(log, config, spec, checkpoint, selection)
         log.info(f"device   {runtime.describe()}\n")
-        own = _decisions(config, model, runtime, own_names)
+        own = _decisions(config, model, runtime, dataset, own_names)
         fetcher = fetcher_of(model, images, runtime, loader="auto", workers=auto_workers(runtime))
         report, logits = assess(model, images, fetcher, runtime, config.tta, own, is_calibrated=config.calibrated)
         if (made := component()) is not None:
@@ -112,15 +112,19 @@ def _check_decisions(config: EvaluateConfig, model: RestoredModel) -> None:
         )
 
 
-def _decisions(config: EvaluateConfig, model: RestoredModel, runtime: Runtime, own_names: frozenset[str]) -> Decisions:
+def _decisions(
+    config: EvaluateConfig, model: RestoredModel, runtime: Runtime, dataset: Choice, own_names: frozenset[str]
+) -> Decisions:
     """Those of the checkpoint; the threshold as at_recall or at_precision wants it on the run's validation images."""
     own, checkpoint = model.decisions, model.checkpoint
     if not config.aim or own.positive is None:
         return own
     (key, value), folder = *config.aim.items(), run_folders.folder_of(checkpoint.path)
-    spec = with_stored_tables(_data_spec(checkpoint.meta, folder, NO_CHOICE, own_names), folder)
+    typed = dataset.changes if dataset.node is None else {}
+    moved = Choice(None, {key: typed[key] for key in ("root", "images") if key in typed})
+    spec = with_stored_tables(_data_spec(checkpoint.meta, folder, moved, own_names), folder)
     try:
-        images = _select(replace(config, split="val"), spec, NO_CHOICE, checkpoint, model.classes).images
+        images = _select(replace(config, split="val"), spec, moved, checkpoint, model.classes).images
     except ConfigError as error:
         why = str(error).removeprefix("split: ")
         raise ConfigError(f"{key}: needs the run's validation images, but {why}") from error

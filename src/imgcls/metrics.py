@@ -23,7 +23,7 @@ BLOCK = 1 << 22  # numbers that are worked on at once in double precision
 WILSON_Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
-def _blocks(array: Floats) -> Iterator[slice]:
+def blocks(array: Floats) -> Iterator[slice]:
     """The rows of (N, C) in parts, so that copies in double precision stay small."""
     size = max(1, BLOCK // max(1, array.shape[1]))
     return (slice(start, start + size) for start in range(0, len(array), size))
@@ -32,7 +32,7 @@ def _blocks(array: Floats) -> Iterator[slice]:
 def softmax(logits: Floats) -> NDArray[np.float32]:
     """(N, C) logits -> (N, C) float32 probabilities."""
     probabilities = np.empty(logits.shape, np.float32)
-    for rows in _blocks(logits):
+    for rows in blocks(logits):
         work = logits[rows].astype(np.float64)  # in place: new memory costs more than the exponentials
         work -= logits[rows].max(axis=1, keepdims=True)
         np.exp(work, out=work)
@@ -44,7 +44,7 @@ def softmax(logits: Floats) -> NDArray[np.float32]:
 def cross_entropy(logits: Floats, labels: Ints) -> float:
     """Mean negative log-likelihood (nats) of (N,) labels under the softmax of (N, C) logits."""
     losses = np.empty(len(labels))
-    for rows in _blocks(logits):
+    for rows in blocks(logits):
         shifted = logits[rows].astype(np.float64) - logits[rows].max(axis=1, keepdims=True)
         log_total = np.log(np.exp(shifted).sum(axis=1))
         losses[rows] = log_total - shifted[np.arange(len(shifted)), labels[rows]]
@@ -103,7 +103,7 @@ def expected_calibration_error(probabilities: Floats, is_correct: NDArray[np.boo
 def brier(probabilities: Floats, labels: Ints) -> float:
     """Squared distance to the one-hot label, summed over classes, mean over images; in [0, 2]: Brier 1950."""
     squares = np.empty(len(labels))
-    for rows in _blocks(probabilities):
+    for rows in blocks(probabilities):
         errors = probabilities[rows].astype(np.float64)
         errors[np.arange(len(errors)), labels[rows]] -= 1
         squares[rows] = (errors**2).sum(axis=1)

@@ -22,6 +22,9 @@ def result_lines(report: Report, images_word: str, label: str = "test") -> list[
         shown = "  ".join(f"{name} {positive[name] * 100:.1f}" for name in ("precision", "recall"))
         at = f"{report['threshold']:.3g}"
         lines.append(f"         {one_line(positive['class'])} from {at}: {shown}  F1 {positive['f1'] * 100:.1f}")
+    if report.get("calibrated"):
+        before, after, by = report["ece"] * 100, report["ece_calibrated"] * 100, report["temperature"]
+        lines.append(f"         calibration error {before:.1f} % before, {after:.1f} % after (temperature {by:.3g})")
     if "robust_accuracy" in report:
         low, high = (bound * 100 for bound in report["robust_accuracy_ci95"])
         attack = report["attack"]
