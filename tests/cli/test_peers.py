@@ -30,6 +30,7 @@ EXAMPLES = {
     "scheduler.warmup_epochs=": "1",
     "loss=": "focal",
     "patience=": "3",
+    "dataset.positive=": "8",
     "monitor=": "val_loss",
     "seed=": "3",
     "device=": "cpu",

@@ -36,6 +36,7 @@ KEYS = {
     "ema=": "model_ema ema_decay model_ema_decay use_ema moving_average",
     "layer_decay=": "llrd layerwise_decay layer_wise_lr_decay",
     "patience=": "early_stopping early_stopping_patience earlystopping es_patience early_stop early_stopping_rounds",
+    "dataset.positive=": "pos_label positive_class positive_label pos_class",
     "monitor=": "metric metric_for_best_model eval_metric best_metric checkpoint_metric",
     "seed=": "seed_everything random_seed manual_seed rng_seed random_state",
     "device=": "accelerator gpu_id cuda_device gpu use_gpu no_cuda",
