@@ -133,6 +133,15 @@ def test_the_threshold_for_calibrated_probabilities_takes_the_same_images() -> N
             assert name in changing or cooled["positive"][name] == value
 
 
+def test_an_extreme_threshold_is_calibrated_without_overflow() -> None:
+    for threshold in (1e-40, 1 - 1e-12):
+        for temperature in (decisions.COLDEST, decisions.HOTTEST):
+            made = Decisions(1, threshold, temperature).calibrated().threshold
+            assert made is not None
+            assert 0 <= made <= 1
+            assert (made < 0.5) == (threshold < 0.5)
+
+
 def test_the_figures_of_the_positive_class_are_scikit_learns() -> None:
     for seed in range(40):
         rng = np.random.default_rng(seed)

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1706.04599
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -50,8 +51,9 @@ class Decisions:
         """With the threshold for calibrated probabilities, which takes the same images."""
         if self.threshold is None or self.temperature is None or not 0 < self.threshold < 1:
             return self
-        odds = ((1 - self.threshold) / self.threshold) ** (1 / self.temperature)
-        return replace(self, threshold=1 / (1 + odds))
+        logit = (math.log(self.threshold) - math.log1p(-self.threshold)) / self.temperature
+        less = math.exp(-abs(logit))  # which cannot overflow
+        return replace(self, threshold=(1 if logit > 0 else less) / (1 + less))
 
 
 def positive_class(classes: Sequence[str], named: str | int | None = None) -> str | None:

@@ -89,7 +89,7 @@ def _decisions(config: PredictConfig, model: RestoredModel, log: RunLog) -> Deci
     used = decisions.threshold if threshold == "auto" else threshold
     if used is not None and own.positive is not None:
         why = " (auto: the best F1 on validation)" if threshold == "auto" else ""
-        log.info(f"{model.classes[own.positive]} from a probability of {used:.3g}{why}")
+        log.info(f"{one_line(model.classes[own.positive])} from a probability of {used:.3g}{why}")
     return replace(decisions, threshold=used)
 
 

@@ -140,7 +140,10 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
         and isinstance(chosen.get("crop_share", 1.0), float)
         and 0 < chosen.get("crop_share", 1.0) <= 1
         and isinstance(chosen.get("pretrained", False), bool | str),
-        "positive": meta.get("positive") is None or meta["positive"] in (meta.get("classes") or ()),
+        "positive": meta.get("positive") is None
+        or (
+            isinstance(meta.get("classes"), list) and len(meta["classes"]) == 2 and meta["positive"] in meta["classes"]
+        ),
         "threshold": meta.get("threshold") is None or _is_between(meta["threshold"], 0, 1),
         "temperature": meta.get("temperature") is None or _is_between(meta["temperature"], 1e-6, 1e6),
     }
