@@ -17,7 +17,7 @@ CONTRIBUTING = ROOT.parents[1] / "CONTRIBUTING.md"
 LAYERS = (
     {"errors", "version"},
     {"text", "files", "seeding", "metrics"},
-    {"config", "parallel", "runtime", "loggers"},
+    {"config", "parallel", "runtime", "loggers", "decisions"},
     {"models", "data", "losses", "compose"},
     {"optim", "attacks"},
     {"checkpoints"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,44 @@ def test_brier_and_calibration_are_their_definitions(seed: int) -> None:
         if inside:
             total += abs(sum(p for p, _ in inside) - sum(hit for _, hit in inside))
     assert made["ece"] == pytest.approx(total / len(labels), abs=1e-9)
+
+
+def degenerate(seed: int) -> Case:
+    """Two to five classes and few images: classes are missing, there is only one, or all scores are tied."""
+    rng = np.random.default_rng(seed)
+    num_classes, count = int(rng.integers(2, 6)), int(rng.integers(1, 12)) if seed % 2 else 2
+    logits = rng.integers(-2, 3, (count, num_classes)).astype(np.float32) * (seed % 5)
+    labels = rng.integers(0, 1 + int(rng.integers(0, num_classes)), count)
+    return logits, labels, tuple(f"class {i}" for i in range(num_classes))
+
+
+@pytest.mark.parametrize("is_degenerate", [False, True])
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
+@pytest.mark.filterwarnings("ignore:Number of classes in .* not equal", "ignore:The number of unique classes")
+def test_figures_for_unequal_classes_are_scikit_learns(is_degenerate: bool) -> None:
+    undefined = 0
+    for seed in range(100):
+        logits, labels, classes = (degenerate if is_degenerate else case)(seed)
+        made, shares = report(logits, labels, classes), metrics.softmax(logits)
+        predicted, one_hot = shares.argmax(1), np.eye(len(classes), dtype=int)[labels]
+        assert made["balanced_accuracy"] == pytest.approx(theirs.balanced_accuracy_score(labels, predicted), abs=1e-9)
+        assert made["mcc"] == pytest.approx(theirs.matthews_corrcoef(labels, predicted), abs=1e-9)
+        if not one_hot.any(0).all():
+            undefined += 1
+            assert made["roc_auc"] is made["average_precision"] is None
+            continue
+        assert made["roc_auc"] == pytest.approx(theirs.roc_auc_score(one_hot, shares, average="macro"), abs=1e-9)
+        expected = theirs.average_precision_score(one_hot, shares, average="macro")
+        assert made["average_precision"] == pytest.approx(expected, abs=1e-9)
+    assert 10 < undefined < 90
+
+
+def test_the_auc_of_a_thousand_classes_takes_no_time() -> None:
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((10_000, 1000), np.float32), np.arange(10_000) % 1000
+    started = time.process_time()
+    assert metrics.roc_auc(scores, labels) == pytest.approx(0.5, abs=0.01)
+    assert time.process_time() - started < 2
 
 
 def test_brier_of_two_classes_is_twice_scikit_learns() -> None:

@@ -86,8 +86,8 @@ def test_the_run_folder_holds_what_the_contract_lists(run: Path) -> None:
 def test_metrics_have_a_line_for_each_epoch(run: Path) -> None:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
-    keys = "epoch step lr train_loss train_accuracy val_loss val_accuracy seconds images_per_second"
-    assert all(list(row) == keys.split() for row in rows)
+    keys = "epoch step lr train_loss train_accuracy val_loss val_accuracy val_balanced_accuracy val_f1 val_auc"
+    assert all(list(row) == [*keys.split(), "seconds", "images_per_second"] for row in rows)
 
 
 def test_config_yaml_is_the_configuration(run: Path, config: Config) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imgcls import metrics
 from imgcls.checkpoints.format import Checkpoint
 from imgcls.config.components import NO_CHOICE, Choice, Component
 from imgcls.config.migrations import completed_node
@@ -22,14 +23,16 @@ from imgcls.data.edits import STORED, edited_part
 from imgcls.data.renames import advice, renames_of
 from imgcls.data.source import Images, Source, all_images, describe_parts
 from imgcls.data.splits import Cut, stratified
+from imgcls.decisions import Decisions, wanted_threshold
 from imgcls.errors import CheckpointError, ConfigError, DataError, ImgclsError
-from imgcls.inference.assess import assess, assess_attacked, choose_attack, fetcher_of
-from imgcls.inference.restore import open_model
+from imgcls.inference.assess import assess, assess_attacked, check_calibrated, choose_attack, fetcher_of, logits_of
+from imgcls.inference.restore import RestoredModel, open_model
 from imgcls.loggers.run_log import RunLog
 from imgcls.reports.report import Report, complete, empty_classes, foreign_file, write_predictions, write_report
 from imgcls.reports.tables import result_lines
 from imgcls.runs import fingerprint
 from imgcls.runs import folder as run_folders
+from imgcls.runtime.session import Runtime
 from imgcls.text import listing
 
 
@@ -68,6 +71,7 @@ def evaluate(
         spec = _data_spec(checkpoint.meta, run_folders.folder_of(checkpoint.path), dataset, own_names)
         if dataset.node is None:
             spec = with_stored_tables(spec, run_folders.folder_of(checkpoint.path), given=dataset.changes)
+        _check_decisions(config, model)
         component = choose_attack(checkpoint.meta, attack)
         shown = f"{spec.name}-edited" if any(_edits(dataset).values()) else spec.name
         folder = _output_folder(config, checkpoint, shown, component)
@@ -75,12 +79,13 @@ def evaluate(
         source, images = selection.source, selection.images
         _print_header(log, config, spec, checkpoint, selection)
         log.info(f"device   {runtime.describe()}\n")
+        own = _decisions(config, model, runtime, dataset, own_names)
         fetcher = fetcher_of(model, images, runtime, loader="auto", workers=auto_workers(runtime))
-        report, logits = assess(model, images, fetcher, runtime, tta=config.tta)
+        report, logits = assess(model, images, fetcher, runtime, config.tta, own, is_calibrated=config.calibrated)
         if (made := component()) is not None:
             report |= assess_attacked(model, images, fetcher, runtime, made, component.node, tta=config.tta)
     report = complete(report, checkpoint, model.parameters, selection.split, spec.name, source.skipped)
-    report |= {} if config.tta == "none" else {"tta": config.tta}
+    report |= _asked(config)
     write_predictions(folder, report, logits, images)
     write_report(folder, report)
     if warning := empty_classes(report):
@@ -89,6 +94,47 @@ def evaluate(
         log.output(line)
     log.output(f"\nreport   {folder / 'report.json'}")
     return report
+
+
+def _asked(config: EvaluateConfig) -> dict[str, Any]:
+    """The keys that change the figures, in the report."""
+    tta = {} if config.tta == "none" else {"tta": config.tta}
+    return {**tta, **({"calibrated": True} if config.calibrated else {}), **config.aim}
+
+
+def _check_decisions(config: EvaluateConfig, model: RestoredModel) -> None:
+    """Raises ConfigError for what cannot be decided with this model."""
+    if config.calibrated:
+        check_calibrated(model)
+    if config.aim and model.decisions.positive is None:
+        raise ConfigError(
+            f"{next(iter(config.aim))}: needs a model of two classes; this one has {len(model.classes):,}"
+        )
+
+
+def _decisions(
+    config: EvaluateConfig, model: RestoredModel, runtime: Runtime, dataset: Choice, own_names: frozenset[str]
+) -> Decisions:
+    """Those of the checkpoint; the threshold as at_recall or at_precision wants it on the run's validation images."""
+    own, checkpoint = model.decisions, model.checkpoint
+    if not config.aim or own.positive is None:
+        return own
+    (key, value), folder = *config.aim.items(), run_folders.folder_of(checkpoint.path)
+    typed = dataset.changes if dataset.node is None else {}
+    moved = Choice(None, {key: typed[key] for key in ("root", "images") if key in typed})
+    spec = with_stored_tables(_data_spec(checkpoint.meta, folder, moved, own_names), folder)
+    try:
+        images = _select(replace(config, split="val"), spec, moved, checkpoint, model.classes).images
+    except ConfigError as error:
+        why = str(error).removeprefix("split: ")
+        raise ConfigError(f"{key}: needs the run's validation images, but {why}") from error
+    fetcher = fetcher_of(model, images, runtime, loader="auto", workers=auto_workers(runtime))
+    logits = logits_of(model, images, fetcher, runtime, config.tta)
+    try:
+        scores, is_own = metrics.softmax(logits)[:, own.positive], images.labels == own.positive
+        return replace(own, threshold=wanted_threshold(scores, is_own, **{key.removeprefix("at_"): value}))
+    except ValueError as error:
+        raise ConfigError(f"{key}: {value:g} is out of reach on the {len(images):,} val images: {error}") from error
 
 
 def _check_output(folder: Path) -> None:
@@ -111,6 +157,8 @@ def _output_folder(config: EvaluateConfig, checkpoint: Checkpoint, dataset: str,
     name = f"{dataset}-{config.split}"
     name += "" if config.tta == "none" else f"-tta-{config.tta}"
     name += f"-{run_folders.folder_word(attack.name)}" if attack.node != _own_attack(checkpoint) else ""
+    name += "-calibrated" if config.calibrated else ""
+    name += "".join(f"-{key.replace('_', '-')}-{value:g}" for key, value in config.aim.items())
     folder = run / "evaluations" / name
     _check_output(folder)
     return folder
@@ -129,6 +177,8 @@ def _data_spec(meta: Mapping[str, Any], folder: Path, dataset: Choice, own_names
     node = dataset.node
     if fixed := [key for key in ("background", "depth") if key in dataset.changes]:
         raise ConfigError(f"dataset.{fixed[0]}: stored in the checkpoint, as the model was trained; leave it out")
+    if (dataset.changes if node is None else node).get("positive") is not None:
+        raise ConfigError("dataset.positive: stored in the checkpoint with its threshold; leave it out")
     if node is None:
         try:
             own = completed_node("dataset", meta["config"]["dataset"], with_keys=True)

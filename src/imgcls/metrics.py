@@ -23,7 +23,7 @@ BLOCK = 1 << 22  # numbers that are worked on at once in double precision
 WILSON_Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
-def _blocks(array: Floats) -> Iterator[slice]:
+def blocks(array: Floats) -> Iterator[slice]:
     """The rows of (N, C) in parts, so that copies in double precision stay small."""
     size = max(1, BLOCK // max(1, array.shape[1]))
     return (slice(start, start + size) for start in range(0, len(array), size))
@@ -32,17 +32,19 @@ def _blocks(array: Floats) -> Iterator[slice]:
 def softmax(logits: Floats) -> NDArray[np.float32]:
     """(N, C) logits -> (N, C) float32 probabilities."""
     probabilities = np.empty(logits.shape, np.float32)
-    for rows in _blocks(logits):
-        shifted = logits[rows].astype(np.float64) - logits[rows].max(axis=1, keepdims=True)
-        exponentials = np.exp(shifted)
-        probabilities[rows] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    for rows in blocks(logits):
+        work = logits[rows].astype(np.float64)  # in place: new memory costs more than the exponentials
+        work -= logits[rows].max(axis=1, keepdims=True)
+        np.exp(work, out=work)
+        work /= work.sum(axis=1, keepdims=True)
+        probabilities[rows] = work
     return probabilities
 
 
 def cross_entropy(logits: Floats, labels: Ints) -> float:
     """Mean negative log-likelihood (nats) of (N,) labels under the softmax of (N, C) logits."""
     losses = np.empty(len(labels))
-    for rows in _blocks(logits):
+    for rows in blocks(logits):
         shifted = logits[rows].astype(np.float64) - logits[rows].max(axis=1, keepdims=True)
         log_total = np.log(np.exp(shifted).sum(axis=1))
         losses[rows] = log_total - shifted[np.arange(len(shifted)), labels[rows]]
@@ -101,7 +103,7 @@ def expected_calibration_error(probabilities: Floats, is_correct: NDArray[np.boo
 def brier(probabilities: Floats, labels: Ints) -> float:
     """Squared distance to the one-hot label, summed over classes, mean over images; in [0, 2]: Brier 1950."""
     squares = np.empty(len(labels))
-    for rows in _blocks(probabilities):
+    for rows in blocks(probabilities):
         errors = probabilities[rows].astype(np.float64)
         errors[np.arange(len(errors)), labels[rows]] -= 1
         squares[rows] = (errors**2).sum(axis=1)
@@ -112,6 +114,52 @@ def top_k_accuracy(probabilities: Floats, labels: Ints, k: int) -> float:
     """Share of images whose label is among the k most probable classes (ties count for the label)."""
     own = probabilities[np.arange(len(labels)), labels]
     return float(((probabilities > own[:, None]).sum(axis=1) < k).mean())
+
+
+def balanced_accuracy(labels: Ints, predicted: Ints, num_classes: int) -> float:
+    """Mean recall of the classes that have images."""
+    values, supports = per_class(labels, predicted, num_classes)
+    return float(values["recall"][supports > 0].mean())
+
+
+def matthews(labels: Ints, predicted: Ints, num_classes: int) -> float:
+    """Correlation of predicted and true classes, in [-1, 1], 0 where undefined: Gorodkin 2004."""
+    true, taken = (np.bincount(one, minlength=num_classes).astype(np.float64) for one in (labels, predicted))
+    n, hits = float(len(labels)), float((labels == predicted).sum())
+    spreads = math.sqrt(n * n - taken @ taken) * math.sqrt(n * n - true @ true)
+    return float((hits * n - true @ taken) / spreads) if spreads else 0.0
+
+
+def ranking(scores: Floats, is_own: NDArray[np.bool_]) -> tuple[float, float]:
+    """ROC AUC and average precision of (N,) scores, which are to be high where ``is_own``.
+
+    The AUC counts, of all pairs of an own image and another, those in which the own one scores higher, and half of the
+    ties. The average precision is the mean over the own images, with the score of each as the threshold. There must be
+    own images and others.
+    """
+    everyone, own = np.sort(scores), np.sort(scores[is_own])
+    below, up_to = (np.searchsorted(everyone, own, side) for side in ("left", "right"))
+    own_below, own_up_to = (np.searchsorted(own, own, side) for side in ("left", "right"))
+    beaten = (below - own_below + up_to - own_up_to).sum() / 2
+    precisions = (len(own) - own_below) / (len(everyone) - below)
+    return float(beaten / (len(own) * (len(everyone) - len(own)))), float(precisions.mean())
+
+
+def roc_auc(probabilities: Floats, labels: Ints) -> float | None:
+    """Mean ROC AUC of each class against the rest; None if a class has no images."""
+    return _mean_ranking(probabilities, labels, 0)
+
+
+def average_precision(probabilities: Floats, labels: Ints) -> float | None:
+    """Mean average precision of each class against the rest; None if a class has no images."""
+    return _mean_ranking(probabilities, labels, 1)
+
+
+def _mean_ranking(probabilities: Floats, labels: Ints, which: int) -> float | None:
+    num_classes = probabilities.shape[1]
+    if num_classes < 2 or not np.bincount(labels, minlength=num_classes).all():
+        return None
+    return float(np.mean([ranking(probabilities[:, i], labels == i)[which] for i in range(num_classes)]))
 
 
 def _average(name: str) -> Metric:
@@ -131,6 +179,10 @@ def _accuracy(probabilities: Floats, labels: Ints) -> float:
 METRICS: dict[str, Metric] = {
     "accuracy": lambda p, logits, labels: _accuracy(p, labels),
     "accuracy_ci95": lambda p, logits, labels: list(wilson(_accuracy(p, labels), len(labels))),
+    "balanced_accuracy": lambda p, logits, labels: balanced_accuracy(labels, p.argmax(axis=1), p.shape[1]),
+    "mcc": lambda p, logits, labels: matthews(labels, p.argmax(axis=1), p.shape[1]),
+    "roc_auc": lambda p, logits, labels: roc_auc(p, labels),
+    "average_precision": lambda p, logits, labels: average_precision(p, labels),
     "top5_accuracy": lambda p, logits, labels: top_k_accuracy(p, labels, 5) if p.shape[1] > 5 else None,
     "loss": lambda p, logits, labels: cross_entropy(logits, labels),
     "ece": lambda p, logits, labels: expected_calibration_error(p, p.argmax(axis=1) == labels),

@@ -6,18 +6,20 @@ import contextlib
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imgcls.config.schema import PredictConfig
 from imgcls.data import mirroring
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.fetchers import evaluation_batch
+from imgcls.decisions import Decisions
 from imgcls.errors import ConfigError, PartialFailure, RunError, error_line
 from imgcls.files import write_whole
+from imgcls.inference.assess import check_calibrated
 from imgcls.inference.classifier import Classifier
 from imgcls.inference.inputs import decode_files, find_images
-from imgcls.inference.restore import open_model
+from imgcls.inference.restore import RestoredModel, open_model
 from imgcls.loggers.run_log import RunLog
 from imgcls.reports.predictions import Row, digest_line, is_own_file, is_unchanged, record_of, render
 from imgcls.runs.folder import is_record
@@ -53,10 +55,11 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
     with open_model(config, own_names) as (model, runtime):
         if config.tta != "none" and (mirrored := mirroring.warning(model.classes, f"tta={config.tta}")):
             log.warning(mirrored)
+        decisions = _decisions(config, model, log)
         paths = find_images(config.input, scan)
         for note in scan.notes():
             log.info(note)
-        found = _classify(Classifier(model, runtime, config.tta), paths, runtime.threads, config.topk)
+        found = _classify(Classifier(model, runtime, config.tta, decisions), paths, runtime.threads, config.topk)
     _print(found, config, model.classes, log)
     if not paths:
         raise PartialFailure(f"no images in {', '.join(config.input)}", found.rows)
@@ -67,6 +70,27 @@ def predict(config: PredictConfig, *, own_names: frozenset[str] = frozenset(), i
         failure.exit_code = RunError.exit_code if found.has_unread else failure.exit_code
         raise failure
     return found.rows
+
+
+def _decisions(config: PredictConfig, model: RestoredModel, log: RunLog) -> Decisions:
+    """The threshold and the temperature to use. Raises ConfigError for those that the model does not have."""
+    own, threshold = model.decisions, config.threshold
+    if config.calibrated:
+        check_calibrated(model)
+        log.info(f"calibrated with the temperature {own.temperature:.3g}, fitted on validation")
+    if threshold is not None and own.positive is None:
+        raise ConfigError(f"threshold: needs a model of two classes; this one has {len(model.classes):,}")
+    if threshold == "auto" and own.threshold is None:
+        raise ConfigError(
+            "threshold: auto is the best one on validation, which this checkpoint does not have; type a number, "
+            "such as threshold=0.5"
+        )
+    decisions = own.calibrated() if config.calibrated else replace(own, temperature=None)
+    used = decisions.threshold if threshold == "auto" else threshold
+    if used is not None and own.positive is not None:
+        why = " (auto: the best F1 on validation)" if threshold == "auto" else ""
+        log.info(f"{one_line(model.classes[own.positive])} from a probability of {used:.3g}{why}")
+    return replace(decisions, threshold=used)
 
 
 def _check_output(path: Path, *, may_replace: bool) -> None:

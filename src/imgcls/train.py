@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 import yaml
 
-from imgcls import files, metrics
+from imgcls import decisions, files
 from imgcls.checkpoints import format as checkpoint_format
 from imgcls.config.schema import TrainConfig, every_of
 from imgcls.data.datamodule import with_stored_tables
@@ -210,11 +210,16 @@ def _fit(run: Run, folder: Path, log: RunLog, best: Best | None) -> None:
         log.start_board(state.step + 1 if state.step else None, state.module, blank)
     checkpointer = Checkpointer(folder, checkpoint_metadata(run), runtime, *every_of(config.checkpoint_every))
     val = run.data.splits.val
-    validator = None if val is None else Validator(val, run.data.fetcher("val"), shape, run.recipe.loss, runtime)
+    validator = None
+    if val is not None:
+        positive = None if run.positive is None else run.data.source.classes.index(run.positive)
+        validator = Validator(
+            val, run.data.fetcher("val"), shape, run.recipe.loss, runtime, monitor=config.monitor, positive=positive
+        )
     command = resume_command(run, folder)
     with Signals() as signals:
         callback = TrainingCallback(config, runtime, log, signals, checkpointer, validator, command, best, run.rise)
-        log.begin(step=state.step, total=config.passes * len(run.loader), epochs=config.passes)
+        log.begin(step=state.step, total=config.passes * len(run.loader), epochs=config.passes, monitor=config.monitor)
         if runtime.device.type == "cpu":
             keep_freed_memory()
         try:
@@ -273,7 +278,7 @@ def _untested(run: Run, outputs: Outputs, best: checkpoint_format.Checkpoint, pa
     """The report of a run with neither test nor validation: no figures."""
     if not run.runtime.is_main:
         return None
-    report = complete(metrics.no_report(), best, parameters, None, run.data.name, run.data.source.skipped)
+    report = complete(decisions.no_report(), best, parameters, None, run.data.name, run.data.source.skipped)
     write_report(outputs.folder, report)
     outputs.log.output("\ntest     none: the test images are left alone (test=false), and there are no val images")
     _print_end(run, outputs)

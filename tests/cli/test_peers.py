@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import get_args
 
 import pytest
 
@@ -14,7 +15,7 @@ from imgcls.compose.overrides import read_all
 from imgcls.config import peers
 from imgcls.config.options import option_node
 from imgcls.config.parsing import parse
-from imgcls.config.schema import TrainConfig
+from imgcls.config.schema import Monitor, TrainConfig
 from imgcls.training import spec
 
 Capture = pytest.CaptureFixture[str]
@@ -29,6 +30,7 @@ EXAMPLES = {
     "scheduler.warmup_epochs=": "1",
     "loss=": "focal",
     "patience=": "3",
+    "dataset.positive=": "8",
     "monitor=": "val_loss",
     "seed=": "3",
     "device=": "cpu",
@@ -151,6 +153,13 @@ LINES = {
     "Fit": "type imgcls train",
     "tune": "type imgcls train -m",
 }
+
+
+def test_no_pattern_takes_a_value_that_is_right() -> None:
+    for value in get_args(Monitor):
+        assert not peers.value_hint("monitor", value)
+    for value in ("auc", "val_auroc", "f1", "bal_acc", "acc", "eval_loss"):
+        assert peers.value_hint("monitor", value).removeprefix("type monitor=") in get_args(Monitor)
 
 
 @pytest.mark.parametrize("line", LINES)

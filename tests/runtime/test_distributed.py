@@ -79,6 +79,8 @@ def test_validation_of_a_model_with_running_statistics_is_exact() -> None:
     assert main(["evaluate", "run", "split=val", "output=val"]) == 0
     report = json.loads(Path("val/report.json").read_text())
     assert row["val_accuracy"] == report["accuracy"]
+    assert row["val_balanced_accuracy"] == pytest.approx(report["balanced_accuracy"], abs=1e-12)
+    assert row["val_auc"] == pytest.approx(report["roc_auc"], abs=1e-6)
     assert row["val_loss"] == pytest.approx(report["loss"], rel=1e-5)
 
 

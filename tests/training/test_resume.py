@@ -92,6 +92,8 @@ def interrupted(config: TrainConfig, steps: Sequence[int], monkeypatch: pytest.M
     train.resume(config, folder, frozenset())
 
 
+TWO_CLASSES = ("monitor=val_auc", "dataset.classes=[3,8]", "dataset.limit=null")
+
 CASES = {
     "lenet, adamw, onecycle": (),
     "sgd with momentum, cosine": ("optimizer=sgd", "scheduler=cosine", "scheduler.warmup_epochs=1"),
@@ -106,6 +108,7 @@ CASES = {
     "moving average": ("ema=0.9", "model=mlp", "model.dropout=0.3"),
     "accumulation and clipping": ("accumulate=3", "clip_grad=0.5", "model=mlp", "model.dropout=0.3"),
     "best by loss": ("monitor=val_loss",),
+    "best by AUC, of two classes": TWO_CLASSES,
     "early stopping": ("patience=1", "optimizer.lr=1e-9", "scheduler=constant"),
     "streamed": ("loader=stream", "workers=0"),
     **{name: (f"optimizer={name}",) for name in ("adadelta", "adamax", "nadam", "radam", "adafactor", "muon")},
@@ -131,6 +134,7 @@ FAST_CASES = {
     "strong augmentation": CASES["strong augmentation"],
     "balanced, class weights": ("sampler=balanced", *CASES["class weights"]),
     **{name: CASES[name] for name in ("streamed", "bf16", "early stopping", "frozen, slower below")},
+    "best by AUC, of two classes": TWO_CLASSES,
 }
 
 

@@ -140,6 +140,12 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
         and isinstance(chosen.get("crop_share", 1.0), float)
         and 0 < chosen.get("crop_share", 1.0) <= 1
         and isinstance(chosen.get("pretrained", False), bool | str),
+        "positive": meta.get("positive") is None
+        or (
+            isinstance(meta.get("classes"), list) and len(meta["classes"]) == 2 and meta["positive"] in meta["classes"]
+        ),
+        "threshold": meta.get("threshold") is None or _is_between(meta["threshold"], 0, 1),
+        "temperature": meta.get("temperature") is None or _is_between(meta["temperature"], 1e-6, 1e6),
     }
     if wrong := [key for key, is_sound in sound.items() if not is_sound]:
         raise CheckpointError(
@@ -150,6 +156,10 @@ def described(checkpoint: Checkpoint) -> Checkpoint:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_between(value: Any, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and low <= value <= high
 
 
 def _are_numbers(values: Any, count: int) -> bool:

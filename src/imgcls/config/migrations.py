@@ -15,7 +15,7 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
 # fmt: on
 NEWER_KEYS = {
     "model": ("pretrained", "freeze"),
-    "dataset": ("classes", "background", "depth", "exclude", "relabel", "fit", "crop_share"),
+    "dataset": ("classes", "background", "depth", "exclude", "relabel", "fit", "crop_share", "positive"),
 }
 BEFORE = {  # (group, newer key): what earlier versions did, where that is not its default
     ("model", "pretrained"): False,

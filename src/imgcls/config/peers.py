@@ -36,6 +36,7 @@ KEYS = {
     "ema=": "model_ema ema_decay model_ema_decay use_ema moving_average",
     "layer_decay=": "llrd layerwise_decay layer_wise_lr_decay",
     "patience=": "early_stopping early_stopping_patience earlystopping es_patience early_stop early_stopping_rounds",
+    "dataset.positive=": "pos_label positive_class positive_label pos_class",
     "monitor=": "metric metric_for_best_model eval_metric best_metric checkpoint_metric",
     "seed=": "seed_everything random_seed manual_seed rng_seed random_state",
     "device=": "accelerator gpu_id cuda_device gpu use_gpu no_cuda",
@@ -125,6 +126,11 @@ VALUES = (
     ("precision", r"(bf16)-(mixed|true)|bfloat16", "precision=bf16"),
     ("precision", r"16(-mixed|-true)?|half|float16|amp|mixed", "precision=fp16"),
     ("precision", r"(32|64)(-true)?|full|float32", "precision=fp32"),
+    ("monitor", r"(val_|valid_|eval_)?(auroc|roc_auc)|(valid_|eval_)?auc", "monitor=val_auc"),
+    ("monitor", r"(val_|valid_|eval_)?(macro_f1|f1_macro|f1_score)|(valid_|eval_)?f1", "monitor=val_f1"),
+    ("monitor", r"(val_|valid_)?(bal_acc|balanced_acc)|(valid_)?balanced_accuracy", "monitor=val_balanced_accuracy"),
+    ("monitor", r"(val_|valid_|eval_)?(acc|acc1|top1)|(valid_|eval_)?accuracy", "monitor=val_accuracy"),
+    ("monitor", r"(valid_|eval_)?loss", "monitor=val_loss"),
 )
 
 

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 
 from imgcls.config.options import Node
 from imgcls.config.parsing import convert
-from imgcls.config.types import Count, Positive, Range, Seed, Share
+from imgcls.config.types import Count, Positive, Probability, Range, Seed, Share
 from imgcls.errors import ConfigError
 from imgcls.text import show
 
 TTA = Literal["none", "flip", "shift"]  # test-time augmentation
+Monitor = Literal["val_accuracy", "val_loss", "val_balanced_accuracy", "val_f1", "val_auc"]
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 WEIGHT = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)"|([^'",:{}][^,:{}]*))\s*:\s*([^\s,{}]+)\s*(?:,|$)""")  # name: number
 
@@ -47,7 +48,7 @@ class TrainConfig:
     ema: Annotated[float, Range(above=0, below=1)] | None
     layer_decay: Share | None
     patience: Count | None
-    monitor: Literal["val_accuracy", "val_loss"]
+    monitor: Monitor
     seed: Seed
     device: str
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -94,7 +95,20 @@ class EvaluateConfig(ModelConfig):
 
     split: Literal["train", "val", "test", "all"]
     tta: TTA
+    calibrated: bool
+    at_recall: Share | None
+    at_precision: Share | None
     output: str | None
+
+    def __post_init__(self) -> None:
+        if self.at_recall is not None and self.at_precision is not None:
+            raise ConfigError("at_recall: at_precision chooses the threshold too; leave one of them out")
+
+    @property
+    def aim(self) -> dict[str, float]:
+        """What the threshold is to reach on validation: at_recall or at_precision, if one is given."""
+        given = {"at_recall": self.at_recall, "at_precision": self.at_precision}
+        return {key: value for key, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +120,8 @@ class PredictConfig(ModelConfig):
     overwrite: bool
     topk: Annotated[int, Range(low=1, high=1000)]
     tta: TTA
+    threshold: Literal["auto"] | Probability | None
+    calibrated: bool
 
 
 @dataclass(frozen=True, kw_only=True)

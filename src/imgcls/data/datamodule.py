@@ -34,6 +34,7 @@ from imgcls.data.pixels.survey import decode_sample, findings_of, shown_of
 from imgcls.data.renames import renames_of
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import RULE, SplitOptions, Splits, split
+from imgcls.decisions import positive_class
 from imgcls.errors import ConfigError
 from imgcls.runtime.session import Runtime
 from imgcls.text import listing
@@ -199,6 +200,7 @@ def read_splits(spec: DataSpec, default_size: int, preset: InputPreset | None = 
     source = load_source(spec)
     if spec.rule > 1:
         _check_limit(source, spec.options)
+    positive_class(source.classes, spec.options.positive)  # refuses another name
     splits, findings = cut(source, spec)
     source = dataclasses.replace(source, findings=(*source.findings, *findings))
     return SplitData(spec.name, source, splits, geometry(splits.train, spec.options, default_size, preset))

@@ -37,6 +37,7 @@ class SplitOptions:
     depth: Any  # see depth_of
     exclude: str | None
     relabel: str | None
+    positive: str | Annotated[int, Range(low=-1_000_000)] | None  # a number names the class that is written so
 
     def __post_init__(self) -> None:
         size_of(self.image_size)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imgcls import metrics
+from imgcls import decisions, metrics
 from imgcls.attacks import ATTACKS, Attack
 from imgcls.config.components import NO_CHOICE, Choice, Component, select
 from imgcls.config.options import Node, option_node
@@ -18,6 +18,7 @@ from imgcls.config.schema import TTA
 from imgcls.data.datamodule import fetcher_for, is_resident
 from imgcls.data.fetchers import Fetcher
 from imgcls.data.source import Images, Indices
+from imgcls.decisions import Decisions
 from imgcls.errors import CheckpointError, ConfigError
 from imgcls.inference.infer import TTAModel, check_finite, infer
 from imgcls.inference.restore import RestoredModel
@@ -34,13 +35,43 @@ def fetcher_of(trained: RestoredModel, images: Images, runtime: Runtime, *, load
 
 
 def assess(
-    trained: RestoredModel, images: Images, fetcher: Fetcher, runtime: Runtime, *, tta: TTA = "none"
+    trained: RestoredModel,
+    images: Images,
+    fetcher: Fetcher,
+    runtime: Runtime,
+    tta: TTA = "none",
+    own: Decisions | None = None,
+    *,
+    is_calibrated: bool = False,
 ) -> tuple[Report, NDArray[np.float32]]:
-    """The part of the report that follows from the logits of these images; and the logits, (N, C)."""
+    """The part of the report that follows from the logits of these images; and the logits, (N, C).
+
+    own: the decisions, by default those of the checkpoint. is_calibrated: of the logits divided by the temperature,
+    which are returned.
+    """
+    own = own or trained.decisions
+    logits = logits_of(trained, images, fetcher, runtime, tta)
+    report = decisions.report(logits, images.labels, trained.classes, own, is_calibrated=is_calibrated)
+    return report, own.cooled(logits) if is_calibrated else logits
+
+
+def check_calibrated(trained: RestoredModel) -> None:
+    """Raises ConfigError if the checkpoint has no temperature."""
+    if trained.decisions.temperature is None:
+        raise ConfigError(
+            "calibrated: the temperature is fitted on validation when a run saves its best checkpoint, and "
+            f"{trained.checkpoint.path} has none (an earlier version, or no validation images); leave it out"
+        )
+
+
+def logits_of(
+    trained: RestoredModel, images: Images, fetcher: Fetcher, runtime: Runtime, tta: TTA
+) -> NDArray[np.float32]:
+    """(N, C). Raises DataError if they are not finite."""
     with exact_fp32():
         logits = infer(trained.module, fetcher, len(images), trained.preprocessing, runtime, tta=tta)
     check_finite(logits, str(trained.checkpoint.path))
-    return metrics.report(logits, images.labels, trained.classes), logits
+    return logits
 
 
 def assess_attacked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from imgcls.config.schema import TTA
 from imgcls.data.fetchers import Resident
 from imgcls.data.pixels.decoding import fit_image
 from imgcls.data.pixels.preprocessing import Preprocessing
+from imgcls.decisions import Decisions
 from imgcls.errors import DataError
 from imgcls.inference.infer import check_finite, infer
 from imgcls.inference.restore import RestoredModel, restore
@@ -31,10 +33,13 @@ Pixels = NDArray[np.uint8]
 class Classifier:
     """A trained model in Python: ``model = imgcls.load("latest"); model.predict(["photo.png"])``."""
 
-    def __init__(self, trained: RestoredModel, runtime: Runtime, tta: TTA = "none") -> None:
+    def __init__(
+        self, trained: RestoredModel, runtime: Runtime, tta: TTA = "none", decisions: Decisions | None = None
+    ) -> None:
         self._trained = trained
         self._tta: TTA = tta
         self._runtime = runtime
+        self._decisions = decisions or replace(trained.decisions, threshold=None, temperature=None)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,7 +97,8 @@ class Classifier:
         images: files, PIL images of any mode, or arrays: uint8 from 0 to 255, (H, W) or (H, W, 1, 3 or 4), in the
         order red, green, blue (RGB; OpenCV's are BGR: turn them around with ``image[..., ::-1]``), or one gray channel
         of uint16, int32 or float as in the files that the model was trained on. topk: how many of the most probable
-        classes to list, as {"label", "probability"}. The path of an array is None. Raises DataError for an image that
+        classes to list, as {"label", "probability"}. Of two classes a row also has probability_NAME, of the positive
+        one. The path of an array is None. Raises DataError for an image that
         cannot be read, ReadingFailed if the disk or the network fails.
         """
         if isinstance(images, str | Path | np.ndarray | Image.Image):
@@ -109,10 +115,16 @@ class Classifier:
             fetcher = Resident(np.stack(pixels), runtime.device)
             logits = infer(trained.module, fetcher, len(pixels), trained.preprocessing, runtime, tta=self._tta)
         check_finite(logits, str(trained.checkpoint.path))
-        probabilities = metrics.softmax(logits)
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, : min(topk, len(self.classes))]
+        decisions = self._decisions
+        probabilities = metrics.softmax(decisions.cooled(logits))
+        ranks, positive = probabilities, decisions.positive
+        if positive is not None and decisions.threshold is not None:  # the class that it is taken for comes first
+            is_taken = probabilities[:, positive].astype(np.float64) >= decisions.threshold
+            ranks = np.where(np.arange(2) == positive, is_taken[:, None], ~is_taken[:, None])
+        order = np.argsort(-ranks.astype(np.float32), axis=1, kind="stable")[:, : min(topk, len(self.classes))]
         return [
-            _row(path, one, best, self.classes) for path, one, best in zip(paths, probabilities, order, strict=True)
+            _row(path, one, best, self.classes, positive)
+            for path, one, best in zip(paths, probabilities, order, strict=True)
         ]
 
 
@@ -131,10 +143,15 @@ def _deep_gray(array: NDArray[Any]) -> Image.Image | None:
 
 
 def _row(
-    path: str | None, probabilities: NDArray[np.float32], best: NDArray[np.int64], classes: tuple[str, ...]
+    path: str | None,
+    probabilities: NDArray[np.float32],
+    best: NDArray[np.int64],
+    classes: tuple[str, ...],
+    positive: int | None,
 ) -> Row:
     top = [{"label": classes[i], "probability": float(probabilities[i])} for i in best]
-    return {"path": path, "label": top[0]["label"], "probability": top[0]["probability"], "topk": top}
+    row = {"path": path, "label": top[0]["label"], "probability": top[0]["probability"], "topk": top}
+    return row if positive is None else {**row, f"probability_{classes[positive]}": float(probabilities[positive])}
 
 
 def load(run: str | Path, device: str = "auto", own_names: Iterable[str] = ()) -> Classifier:

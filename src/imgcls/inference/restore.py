@@ -17,6 +17,7 @@ from imgcls.config.components import select
 from imgcls.config.migrations import completed_node
 from imgcls.config.schema import ModelConfig
 from imgcls.data.pixels.preprocessing import Preprocessing
+from imgcls.decisions import Decisions
 from imgcls.errors import CheckpointError, ConfigError, is_out_of_memory
 from imgcls.models import models_for
 from imgcls.models.build import MODEL_CONTEXT, build_model
@@ -37,6 +38,11 @@ class RestoredModel:
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     checkpoint: Checkpoint
+
+    @property
+    def decisions(self) -> Decisions:
+        """What its validation taught."""
+        return Decisions.of(self.checkpoint.meta, self.classes)
 
     @property
     def parameters(self) -> int:

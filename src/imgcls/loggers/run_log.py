@@ -21,7 +21,8 @@ from imgcls.text import clock
 OUTPUT = logging.INFO + 5  # the level of the result, which belongs on stdout
 WARNING_PREFIX = "imgcls: warning: "
 Row = dict[str, Any]
-ROW_KEYS = (
+SHOWN = {"val_balanced_accuracy": "val bal", "val_f1": "val F1", "val_auc": "val AUC"}  # a column if it is monitored
+ROW_KEYS = (  # that every version wrote
     *("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy"),
     *("seconds", "images_per_second"),
 )
@@ -43,6 +44,7 @@ class RunLog:
         self._logger.addHandler(_Terminal(self, is_quiet))
         self._train_log: _TrainLog | None = None
         self._started = time.monotonic()
+        self._monitor = ""
 
     def open(self, folder: Path, *, keep_epochs: int = 0) -> None:
         """Write into the folder from here on; the first ``keep_epochs`` rows of metrics.jsonl stay."""
@@ -103,11 +105,12 @@ class RunLog:
 
     # --- numbers ---
 
-    def begin(self, *, step: int, total: int, epochs: int) -> None:
+    def begin(self, *, step: int, total: int, epochs: int, monitor: str = "val_accuracy") -> None:
         """The loop starts at that step: the table's header, and the progress line on a terminal."""
-        self._started = time.monotonic()
+        self._started, self._monitor = time.monotonic(), monitor
         if self.is_main:
-            self.info("\nepoch  train loss  val loss  val acc   images/s")
+            more = f"  {SHOWN[monitor]}" if monitor in SHOWN else ""
+            self.info(f"\nepoch  train loss  val loss  val acc{more}   images/s")
             if sys.stderr.isatty():
                 self.progress = ProgressLine(step, total, epochs)
 
@@ -133,10 +136,11 @@ class RunLog:
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         if self.board is not None:
-            keys = [key for key in ROW_KEYS if key.startswith(("train_", "val_")) and row[key] is not None]
-            self.board.scalars(row["step"], {key.replace("_", "/"): row[key] for key in keys})
+            keys = [key for key in row if key.startswith(("train_", "val_")) and row[key] is not None]
+            self.board.scalars(row["step"], {key.replace("_", "/", 1): row[key] for key in keys})
             self.board.begin()
-        self.info(epoch_line(row, is_best, clock(time.monotonic() - self._started) if is_last else None))
+        took = clock(time.monotonic() - self._started) if is_last else None
+        self.info(epoch_line(row, is_best, took, self._monitor))
         if self.progress is not None and is_best:
             self.progress.best = row["val_accuracy"]
 
@@ -180,13 +184,15 @@ class _TrainLog(logging.FileHandler):
         self.log.warning(f"train.log cannot be written ({error.strerror}); continuing without it")
 
 
-def epoch_line(row: Row, is_best: bool, took: str | None) -> str:
+def epoch_line(row: Row, is_best: bool, took: str | None, monitor: str = "val_accuracy") -> str:
     """A row of the table of epochs, under 80 columns."""
     val_loss = f"{row['val_loss']:8.3f}" if row["val_loss"] is not None else "       -"
     val_acc = f"{row['val_accuracy'] * 100:5.1f} %" if row["val_accuracy"] is not None else "      -"
+    if monitor in SHOWN:
+        val_acc += f"  {row[monitor]:{len(SHOWN[monitor])}.3f}" if row[monitor] is not None else "        -"
     line = f"{row['epoch']:5d}  {row['train_loss']:10.3f}  {val_loss}  {val_acc}  {row['images_per_second']:9,.0f}"
     line += "  best" if is_best else ""
-    return f"{line:<56}{took} in all" if took else line
+    return f"{line:<{65 if monitor in SHOWN else 56}}{took} in all" if took else line
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -33,11 +33,11 @@ class Row:
     sgd: float
 
 
-# provisional, all to be measured
+# benchmarks/results/finetune.md and auto.md; sgd from scratch and transformers from weights are conventions
 SCRATCH = Row("a net from scratch", adamw=1e-3, sgd=0.02)
 WEIGHTS = Row("a net from weights", adamw=3e-4, sgd=3e-4)
 TRANSFORMER = Row("a transformer from scratch", adamw=5e-4, sgd=0.01)
-TRANSFORMER_WEIGHTS = Row("a transformer from weights", adamw=1e-4, sgd=0.005)
+TRANSFORMER_WEIGHTS = Row("a transformer from weights", adamw=1e-4, sgd=0.001)
 # adamw: 3e-4 at batch 128, with which squeezenet1_1 learns digits; sgd: torchvision's reference for AlexNet and VGG
 UNNORMALIZED = Row("a deep net without normalization", adamw=1.5e-4, sgd=0.00125)
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from imgcls.decisions import curve
+from imgcls.metrics import ranking
 from imgcls.reports import fonts
 
 Pixels = NDArray[np.uint8]
@@ -98,6 +100,44 @@ def confusion_matrix(matrix: Sequence[Sequence[int]] | NDArray[np.int64], classe
             count.set_in_layout(False)
     _save(figure, path)
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def threshold_curves(predictions: Path, positive: int, threshold: float | None, folder: Path) -> None:
+    """Plot roc_curve.png and precision_recall_curve.png of a class of two, from predictions.npz.
+
+    The threshold is a dot. Nothing is drawn unless there are images of both classes.
+    """
+    with np.load(predictions, allow_pickle=False) as file:
+        is_own, name = file["labels"] == positive, _plain(_short(str(file["classes"][positive]), 24))
+        scores = file["probabilities"][:, positive]
+    if is_own.all() or not is_own.any():
+        return
+    found, (auc, average) = curve(scores, is_own), ranking(scores, is_own)
+    rates = (found.taken - found.hits) / (len(is_own) - found.hits[-1])
+    reached = -1 if threshold is None else int((found.scores >= threshold).sum()) - 1  # the last point
+    axes = _unit_axes(f"{name}: ROC AUC {auc:.3f}", "false positive rate", "recall")
+    axes.plot(np.append(0, rates), np.append(0, found.recall))
+    _mark(axes, rates, found.recall, reached, threshold)
+    _save(axes.figure, folder / "roc_curve.png")
+    axes = _unit_axes(f"{name}: average precision {average:.3f}", "recall", "precision")
+    axes.plot(found.recall, found.precision, drawstyle="steps-pre")
+    _mark(axes, found.recall, found.precision, reached, threshold)
+    _save(axes.figure, folder / "precision_recall_curve.png")
+
+
+def _unit_axes(title: str, x_name: str, y_name: str) -> Any:
+    """Axes from 0 to 1 in a figure of their own."""
+    axes = _figure(5, 5, "constrained").subplots()
+    axes.set(title=title, xlabel=x_name, ylabel=y_name, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    return axes
+
+
+def _mark(axes: Any, x: NDArray[Any], y: NDArray[Any], i: int, threshold: float | None) -> None:
+    """A dot at the point where the threshold is, if it takes any image."""
+    if i >= 0:
+        axes.plot(x[i], y[i], "o", label=f"threshold {threshold:.3g}")
+        axes.legend(loc="lower center")
 
 
 def worst_mistakes(predictions: Path, count: int) -> list[tuple[int, int, int, float]]:

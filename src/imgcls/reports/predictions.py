@@ -89,11 +89,11 @@ def _csv(rows: Sequence[Row], columns: int) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     more = [name for k in range(2, columns + 1) for name in (f"label_{k}", f"probability_{k}")]
-    writer.writerow(["path", "label", "probability", *more])
+    own = [key for key in rows[0] if key not in KEYS] if rows else []  # probability_NAME, of two classes
+    writer.writerow(["path", "label", "probability", *more, *own])
     for row in rows:
-        writer.writerow(
-            [_cell(row["path"]), *(cell for top in row["topk"] for cell in (_cell(top["label"]), top["probability"]))]
-        )
+        ranks = (cell for top in row["topk"] for cell in (_cell(top["label"]), top["probability"]))
+        writer.writerow([_cell(row["path"]), *ranks, *(row[key] for key in own)])
     return file.getvalue()
 
 

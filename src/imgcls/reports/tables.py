@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from imgcls.reports.report import Report
+from imgcls.text import one_line
 
 ALL_ROWS = 12  # classes in the table
 WORST = 8  # classes in the table if there are more
@@ -17,6 +18,13 @@ def result_lines(report: Report, images_word: str, label: str = "test") -> list[
         f"         accuracy {report['accuracy'] * 100:.1f} % ({low:.1f} to {high:.1f})  "
         f"precision {macro['precision']:.1f}  recall {macro['recall']:.1f}  F1 {macro['f1']:.1f}",
     ]
+    if positive := report.get("positive"):
+        shown = "  ".join(f"{name} {positive[name] * 100:.1f}" for name in ("precision", "recall"))
+        at = f"{report['threshold']:.3g}"
+        lines.append(f"         {one_line(positive['class'])} from {at}: {shown}  F1 {positive['f1'] * 100:.1f}")
+    if report.get("calibrated"):
+        before, after, by = report["ece"] * 100, report["ece_calibrated"] * 100, report["temperature"]
+        lines.append(f"         calibration error {before:.1f} % before, {after:.1f} % after (temperature {by:.3g})")
     if "robust_accuracy" in report:
         low, high = (bound * 100 for bound in report["robust_accuracy_ci95"])
         attack = report["attack"]

@@ -52,6 +52,9 @@ def draw_test(run: Run, images: Images, folder: Path, report: Report, plotter: B
     plotter.draw(
         plots.mistakes, pixels, [(true, taken, p) for _, true, taken, p in worst], classes, target / "mistakes.png"
     )
+    if (positive := run.positive) is not None:
+        own = classes.index(positive)
+        plotter.draw(plots.threshold_curves, folder / "predictions.npz", own, report["threshold"], target)
     counts = confusion_counts(folder, report, plots.MOST_SQUARES)
     plotter.draw(plots.confusion_matrix, counts, classes, target / "confusion_matrix.png")
     matrix: NDArray[np.uint8]

@@ -20,6 +20,7 @@ from imgcls.data.datamodule import STATISTICS_SAMPLE, DataModule, SplitData, rea
 from imgcls.data.geometry import Geometry
 from imgcls.data.loader import BatchPlan, Loader
 from imgcls.data.transforms.augment import Augment
+from imgcls.decisions import positive_class
 from imgcls.errors import ConfigError
 from imgcls.losses import weighted
 from imgcls.models.build import build_model, initialize, takes_images
@@ -35,6 +36,7 @@ from imgcls.training.auto_weights import choose_weights
 from imgcls.training.earlier_run import EarlierRun
 from imgcls.training.loop import Recipe
 from imgcls.training.spec import RunSpec, class_weights, resolve_auto, resolve_rate
+from imgcls.training.validation import check_watched
 
 HEAD_SAMPLE, HEAD_BATCH = 10_000, 64  # training images that a new last layer is fitted to, and how many at once
 SAMPLE_NUMBERS, SMALLEST_SAMPLE = 1 << 23, 64  # numbers in the images that a model sets its weights from; least images
@@ -71,6 +73,11 @@ class Run:
     def rise(self) -> int:
         """Epochs until the highest learning rate."""
         return self.spec.rise(self.config)
+
+    @property
+    def positive(self) -> str | None:
+        """The class of two that is looked for."""
+        return positive_class(self.data.source.classes, self.spec.data.options.positive)
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -122,8 +129,7 @@ def build(config: TrainConfig, spec: RunSpec, runtime: Runtime, stored: Mapping[
     config, model, augment = resolve_auto(config, spec, parts, device, stored)
     options = spec.data.options
     data = set_up(parts, options, config, runtime, preset=spec.preset, crop=augment.crop, stored=stored)
-    if config.patience is not None and data.splits.val is None:
-        raise ConfigError("patience: there is no validation split to watch; set dataset.val_fraction or patience=null")
+    check_watched(config.monitor, config.patience, data.splits.val, data.source.classes)
     seeding.seed_default(config.seed, "weights")
     module, frozen = make_module(model, spec, data)
     config, spec, rate_why = resolve_rate(config, spec, model, module, data)
@@ -256,6 +262,7 @@ def checkpoint_metadata(run: Run) -> dict[str, Any]:
         "config": vars(run.config) | {"run_dir": None},  # two equal runs are to have equal checkpoints
         "model": run.model.node,
         "classes": list(run.data.source.classes),
+        "positive": run.positive,
         "preprocessing": run.data.preprocessing.as_dict(),
         "dataset": run.data.name,
         "cut_rule": run.spec.data.rule,

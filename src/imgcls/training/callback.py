@@ -17,7 +17,7 @@ from imgcls.runtime.session import Runtime
 from imgcls.runtime.signals import Signals
 from imgcls.training.checkpointer import Checkpointer, check_finite
 from imgcls.training.loop import Callback
-from imgcls.training.validation import Best, Validator, is_exhausted, quality
+from imgcls.training.validation import FIGURES, Best, Validation, Validator, is_exhausted, quality
 
 INTERVAL = 50  # steps between two reads of the loss, each of which waits for a GPU
 SAVE, STOP = 1, 2  # what signals ask for, the stronger the higher; STOP plus the signal's number
@@ -67,15 +67,14 @@ class TrainingCallback(Callback):
         loss_sum, hits, seen = self.runtime.sum(state.totals).tolist()  # waits for the device
         seconds = time.perf_counter() - started
         check_finite(loss_sum, state)
-        val_loss, val_accuracy = self._validate(state)
+        validation = self._validate(state)
         row: Row = {
             "epoch": state.epochs + 1,
             "step": state.step,
             "lr": lr,
             "train_loss": loss_sum / seen,
             "train_accuracy": hits / seen,
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
+            **(dict.fromkeys(FIGURES) if validation is None else validation.figures),
             "seconds": round(seconds, 4),
             "images_per_second": round(images / max(seconds, 1e-9), 1),
         }
@@ -85,7 +84,7 @@ class TrainingCallback(Callback):
         is_early = state.epochs < self.config.passes and self.should_stop(state)
         self.log.epoch(row, is_best=is_best, is_last=is_early or state.epochs == self.config.passes)
         if is_best:
-            self.checkpointer.save_best(state)
+            self.checkpointer.save_best(state, self._learned(validation))
         self.save_last(state)
         self.stop_if_asked(state, is_saved=True)
         if is_early:
@@ -120,9 +119,14 @@ class TrainingCallback(Callback):
             f"interrupted by {name}, saved at step {state.step:,}; resume with: {self.resume_command}", number
         )
 
-    def _validate(self, state: State) -> tuple[float, float] | tuple[None, None]:
+    def _learned(self, validation: Validation | None) -> dict[str, float | None]:
+        if self.validator is None or validation is None or not self.runtime.is_main:
+            return {}
+        return self.validator.learned(validation)
+
+    def _validate(self, state: State) -> Validation | None:
         if self.validator is None:
-            return None, None
+            return None
         try:
             return self.validator(state, self._raise_if_asked)
         except _Interrupted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,12 @@ class Checkpointer:
             self._save(checkpoint_format.LAST, tensors, state, {"optimizer_numbers": numbers, "best": best})
         self.saved_at = time.monotonic()
 
-    def save_best(self, state: State) -> None:
-        """The weights alone: those that were validated."""
+    def save_best(self, state: State, learned: Mapping[str, float | None]) -> None:
+        """The weights alone, those that were validated, with what their validation taught: see Decisions."""
         if self.runtime.is_main:
-            self._save(checkpoint_format.BEST, checkpoint_state.model_tensors(state.eval_module), state, {})
+            self._save(checkpoint_format.BEST, checkpoint_state.model_tensors(state.eval_module), state, learned)
 
-    def _save(self, name: str, tensors: dict[str, Tensor], state: State, more: dict[str, Any]) -> None:
+    def _save(self, name: str, tensors: dict[str, Tensor], state: State, more: Mapping[str, Any]) -> None:
         _check_weights(tensors, state, self.epoch)
         meta = {**self.meta, "step": state.step, "epochs_done": state.epochs, **more}
         folder = self.folder / "checkpoints"

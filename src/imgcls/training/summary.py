@@ -31,7 +31,7 @@ def _data(run: Run) -> list[str]:
     kind = {1: "gray", 3: "RGB"}.get(shape.channels, f"{shape.channels} channels")
     what = f"{data.name}: {describe_parts(data.splits.parts)}"
     lines = [line("data", f"{what}; {data.num_classes} classes, {shape.width}x{shape.height} {kind}")]
-    lines += [line("", text) for text in (*data.splits.how, _resized(run), _seen(run)) if text]
+    lines += [line("", text) for text in (*data.splits.how, _positive(run), _resized(run), _seen(run)) if text]
     lines += [*data.source.all_notes(), *(f"{WARNING_PREFIX}{warning}" for warning in data.source.all_warnings())]
     if "flip" in run.augment.stages and (mirrored := mirroring.warning(data.source.classes, "flip")):
         lines.append(f"{WARNING_PREFIX}{mirrored}; augment.flip=0 turns it off")
@@ -39,6 +39,15 @@ def _data(run: Run) -> list[str]:
     changed = ", changed" if len(run.config.augment) > 1 else ""
     why = f"  (the default for {data.name}{changed}; augment=none turns it off)" if is_default else ""
     return [*lines, line("augment", f"{run.augment.words}{why}"), *_batch(run)]
+
+
+def _positive(run: Run) -> str:
+    """Which of two classes the threshold is for."""
+    if run.positive is None:
+        return ""
+    is_named = run.spec.data.options.positive is not None
+    why = "" if is_named else f", the second of two (dataset.positive={run.data.source.classes[0]} for the other)"
+    return f"positive class: {run.positive}{why}"
 
 
 def _resized(run: Run) -> str:

@@ -311,6 +311,7 @@ OPTIONS = SplitOptions(
     depth="auto",
     exclude=None,
     relabel=None,
+    positive=None,
 )
 
 
