@@ -22,6 +22,7 @@ from imgcls.errors import ConfigError, RunError
 from imgcls.files import LOCK, new_numbered_folder
 from imgcls.runs.folder import OUTPUTS, RunFolder
 from imgcls.runtime.signals import SWEEP_JOB, USR2_STOPS, handlers, handles_usr2, stop_signals
+from imgcls.sweeps import folds
 from imgcls.sweeps.jobs import Job, Plan, differing
 from imgcls.sweeps.results import print_job, print_results, print_start, read_summary, write_summary
 
@@ -64,7 +65,11 @@ def run(
         with handlers(SIGUSR1=launcher.forward, **dict.fromkeys(stop_signals(), launcher.forward)):
             _run_all(jobs, folder, launcher)
         more = "" if sweep_dir is not None else f" and sweep_dir={shlex.quote(str(folder))}"
-        print_results(jobs, f"resume with: the same command{more}", is_quiet=is_quiet)
+        groups, lines = folds.summarized(folder, jobs)
+        if groups:
+            write_summary(folder, jobs, groups)
+        advice = f"resume with: the same command{more}"
+        print_results(jobs, advice, is_quiet=is_quiet, groups=groups, more=lines)
     if launcher.received:
         return 128 + launcher.received[0]
     return 1 if any(job.code != 0 for job in jobs) else 0
