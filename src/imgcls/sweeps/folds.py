@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imgcls.errors import ImgclsError, RunError
 from imgcls.sweeps.jobs import Job
+from imgcls.text import line, one_line
 
 FOLD = "dataset.fold="
 POOLED = "pooled"  # folder in the sweep's
@@ -46,8 +48,8 @@ def summarized(folder: Path, jobs: Sequence[Job]) -> tuple[list[dict[str, Any]],
         place = folder / (POOLED if len(several) == 1 else f"{POOLED}-{k}")
         try:
             pooled, why = _pooled([jobs[i].folder for i in numbers if jobs[i].is_done], place)
-        except (OSError, ValueError, KeyError, ImgclsError) as error:  # of files that somebody changed
-            pooled, why = None, str(error)
+        except (OSError, ValueError, LookupError, TypeError, BadZipFile, ImgclsError) as error:  # files were changed
+            pooled, why = None, one_line(str(error))
         group = _group(words, numbers, [jobs[i].result() for i in numbers])
         group["report"] = None if pooled is None else str(place / "report.json")
         groups.append(group)
@@ -70,15 +72,14 @@ def _lines(group: dict[str, Any], words: Sequence[str], pooled: dict[str, Any] |
         mean, std = group[f"{name}_mean"], group[f"{name}_std"]
         return "-" if mean is None else f"{mean:.1%}" + ("" if std is None else f" ± {std * 100:.1f}")
 
-    lines = ["", f"folds    {group['n']} of {len(group['jobs'])}{', ' * bool(words)}{' '.join(words)}: test acc "]
-    lines[-1] += f"{shown('test')}, val acc {shown('val')} (mean and deviation)"
+    which = f", {' '.join(words)}" if words else ""
+    what = f"{group['n']} of {len(group['jobs'])}{which}: test acc {shown('test')}, val acc {shown('val')}"
+    lines = ["", line("folds", f"{what} (mean and deviation)")]
     if pooled is None:
-        return [*lines, f"         no pooled report: {why}"]
+        return [*lines, line("", f"no pooled report: {why}")]
     low, high = (bound * 100 for bound in pooled["accuracy_ci95"])
-    lines.append(
-        f"         {pooled['n']:,} images, each tested once: accuracy {pooled['accuracy']:.1%} ",
-    )
-    lines[-1] += f"({low:.1f} to {high:.1f})"
+    accuracy = f"accuracy {pooled['accuracy']:.1%} ({low:.1f} to {high:.1f})"
+    lines.append(line("", f"{pooled['n']:,} images, each tested once: {accuracy}"))
     return [*lines, f"report   {group['report']}"]
 
 
@@ -113,7 +114,7 @@ def _pooled(runs: Sequence[Path], place: Path) -> tuple[dict[str, Any] | None, s
     try:
         place.mkdir(exist_ok=True)
         images = Images(labels, paths=[""] * len(labels), ids=ids)
-        write_predictions(place, report, logits, images)  # type: ignore[arg-type]
+        write_predictions(place, report, logits, images)
         write_report(place, report)
     except OSError as error:
         raise RunError(f"cannot write {error.filename}: {error.strerror}") from error

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from imgcls.errors import ConfigError, RunError
 from imgcls.files import LOCK, new_numbered_folder
@@ -67,7 +68,7 @@ def run(
         more = "" if sweep_dir is not None else f" and sweep_dir={shlex.quote(str(folder))}"
         groups, lines = folds.summarized(folder, jobs)
         if groups:
-            write_summary(folder, jobs, groups)
+            _record(folder, jobs, groups)
         advice = f"resume with: the same command{more}"
         print_results(jobs, advice, is_quiet=is_quiet, groups=groups, more=lines)
     if launcher.received:
@@ -92,9 +93,9 @@ def _run_all(jobs: Sequence[Job], folder: Path, launcher: Launcher) -> None:
         _record(folder, jobs)
 
 
-def _record(folder: Path, jobs: Sequence[Job]) -> None:
+def _record(folder: Path, jobs: Sequence[Job], groups: Sequence[dict[str, Any]] = ()) -> None:
     with contextlib.suppress(RunError):  # a full disk does not stop the sweep: the table is still printed
-        write_summary(folder, jobs)
+        write_summary(folder, jobs, groups)
 
 
 @dataclass

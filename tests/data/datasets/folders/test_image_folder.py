@@ -311,6 +311,8 @@ OPTIONS = SplitOptions(
     depth="auto",
     exclude=None,
     relabel=None,
+    folds=None,
+    fold=None,
 )
 
 
