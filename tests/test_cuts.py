@@ -387,8 +387,8 @@ def owners(names: Sequence[str]) -> set[str]:
 
 def test_row_30_a_patient_stays_in_one_part_in_every_command(capsys: Capture) -> None:
     patients()
-    assert train("dataset=./photos", "run_dir=plain") == 0
-    assert "dataset.group='(patient[_ -]?\\d+)' keeps each in one part" in capsys.readouterr().err
+    assert main(["data", "./photos"]) == 0
+    assert "dataset.group='(patient[_ -]?\\d+)' keeps each in one part" in " ".join(capsys.readouterr().out.split())
     assert train("dataset=./photos", r"dataset.group=(patient[_ -]?\d+)", "run_dir=run") == 0
     said = capsys.readouterr().err
     assert r"groups   12 by '(patient[_ -]?\d+)' in the path, 4 images each" in said

@@ -70,17 +70,21 @@ def imagefolder(
     if group is not None:
         pattern_of(str(group))  # refused before anything is read
     try:
-        if layout == "old":
-            reading, warnings = old_reading(base, scan)
-            source = _source(base, reading, scan, options, warnings, names)
-        elif scan.is_run(base):
-            raise DataError(f"{one_line(str(base))} is a run of imgcls, not a data set; give the folder of the images")
-        else:
-            source = _decided(base, scan, options, names, is_flat=layout == "flat")
+        source = _read(base, scan, options, names, layout)
     except EmptyClasses as error:  # some only evaluate on it
         error.source = _grouped(error.source, group)
         raise
     return _grouped(source, group)
+
+
+def _read(base: Path, scan: Scan, options: Options, names: Mapping[str, str], layout: str) -> Source:
+    """The folder in that layout."""
+    if layout == "old":
+        reading, warnings = old_reading(base, scan)
+        return _source(base, reading, scan, options, warnings, names)
+    if scan.is_run(base):
+        raise DataError(f"{one_line(str(base))} is a run of imgcls, not a data set; give the folder of the images")
+    return _decided(base, scan, options, names, is_flat=layout == "flat")
 
 
 def _grouped(source: Source, group: str | int | None) -> Source:

@@ -116,16 +116,16 @@ def imagelist(
     given, names = Given(path, label, split, group), renames_of(rename)
     listings = {part: read_listing(table, given, images, encoding) for part, table in tables.items()}
     source = source_from(listings, names, verify=verify, on_error=on_error)
-    if group is None:
-        return source
-    columns = listings[""].columns
+    return source if group is None else _grouped(source, listings[""].columns, str(group))
+
+
+def _grouped(source: Source, columns: Columns, group: str) -> Source:
+    """With what is said about the groups of a column, or with those that a pattern finds."""
     if columns.group is None:
-        return grouped_by_path(
-            source, str(group), f"; the columns are {shown(columns.header)}" if columns.header else ""
-        )
-    return grouped(
-        source, {name: one.groups or () for name, one in source.parts.items()}, f"by '{columns.name(columns.group)}'"
-    )
+        more = f"; the columns are {shown(columns.header)}" if columns.header else ""
+        return grouped_by_path(source, group, more)
+    names = {part: images.groups or () for part, images in source.parts.items()}
+    return grouped(source, names, f"by '{columns.name(columns.group)}'")
 
 
 def source_from(
