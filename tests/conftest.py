@@ -170,7 +170,7 @@ def real_data() -> str:
 
 def imagefolder(**params: Any) -> Source:
     """Class folders, the params that are not given as in conf/."""
-    defaults = {"root": None, "follow_links": True, "rename": None, "verify": False, "on_error": "error"}
+    defaults = {"root": None, "follow_links": True, "rename": None, "verify": False, "on_error": "error", "group": None}
     return class_folders(**({**defaults, "layout": "auto"} | params))
 
 

@@ -372,6 +372,72 @@ def test_row_28_one_picture_of_each_class_cannot_be_cut(capsys: Capture) -> None
     assert train("dataset=./few", "dataset.test_fraction=0.5") == 0
 
 
+# --- row 30: groups and folds -----------------------------------------------------------------------------------------
+
+
+def patients(count: int = 12, each: int = 4) -> None:
+    """Class folders with several pictures of each patient."""
+    for i in range(count * each):
+        picture(f"photos/{'ab'[i // each % 2]}/patient{i // each}_{i % each}.png", i)
+
+
+def owners(names: Sequence[str]) -> set[str]:
+    return {re.findall(r"patient\d+", name)[0] for name in names}
+
+
+def test_row_30_a_patient_stays_in_one_part_in_every_command(capsys: Capture) -> None:
+    patients()
+    assert main(["data", "./photos"]) == 0
+    assert "dataset.group='(patient[_ -]?\\d+)' keeps each in one part" in " ".join(capsys.readouterr().out.split())
+    assert train("dataset=./photos", r"dataset.group=(patient[_ -]?\d+)", "run_dir=run") == 0
+    said = capsys.readouterr().err
+    assert r"groups   12 by '(patient[_ -]?\d+)' in the path, 4 images each" in said
+    assert "test: a stratified 17% of all, 2 of 12 groups (dataset.group)" in said
+    assert "the file names hold an id" not in said
+    found = {name: owners(names) for name, names in parts().items()}
+    assert not found["train"] & found["test"] | found["train"] & found["val"] | found["val"] & found["test"]
+    before = report()
+    assert (before["group"], before["fold"]) == (r"(patient[_ -]?\d+)", None)
+    assert main(["evaluate", "run"]) == 0
+    assert train("resume=run", "epochs=2") == 0
+
+
+def test_row_30_folds_test_each_picture_once() -> None:
+    patients()
+    rows = [f"photos/{'ab'[i // 4 % 2]}/patient{i // 4}_{i % 4}.png,{'ab'[i // 4 % 2]},P {i // 4}" for i in range(48)]
+    table("labels.csv", rows, "path,label,Who, of them")
+    tested: list[str] = []
+    for fold in range(3):
+        words = ("dataset=./labels.csv", "dataset.folds=3", f"dataset.fold={fold}", "dataset.group=2")
+        assert train(*words, f"run_dir=run{fold}") == 0
+        found = parts(f"run{fold}")
+        assert not owners(found["test"]) & owners(found["train"])
+        assert (report(f"run{fold}")["fold"], report(f"run{fold}")["folds"]) == (fold, 3)
+        tested += found["test"]
+    assert sorted(tested) == sorted(row.partition(",")[0] for row in rows)
+    assert main(["evaluate", "run1", "dataset.fold=0"]) == 3  # the model was trained on these
+
+
+def test_row_30_copies_of_two_patients_keep_both_together() -> None:
+    patients()
+    for i in range(6):
+        shutil.copy(f"photos/a/patient{2 * i}_0.png", f"photos/b/patient{2 * i + 1}_9.png")
+    assert train("dataset=./photos", r"dataset.group=patient\d+", "run_dir=run") == 0
+    for names in parts().values():
+        assert len({int(one[7:]) // 2 for one in owners(names)}) * 2 == len(owners(names))  # in pairs
+
+
+def test_row_30_imgcls_data_points_at_the_column(capsys: Capture) -> None:
+    patients()
+    rows = [f"photos/{'ab'[i // 4 % 2]}/patient{i // 4}_{i % 4}.png,{'ab'[i // 4 % 2]},P{i // 4}" for i in range(48)]
+    table("labels.csv", rows, "path,label,video")
+    assert main(["data", "./labels.csv", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["findings"]
+    assert any(one["advice"].endswith(": dataset.group=video") for one in found if one["kind"] == "id_column")
+    assert main(["data", "./labels.csv", "dataset.group=video", "--json"]) == 0
+    assert "id_column" not in {one["kind"] for one in json.loads(capsys.readouterr().out)["findings"]}
+
+
 @pytest.mark.parametrize("data", ["ties", "copies"])
 def test_a_run_of_before_keeps_its_cut(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if data == "ties":

@@ -92,8 +92,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     for i in range(40):
         picture(folder / "photos" / ("cat", "dog")[i % 2] / f"{i}.png", i)
-    rows = [f"photos/{('cat', 'dog')[i % 2]}/{i}.png,{('cat', 'dog')[i % 2]}" for i in range(40)]
-    (folder / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+        picture(folder / "frames" / ("cat", "dog")[i % 2] / f"video{i // 4}_{i}.png", i)
+    rows = [f"photos/{('cat', 'dog')[i % 2]}/{i}.png,{('cat', 'dog')[i % 2]},{i // 4}" for i in range(40)]
+    (folder / "labels.csv").write_text("\n".join(["path,label,patient_id", *rows]) + "\n")
     (folder / "findings.csv").write_text("path,kind,label\ncat/0.png,broken,cat\n")
     (folder / "labels-corrected.csv").write_text("path,label\ncat/2.png,dog\n")
     for i in range(20):

@@ -84,7 +84,7 @@ def evaluate(
         report, logits = assess(model, images, fetcher, runtime, config.tta, own, is_calibrated=config.calibrated)
         if (made := component()) is not None:
             report |= assess_attacked(model, images, fetcher, runtime, made, component.node, tta=config.tta)
-    report = complete(report, checkpoint, model.parameters, selection.split, spec.name, source.skipped)
+    report = complete(report, checkpoint, model.parameters, selection.split, spec.name, source.skipped) | spec.cut_keys
     report |= _asked(config)
     write_predictions(folder, report, logits, images)
     write_report(folder, report)

@@ -251,7 +251,7 @@ def _test(run: Run, outputs: Outputs, *, was_tested: bool) -> Report | None:
         numbers |= assess_attacked(trained, images, fetcher, exact, made, attack.node)
     if not run.runtime.is_main:
         return None
-    report = complete(numbers, best, trained.parameters, part, data.name, data.source.skipped)
+    report = complete(numbers, best, trained.parameters, part, data.name, data.source.skipped) | run.spec.data.cut_keys
     if warning := empty_classes(report):
         log.warning(warning)
     write_predictions(folder, report, logits, images)

@@ -52,13 +52,20 @@ EXAMPLES = {
     "dataset.image_size=": "32",
     "dataset.channels=": "3",
     "dataset.split_seed=": "1",
+    "dataset.folds=": "5",
+    "dataset.group=": "patient",
     "dataset.limit=": "20",
     "dataset.test_limit=": "20",
     "dataset.classes=": "['0','1']",
     "augment=": "strong",
     "augment=standard augment.degrees=": "10",
 }
-BESIDE = {"dataset.root=": ["dataset=imagefolder"], "model.dropout=": ["model=mlp"]}
+BESIDE = {
+    "dataset.root=": ["dataset=imagefolder"],
+    "dataset.folds=": ["dataset.fold=0"],
+    "dataset.group=": ["dataset=./labels.csv"],
+    "model.dropout=": ["model=mlp"],
+}
 OF_OTHERS = ("checkpoint=", "input=", "output=", "topk=", "tta=")  # keys of evaluate and predict
 
 

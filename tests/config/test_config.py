@@ -402,6 +402,7 @@ def test_what_is_stored_is_not_completed_over() -> None:
         "verify": True,
         "on_error": "error",
         "layout": "old",
+        "group": None,
     }
 
 

@@ -15,7 +15,7 @@ from imgcls.errors import DataError
 DEFAULTS: dict[str, Any] = {
     "image_size": None, "channels": None, "val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0, "classes": None,
     "limit": None, "test_limit": None, "fit": "crop", "crop_share": None, "background": "white", "depth": "auto",
-    "exclude": None, "relabel": None, "positive": None,
+    "exclude": None, "relabel": None, "positive": None, "folds": None, "fold": None,
 }  # fmt: skip
 
 

@@ -238,7 +238,7 @@ def test_a_sweep_started_before_a_key_existed_can_be_resumed(words: list[str], i
     before["model"] = {**before["model"], "pretrained": False}  # now auto
     before["optimizer"] = {**before["optimizer"], "lr": 0.005}  # now auto
     before["epochs"] = 20  # the default, which was no word yet
-    newer = ("background", "depth")
+    newer = ("background", "depth", "folds", "fold")
     before["dataset"] = {key: value for key, value in before["dataset"].items() if key not in newer}
     assert (plans[0].digest == sweep_jobs.digest(as_yaml(before))) is is_same
 

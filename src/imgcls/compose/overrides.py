@@ -81,6 +81,7 @@ PATH_KEYS = (
     *("dataset.root", "dataset.images", "dataset.test", "dataset.exclude", "dataset.relabel"),
 )
 COLUMN_KEYS = ("dataset.path", "dataset.label", "dataset.split")  # names of columns, which may be any text
+PATTERN_KEYS = ("dataset.group",)  # a column or a regular expression, whose marks are others in Hydra's grammar
 NAMED_KEYS = ("class_weights", "dataset.rename")  # {name: ...}: names of classes may be anything
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*")
 LONGEST = 20_000  # characters of a word
@@ -183,7 +184,9 @@ def is_path(override: Override) -> bool:
 
 
 def is_column(override: Override) -> bool:
-    """Whether the value is the name of a column that Hydra's grammar may not read as text ('prob > 0.5')."""
+    """Whether the value is a column or a pattern that Hydra's grammar may not read as text ('prob > 0.5')."""
+    if override.key in PATTERN_KEYS:
+        return re.fullmatch(r"\d+", override.value or "") is None
     return override.key in COLUMN_KEYS and COLUMN.fullmatch(override.value or "") is not None
 
 

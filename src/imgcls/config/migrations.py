@@ -15,7 +15,18 @@ FIRST_KEYS = frozenset([  # of version 0.1.0: every run's config.yaml has them
 # fmt: on
 NEWER_KEYS = {
     "model": ("pretrained", "freeze"),
-    "dataset": ("classes", "background", "depth", "exclude", "relabel", "fit", "crop_share", "positive"),
+    "dataset": (
+        "classes",
+        "background",
+        "depth",
+        "exclude",
+        "relabel",
+        "fit",
+        "crop_share",
+        "positive",
+        "folds",
+        "fold",
+    ),
 }
 BEFORE = {  # (group, newer key): what earlier versions did, where that is not its default
     ("model", "pretrained"): False,
@@ -27,8 +38,8 @@ BEFORE = {  # (group, newer key): what earlier versions did, where that is not i
 PHOTO_PARAMS = ("area", "ratio", "border", "vertical_flip", "quarter_turns")
 NEWER_PARAMS: dict[str, dict[str, tuple[str, ...]]] = {
     "dataset": {
-        "imagefolder": ("follow_links", "rename", "verify", "on_error", "layout"),
-        "imagelist": ("test", "rename", "encoding"),
+        "imagefolder": ("follow_links", "rename", "verify", "on_error", "layout", "group"),
+        "imagelist": ("test", "rename", "encoding", "group"),
     },
     "augment": {
         "strong": PHOTO_PARAMS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from imgcls.data.findings import Finding
 from imgcls.data.source import Images, Source
 from imgcls.data.splits import Cut, Splits
-from imgcls.text import listing
+from imgcls.text import listing, one_line
 
 SUBJECTS = (
     *("patient", "subject", "person", "participant", "donor", "case", "study", "slide", "specimen", "animal", "plant"),
@@ -25,7 +26,37 @@ def cut_findings(source: Source, splits: Splits) -> list[Finding]:
     """Classes that have no image in a part that was cut, and file names that hold an id found in several parts."""
     cut = [one for one in splits.cuts if one.split != "train" and one.fraction is not None]
     missing = [finding for one in cut if (finding := _missing(source, splits, one)) is not None]
-    return [*missing, *(_ids(splits, cut[0], len(source.classes)) if cut else [])]
+    sizes = [finding for one in cut if (finding := _uneven(splits, one)) is not None]
+    unlearned = _unlearned(source, splits) if any(one.fold for one in cut) else []
+    return [*missing, *unlearned, *sizes, *(_ids(splits, cut[0], len(source.classes)) if cut else [])]
+
+
+def _unlearned(source: Source, splits: Splits) -> list[Finding]:
+    """A warning for classes all of whose images are in a fold: as they are few, or of one group."""
+    own, all_of = (np.bincount(one.labels, minlength=len(source.classes)) for one in (splits.train, source.train))
+    absent = [source.classes[i] for i in np.flatnonzero((own == 0) & (all_of > 0))]
+    if not absent:
+        return []
+    verb = "class has" if len(absent) == 1 else "classes have"
+    text = f"{len(absent):,} {verb} no image in train, so it is not learned here: {listing(absent)}"
+    return [Finding("tiny_class", "warning", text, len(absent), tuple(absent[:10]), "add images or groups of it")]
+
+
+def _uneven(splits: Splits, cut: Cut) -> Finding | None:
+    """A warning on a part that is much larger or smaller than was asked for, as its groups are large."""
+    part = splits.parts[cut.split]
+    if part is None or part.groups is None or cut.fraction is None:
+        return None
+    wanted = cut.total * cut.fraction
+    if wanted / 2 <= cut.count <= wanted * 1.5:
+        return None
+    images = [*part.groups, *splits.train.groups] if splits.train.groups else part.groups
+    name, most = Counter(one for one in images if one).most_common(1)[0] if any(images) else ("", 1)
+    text = (
+        f"{cut.split} has {cut.count:,} images, {cut.count / cut.total:.0%} in place of {cut.fraction:.0%}, as groups "
+    )
+    text += f"stay whole: {one_line(name)} has {most:,}"
+    return Finding("group", "warning", text, cut.count, (name,), "more groups, or smaller ones, make even parts")
 
 
 def _missing(source: Source, splits: Splits, cut: Cut) -> Finding | None:
@@ -45,8 +76,10 @@ def _missing(source: Source, splits: Splits, cut: Cut) -> Finding | None:
     plural = "s" if own.max() > 1 else ""
     text = f"{len(names):,} of {count:,} classes {'has' if len(names) == 1 else 'have'} no image in {cut.split}"
     text += f" ({number} image{plural}{' each' if len(names) > 1 else ''}): {listing(names)}"
-    severity, advice = ("warning" if cut.split == "test" else "note"), ""
-    if own.max() > 1 and cut.split == "test":
+    severity, advice = ("warning" if cut.split == "test" and not cut.fold else "note"), ""
+    if cut.fold or cut.groups:
+        text += ", in this fold" if cut.fold else "; its groups are too few or too large"
+    elif own.max() > 1 and cut.split == "test":
         least = int(own[own > 1].min())
         fraction = math.ceil(100 / least) / 100
         if cut.fraction is not None and fraction > cut.fraction:
@@ -65,7 +98,8 @@ def _ids(splits: Splits, cut: Cut, count: int) -> list[Finding]:
     if "" in ids or is_rare or not shared:  # as many ids as classes are the classes
         return []
     text = f"the file names hold an id, and {len(shared):,} of {len(ids):,} are in both train and {cut.split}"
-    advice = "results flatter if their images are alike: keep each id in one part, by a table with a split column"
+    word = re.split(r"[_\- ]?\d", train[0] or part[0])[0]
+    advice = f"results flatter if their images are alike: dataset.group='({word}[_ -]?\\d+)' keeps each in one part"
     return [Finding("id_column", "note", f"{text} ({listing(shared, 3)})", len(shared), tuple(shared[:10]), advice)]
 
 

@@ -32,7 +32,7 @@ from imgcls.data.pixels.preprocessing import Preprocessing, statistics
 from imgcls.data.pixels.rendering import background_of, depth_of
 from imgcls.data.pixels.survey import decode_sample, findings_of, shown_of
 from imgcls.data.renames import renames_of
-from imgcls.data.source import Images, Source
+from imgcls.data.source import Images, Source, pooled
 from imgcls.data.splits import RULE, SplitOptions, Splits, split
 from imgcls.decisions import positive_class
 from imgcls.errors import ConfigError
@@ -64,6 +64,11 @@ class DataSpec:
             path = Path(os.path.expanduser(root)).resolve()
             return (path.stem if self.source.name == "imagelist" else path.name) or "images"
         return self.source.name.rpartition(":")[2]
+
+    @property
+    def cut_keys(self) -> dict[str, Any]:
+        """By what the images are kept together, and which fold of how many is the test, for report.json."""
+        return {"group": self.source.params.get("group"), "fold": self.options.fold, "folds": self.options.folds}
 
 
 @dataclass(frozen=True)
@@ -163,12 +168,12 @@ def load_source(spec: DataSpec, *, allow_empty: bool = False) -> Source:
             f"dataset.name={spec.source.name}: expected an imgcls.data.Source, got {type(source).__name__}"
         )
     source = edited(source, spec.options.exclude, spec.options.relabel, renames_of(spec.source.params.get("rename")))
-    if spec.options.classes is None:
-        return source
-    try:
-        return source.only([str(name) for name in spec.options.classes])
-    except ValueError as error:
-        raise ConfigError(f"dataset.classes: {error}") from error
+    if spec.options.classes is not None:
+        try:
+            source = source.only([str(name) for name in spec.options.classes])
+        except ValueError as error:
+            raise ConfigError(f"dataset.classes: {error}") from error
+    return source if spec.options.folds is None else pooled(source)
 
 
 def cut(source: Source, spec: DataSpec) -> tuple[Splits, list[Finding]]:

@@ -29,6 +29,8 @@ class Images:
     - pixels: uint8 array, (N, H, W) gray or (N, H, W, C); C is 1 for gray, 3 for RGB.
     - paths: N image files of any size. Give either pixels or paths.
     - ids: N names for predictions.npz; by default the paths, or 0 to N - 1.
+    - groups: for each image what it shows (a patient, a video), "" for nothing in common with others; images of one
+      group are kept in one part where that is cut from others.
 
     **Attributes:**
 
@@ -46,6 +48,7 @@ class Images:
         pixels: NDArray[np.uint8] | None = None,
         paths: Sequence[str | Path] | None = None,
         ids: Sequence[str] | NDArray[Any] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> None:
         self.labels: Indices = np.asarray(labels, dtype=np.int64)
         if (pixels is None) == (paths is None):
@@ -59,6 +62,9 @@ class Images:
         count = len(self.paths if self.whole is None else self.whole)  # type: ignore[arg-type]
         if self.labels.shape != (count,):
             raise DataError(f"{count:,} images but labels of shape {self.labels.shape}; give one label for each image")
+        if groups is not None and len(groups) != count:
+            raise DataError(f"{count:,} images but {len(groups):,} groups; give one for each image, '' for none")
+        self.groups = None if groups is None else tuple(map(str, groups))
         default = np.arange(count) if self.paths is None else self.paths
         self._ids = default if ids is None else ids
 
@@ -90,12 +96,19 @@ class Images:
         part = copy.copy(self)
         part.labels = self.labels[rows]
         part._ids = _pick(self._ids, rows)
+        part.groups = None if self.groups is None else _pick(self.groups, rows)
         part.decoded = None
         if self.paths is not None:
             part.paths = _pick(self.paths, rows)
         else:
             part.rows = np.asarray(rows, dtype=np.int64) if self.rows is None else self.rows[rows]
         return part
+
+    def grouped(self, groups: Sequence[str]) -> Images:
+        """The same images in these groups, (N,)."""
+        other = copy.copy(self)
+        other.groups = tuple(groups)
+        return other
 
     def relabel(self, new: Sequence[int]) -> Images:
         """The same images with label new[i] in place of label i."""
@@ -217,10 +230,31 @@ def all_images(source: Source) -> Images:
     if len(parts) == 1:
         return parts[0]
     labels = np.concatenate([part.labels for part in parts])
+    groups = [name for part in parts for name in part.groups or [""] * len(part)]
+    own = groups if any(part.groups for part in parts) else None
     if parts[0].pixels is not None:
-        return Images(labels, pixels=np.concatenate([part.pixels for part in parts if part.pixels is not None]))
+        pixels = np.concatenate([part.pixels for part in parts if part.pixels is not None])
+        return Images(labels, pixels=pixels, groups=own)
     paths = [path for part in parts for path in part.paths or ()]
-    return Images(labels, paths=paths, ids=np.concatenate([part.ids for part in parts]))
+    return Images(labels, paths=paths, ids=np.concatenate([part.ids for part in parts]), groups=own)
+
+
+def pooled(source: Source) -> Source:
+    """The data set with all of its images in train, for folds; what was said about its parts is left out."""
+    if len(source.parts) == 1:
+        return source
+    has_parts = ", ".join(f"{len(images):,} {name}" for name, images in source.parts.items())
+    note = f"folds    cut from all images; the data set's own parts ({has_parts}) do not count"
+    return replace(
+        source,
+        train=all_images(source),
+        val=None,
+        test=None,
+        notes=(*source.notes, note),
+        warnings=tuple(text for text in source.warnings if " in both " not in text),
+        findings=tuple(one for one in source.findings if one.kind != "leak"),
+        untrained=None,
+    )
 
 
 def describe_parts(parts: dict[str, Any]) -> str:

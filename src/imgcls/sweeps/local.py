@@ -17,11 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from imgcls.errors import ConfigError, RunError
 from imgcls.files import LOCK, new_numbered_folder
 from imgcls.runs.folder import OUTPUTS, RunFolder
 from imgcls.runtime.signals import SWEEP_JOB, USR2_STOPS, handlers, handles_usr2, stop_signals
+from imgcls.sweeps import folds
 from imgcls.sweeps.jobs import Job, Plan, differing
 from imgcls.sweeps.results import print_job, print_results, print_start, read_summary, write_summary
 
@@ -64,7 +66,11 @@ def run(
         with handlers(SIGUSR1=launcher.forward, **dict.fromkeys(stop_signals(), launcher.forward)):
             _run_all(jobs, folder, launcher)
         more = "" if sweep_dir is not None else f" and sweep_dir={shlex.quote(str(folder))}"
-        print_results(jobs, f"resume with: the same command{more}", is_quiet=is_quiet)
+        groups, lines = folds.summarized(folder, jobs)
+        if groups:
+            _record(folder, jobs, groups)
+        advice = f"resume with: the same command{more}"
+        print_results(jobs, advice, is_quiet=is_quiet, groups=groups, more=lines)
     if launcher.received:
         return 128 + launcher.received[0]
     return 1 if any(job.code != 0 for job in jobs) else 0
@@ -87,9 +93,9 @@ def _run_all(jobs: Sequence[Job], folder: Path, launcher: Launcher) -> None:
         _record(folder, jobs)
 
 
-def _record(folder: Path, jobs: Sequence[Job]) -> None:
+def _record(folder: Path, jobs: Sequence[Job], groups: Sequence[dict[str, Any]] = ()) -> None:
     with contextlib.suppress(RunError):  # a full disk does not stop the sweep: the table is still printed
-        write_summary(folder, jobs)
+        write_summary(folder, jobs, groups)
 
 
 @dataclass

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 NEWER_KEYS = ("plots", "tensorboard")  # true by default, and not in the digests of earlier versions' sweeps
 EPOCHS_BEFORE = 20  # the default in the digests of earlier versions' sweeps
-NEWER_OF_DATASET = {"background": "white", "depth": "auto"}  # the same, with their defaults
+NEWER_OF_DATASET = {
+    "background": "white",
+    "depth": "auto",
+    "group": None,
+    "folds": None,
+    "fold": None,
+}  # the same, with their defaults
 
 
 def plan(

@@ -33,12 +33,12 @@ def read_summary(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
-def write_summary(folder: Path, jobs: Sequence[Job]) -> None:
-    """Replace sweep.json. Raises RunError."""
-    files.write_whole(folder / SUMMARY, as_json(jobs))
+def write_summary(folder: Path, jobs: Sequence[Job], groups: Sequence[dict[str, Any]] = ()) -> None:
+    """Replace sweep.json. groups: see folds.summarized. Raises RunError."""
+    files.write_whole(folder / SUMMARY, as_json(jobs, groups))
 
 
-def as_json(jobs: Sequence[Job]) -> bytes:
+def as_json(jobs: Sequence[Job], groups: Sequence[dict[str, Any]] = ()) -> bytes:
     """The content of sweep.json, which --json prints too."""
     rows = [
         {
@@ -54,7 +54,7 @@ def as_json(jobs: Sequence[Job]) -> bytes:
         }
         for i, job in enumerate(jobs)
     ]
-    return json.dumps({"jobs": rows}, indent=1).encode()
+    return json.dumps({"jobs": rows, **({"groups": list(groups)} if groups else {})}, indent=1).encode()
 
 
 def ending(job: Job) -> str:
@@ -80,12 +80,14 @@ def print_job(number: int, job: Job, *, is_done: bool) -> None:
     print(f"\njob {number}    {job.differs or '(the defaults)'}{done}", file=sys.stderr, flush=True)
 
 
-def print_results(jobs: Sequence[Job], advice: str, *, is_quiet: bool) -> None:
-    """The table, or JSON; and which jobs failed."""
+def print_results(
+    jobs: Sequence[Job], advice: str, *, is_quiet: bool, groups: Sequence[dict[str, Any]] = (), more: Sequence[str] = ()
+) -> None:
+    """The table and the lines after it, or JSON with the groups of jobs; and which jobs failed."""
     if is_quiet:
-        print(as_json(jobs).decode())
+        print(as_json(jobs, groups).decode())
     else:
-        print("\n".join(table(jobs, [job.result() for job in jobs])))
+        print("\n".join([*table(jobs, [job.result() for job in jobs]), *more]))
     if failed := [str(i) for i, job in enumerate(jobs) if job.code != 0]:
         print(advice, file=sys.stderr)
         said = f"{len(failed)} of {len(jobs)} jobs did not finish: {', '.join(failed)}"

@@ -312,6 +312,8 @@ OPTIONS = SplitOptions(
     exclude=None,
     relabel=None,
     positive=None,
+    folds=None,
+    fold=None,
 )
 
 

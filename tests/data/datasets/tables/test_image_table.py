@@ -38,7 +38,7 @@ def table(text: str, name: str = "labels.csv") -> str:
 
 
 def read(where: str, **params: object) -> Source:
-    names = ("images", "test", "path", "label", "split", "rename", "encoding")
+    names = ("images", "test", "path", "label", "split", "group", "rename", "encoding")
     usual = {**dict.fromkeys(names), "verify": False, "on_error": "error"}
     return imagelist(root=where, **(usual | params))  # type: ignore[arg-type]
 

@@ -21,10 +21,11 @@ from imgcls.data.datasets.folders.image_folder import (
 from imgcls.data.datasets.folders.known_layouts import known_source
 from imgcls.data.datasets.folders.layout import reading_of
 from imgcls.data.datasets.folders.layout_names import part_of
-from imgcls.data.datasets.folders.places import folder_at
+from imgcls.data.datasets.folders.places import folder_at, typed
 from imgcls.data.datasets.folders.reading import FLAT, RENAME, Reading, check_task
 from imgcls.data.datasets.folders.scan import Scan
 from imgcls.data.datasets.folders.strays import below_classes, companions
+from imgcls.data.grouping import grouped_by_path, pattern_of
 from imgcls.data.renames import Matching, renamed, renames_of
 from imgcls.data.source import Source
 from imgcls.errors import DataError
@@ -39,6 +40,7 @@ def imagefolder(
     verify: bool,
     on_error: Literal["error", "skip"],
     layout: Literal["auto", "flat", "old"],
+    group: str | int | None,
 ) -> Source:
     """Class folders under root; images of any size and mode, resized when they are decoded.
 
@@ -55,6 +57,7 @@ def imagefolder(
     - on_error: "skip" leaves corrupt files out, "error" refuses them.
     - layout: "auto" decides by names and contents, and asks where two readings are likely; "flat" makes every folder in
       root a class; "old" reads it as version 0.1.0 did.
+    - group: a regular expression on each path in the folder; images of which it finds the same stay in one part.
 
     Raises DataError if a folder is missing, a class has no images, two readings are likely, or files are corrupt.
     """
@@ -64,12 +67,33 @@ def imagefolder(
     scan = Scan(None if follow_links else base, old=layout == "old")
     options = Options(verify, on_error)
     names = renames_of(rename)
+    if group is not None:
+        pattern_of(str(group))  # refused before anything is read
+    try:
+        source = _read(base, scan, options, names, layout)
+    except EmptyClasses as error:  # some only evaluate on it
+        error.source = _grouped(error.source, group)
+        raise
+    return _grouped(source, group)
+
+
+def _read(base: Path, scan: Scan, options: Options, names: Mapping[str, str], layout: str) -> Source:
+    """The folder in that layout."""
     if layout == "old":
         reading, warnings = old_reading(base, scan)
         return _source(base, reading, scan, options, warnings, names)
     if scan.is_run(base):
         raise DataError(f"{one_line(str(base))} is a run of imgcls, not a data set; give the folder of the images")
     return _decided(base, scan, options, names, is_flat=layout == "flat")
+
+
+def _grouped(source: Source, group: str | int | None) -> Source:
+    """With the groups that the pattern finds, if there is one."""
+    if group is None:
+        return source
+    tables = [Path(finding.examples[0]) for finding in source.findings if finding.kind == "table"]
+    more = "".join(f"; for a column of the table, type dataset={typed(table)}" for table in tables[:1])
+    return grouped_by_path(source, str(group), more)
 
 
 def _decided(root: Path, scan: Scan, options: Options, names: Mapping[str, str], *, is_flat: bool) -> Source:

@@ -24,6 +24,7 @@ from imgcls.data.datasets.tables.parts import (
 from imgcls.data.datasets.tables.rows import without_repeated_headers
 from imgcls.data.datasets.tables.values import MOST_NUMBERS, Expression, expression
 from imgcls.data.findings import Finding
+from imgcls.data.grouping import is_pattern
 from imgcls.errors import DataError
 from imgcls.text import did_you_mean, listing, one_line
 
@@ -78,11 +79,13 @@ Name = str | int | None
 
 @dataclass(frozen=True)
 class Given:
-    """The columns that the user named, by name or by number from 0; label may be an expression ('prob > 0.5')."""
+    """The columns that the user named, by name or by number from 0; label may be an expression ('prob > 0.5'), group a
+    regular expression on the path."""
 
     path: Name = None
     label: Name = None
     split: Name = None
+    group: Name = None
 
     def of(self, key: str) -> str | None:
         """The name or number as text."""
@@ -102,8 +105,8 @@ class Columns:
 
     path, label, split: numbers of columns. ones: those of one-hot columns, which then are the label. header: the
     columns' names, () without a header. cut: an expression that makes classes of the label's numbers. flags: the
-    columns of yes and no that say the parts, of which split is the first. is_soft: ones hold probabilities. notes,
-    findings: for the header of a run.
+    columns of yes and no that say the parts, of which split is the first. is_soft: ones hold probabilities. group: the
+    column of what stays together. notes, findings: for the header of a run.
     """
 
     path: int
@@ -114,13 +117,18 @@ class Columns:
     cut: Expression | None = None
     flags: Flags = ()
     is_soft: bool = False
+    group: int | None = None
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @property
     def used(self) -> set[int]:
         """The numbers of all columns that are used."""
-        return {one for one in (self.path, self.label, self.split, *self.ones, *dict(self.flags)) if one is not None}
+        return {
+            one
+            for one in (self.path, self.label, self.split, self.group, *self.ones, *dict(self.flags))
+            if one is not None
+        }
 
     def name(self, column: int) -> str:
         """A column for a message: its name, or its number if there is no header."""
@@ -155,7 +163,16 @@ def find_columns(
     _check_widths(rows, width, bool(header), table)
     finder = _Finder(header, rows, given, table, exists)
     found = finder.by_names() if header else finder.by_content(width)
-    return replace(found, header=header, findings=repeated), rows
+    _check_group(found, finder.group, header, table)
+    return replace(found, header=header, findings=repeated, group=finder.group), rows
+
+
+def _check_group(found: Columns, group: int | None, header: Sequence[str], table: Path) -> None:
+    """Raises DataError for a column of groups that is something else already."""
+    for what, place in (("path", found.path), ("label", found.label), ("split", found.split)):
+        if group is not None and place == group:
+            name = one_line(header[group]) if header else f"{group}"
+            raise DataError(f"{table}: dataset.group={name} is the column of the {what}; name another one")
 
 
 def _is_header(cells: Sequence[str], given: Given, exists: Callable[[str], bool]) -> bool:
@@ -188,6 +205,7 @@ class _Finder:
         self.header, self.rows, self.given, self.table, self.exists = header, rows, given, table, exists
         self.names = [plain_name(name) for name in header]
         self.sample = rows[:SAMPLE]
+        self.group = self.group_column()
 
     # --- with a header ---
 
@@ -231,7 +249,16 @@ class _Finder:
 
     def others(self, *used: int | None) -> list[int]:
         """The columns with a name that are not among these."""
-        return [i for i, name in enumerate(self.header) if name and not name.startswith("Unnamed: ") and i not in used]
+        out = (*used, self.group)
+        return [i for i, name in enumerate(self.header) if name and not name.startswith("Unnamed: ") and i not in out]
+
+    def group_column(self) -> int | None:
+        """The given column of groups; None for none and for a pattern on the path."""
+        wanted = self.given.of("group")
+        if wanted is None:
+            return None
+        has_column = wanted in self.header or plain_name(wanted) in self.names
+        return None if is_pattern(wanted) and not has_column else self.named(wanted, "group")
 
     def column(self, key: str) -> int | None:
         """The column of the given name or number, or else of the likeliest of the usual names; None if absent."""
@@ -341,7 +368,7 @@ class _Finder:
         else:
             path = next((i for i in columns if self.looks_like_paths(i)), 0)
         label, cut, _ = self.label()
-        others = [i for i in columns if i not in (path, label)]
+        others = [i for i in columns if i not in (path, label, self.group)]
         parts = self.parts_by_content(others, label)
         others = [i for i in others if i not in parts.like]
         if len(self.rows) > MOST_NUMBERS:  # a column that numbers the rows is no label, if another one may be
@@ -381,7 +408,7 @@ def unused_columns(columns: Columns) -> list[str]:
     """A note on which columns are used, unless all are."""
     header = columns.header
     others = [name for i, name in enumerate(header) if name and i not in columns.used]
-    places = {"path": columns.path, "label": columns.label, "split": columns.split}
+    places = {"path": columns.path, "label": columns.label, "split": columns.split, "group": columns.group}
     used = ", ".join(f"{key} '{columns.name(i)}'" for key, i in places.items() if i is not None)
     if len(columns.flags) > 1:
         names = " and ".join(f"'{columns.name(i)}'" for i, _ in columns.flags)

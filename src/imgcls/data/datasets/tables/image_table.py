@@ -16,6 +16,7 @@ from imgcls.data.datasets.tables.columns import (
     Given,
     find_columns,
     known_names,
+    shown,
     unused_columns,
 )
 from imgcls.data.datasets.tables.files import Files
@@ -32,6 +33,7 @@ from imgcls.data.datasets.tables.labels import (
 from imgcls.data.datasets.tables.parts import cell, part_cells, plain_name, word_note
 from imgcls.data.datasets.tables.rows import JSON_LINES, read_grid
 from imgcls.data.findings import Finding
+from imgcls.data.grouping import grouped, grouped_by_path
 from imgcls.data.renames import check_renames, renames_of
 from imgcls.data.source import Images, Source, in_order
 from imgcls.errors import DataError
@@ -53,12 +55,13 @@ POOLED = "all rows are pooled and split again"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its line in the file, and its three cells."""
+    """A row of a table: its line in the file, and its cells."""
 
     line: int
     path: str
     label: str
     split: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def imagelist(
     path: str | Place | None,
     label: str | Place | None,
     split: str | Place | None,
+    group: str | Place | None,
     rename: dict[str, Any] | str | None,
     encoding: str | None,
     verify: bool,
@@ -98,6 +102,8 @@ def imagelist(
     - test: another table, all of whose rows are the test part.
     - path, label, split: the columns, by name or by number from 0; null finds the usual names. split=none ignores any
       split column. A label such as ``prob > 0.5`` makes two classes of a column of numbers, ``prob > 0.3, 0.6`` three.
+    - group: the column of what several images show, a patient, say, whose images stay in one part; or a regular
+      expression on the path.
     - rename: {old: new}, labels that are renamed or merged.
     - encoding: of the file; null is UTF-8, what its byte order mark says, or Windows-1252 with a warning.
     - verify: decode every file once, and report all that are corrupt.
@@ -107,9 +113,19 @@ def imagelist(
     ValueError for an argument that it cannot use.
     """
     tables = {"": _existing(root)} | ({} if test is None else {"test": _existing(test)})
-    given, names = Given(path, label, split), renames_of(rename)
+    given, names = Given(path, label, split, group), renames_of(rename)
     listings = {part: read_listing(table, given, images, encoding) for part, table in tables.items()}
-    return source_from(listings, names, verify=verify, on_error=on_error)
+    source = source_from(listings, names, verify=verify, on_error=on_error)
+    return source if group is None else _grouped(source, listings[""].columns, str(group))
+
+
+def _grouped(source: Source, columns: Columns, group: str) -> Source:
+    """With what is said about the groups of a column, or with those that a pattern finds."""
+    if columns.group is None:
+        more = f"; the columns are {shown(columns.header)}" if columns.header else ""
+        return grouped_by_path(source, group, more)
+    names = {part: images.groups or () for part, images in source.parts.items()}
+    return grouped(source, names, f"by '{columns.name(columns.group)}'")
 
 
 def source_from(
@@ -129,6 +145,7 @@ def source_from(
     classes = _classes(listings, names)
     numbers = {name: i for i, name in enumerate(classes)}
     base = next(iter(listings.values())).files.folder
+    has_groups = any(one.columns.group is not None for one in listings.values())
     parts, missing, every = {}, list[str](), dict[str, tuple[Row, Path]]()
     for part, pairs in by_split.items():
         found: list[tuple[Row, str, Files]] = []
@@ -141,6 +158,7 @@ def source_from(
             [numbers[row.label] for row, _, _ in found],
             paths=[os.path.join(files.folder, place) for _, place, files in found],
             ids=[_id(place, files.folder, base) for _, place, files in found],
+            groups=[row.group for row, _, _ in found] if has_groups else None,
         )
     labels = [row.label for one in listings.values() for row in one.rows]
     source = source_of(
@@ -295,13 +313,13 @@ def check_objects(lines: Sequence[Line], labels: Sequence[str], columns: Columns
 
 
 def _row(line: Line, label: str, part: str, columns: Columns, table: Path) -> Row:
-    """A line's three cells."""
+    """A line's cells."""
     path = cell(line, columns.path)
     if not path:
         raise DataError(f"{table}, line {line.number}: no path")
     if "\0" in path:
         raise DataError(f"{table}, line {line.number}: a path cannot contain a NUL")
-    return Row(line.number, path, label, part)
+    return Row(line.number, path, label, part, "" if columns.group is None else cell(line, columns.group))
 
 
 def _without_duplicates(rows: Sequence[Row], table: Path) -> tuple[list[Row], int]:
@@ -309,10 +327,10 @@ def _without_duplicates(rows: Sequence[Row], table: Path) -> tuple[list[Row], in
     seen: dict[str, Row] = {}
     for row in rows:
         before = seen.setdefault(row.path, row)
-        if (before.label, before.split) != (row.label, row.split):
+        if (before.label, before.split, before.group) != (row.label, row.split, row.group):
+            what = "label or split" if before.group == row.group else "label, split or group"
             raise DataError(
-                f"{table}: {one_line(row.path)} is in line {before.line} and in line {row.line} "
-                "with another label or split"
+                f"{table}: {one_line(row.path)} is in line {before.line} and in line {row.line} with another {what}"
             )
     return list(seen.values()), len(rows) - len(seen)
 

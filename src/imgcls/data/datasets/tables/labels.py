@@ -26,7 +26,8 @@ MARKS = ("?", "??", "-", "--", ".")  # the same, beside classes that are words
 CUTS = (r"\s*[|;]\s*", r"\s*,\s*", r"\s*[+&/]\s*", r"\s+")  # between several labels in a cell
 ID_NAME = re.compile(
     r"(.*_)?(patient|subject|case|person|participant|individual|animal|plant|lesion|slide|specimen|sample|study|series|"
-    r"session|scene|video|sequence|group|site|camera|location|user)(_?(id|no|nr|num|number|uid|code|name))?"
+    r"session|scene|video|sequence|group|site|camera|location|user|burst|clip|movie|recording|track|donor|exam|visit|flight|"
+    r"tree|deployment|household)(_?(id|no|nr|num|number|uid|code|name))?"
     r"|.+_(id|uid|uuid)|.*[a-z]id"
 )
 MEASURES = re.compile(  # words in the names of columns of measurements
@@ -284,7 +285,9 @@ def id_findings(rows: Sequence[Line], labels: Sequence[str], parts: Sequence[str
         if has_parts:
             where = f"{across:,} of them are in several parts"
         text = f"column '{one_line(name)}' looks like an ID ({len(filled):,} for {len(rows):,} images): {where}"
-        advice = "to keep the pictures of each together, add a split column"
+        typed = name if re.fullmatch(r"[\w.-]+", name) else f"'{one_line(name)}'"
+        anew = "dataset.split=none " if has_parts else ""
+        advice = f"to keep the pictures of each together: {anew}dataset.group={typed}"
         found.append(Finding("id_column", "note", text, len(filled), tuple(sorted(filled)[:5]), advice))
     return found
 
