@@ -26,11 +26,11 @@ from imgcls.config.schema import EvaluateConfig, PredictConfig, TrainConfig
 from imgcls.config.yaml_files import read_yaml
 from imgcls.errors import ConfigError
 from imgcls.training.spec import check
-from tests.cli.test_bad_inputs import EVERY, PATHS, TRAIN_KEYS, leaves
+from tests.cli.test_bad_inputs import EVERY, TEXTS, TRAIN_KEYS, leaves
 
 Case = tuple[str, str, str]  # the option that has the key, the override, what the message must name
 FileCase = tuple[str, bytes, str]  # the file in a --config-dir, what it says, what the message must name
-KEYS = [(choice, key) for choice, key in EVERY if key not in PATHS]
+KEYS = [(choice, key) for choice, key in EVERY if key not in TEXTS]
 OTHERS = {command: leaves(option_node("", command)) for command in ("evaluate", "predict")}
 OTHER_PATHS = ("checkpoint", "input", "output")
 CONFIGS = {"train": TrainConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
@@ -234,7 +234,7 @@ def changed_files(count: int, value: Any) -> Iterator[FileCase]:
     known = {key for _, key in EVERY}
     for i, (choice, key) in enumerate(EVERY):
         group, _, name = choice.partition("=")
-        for new in misspelt(key, count, known, draw) if count else [key] if key not in PATHS else []:
+        for new in misspelt(key, count, known, draw) if count else [key] if key not in TEXTS else []:
             outer, _, inner = new.rpartition(".")
             table: dict[str, Any] = {outer: {inner: value}} if outer else {inner: value}
             if key not in TRAIN_KEYS:
