@@ -233,7 +233,10 @@ def test_unavailable_weights_are_one_line(hub: Path, capsys: Capture, monkeypatc
     hub.mkdir(parents=True, exist_ok=True)
     (hub / "resnet18-f37072fd.pth").write_bytes(b"<html>")
     assert main(words) == 3
-    assert "resnet18-f37072fd.pth: not the weights of resnet18" in capsys.readouterr().err
+    assert (
+        "resnet18-f37072fd.pth: not a file of weights, or damaged; put the weights of resnet18 there"
+        in capsys.readouterr().err
+    )
     assert not Path("outputs").exists()
 
 

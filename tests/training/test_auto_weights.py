@@ -142,6 +142,30 @@ def test_a_resumed_run_keeps_what_was_chosen(hub: Path, photos: str, capsys: Cap
     assert chosen("b") == "IMAGENET1K_V1"
 
 
+@pytest.mark.parametrize(
+    ("content", "needle"), [(b"", "empty"), (b"<html>404</html>", "not a file of weights, or damaged")]
+)
+def test_a_file_in_the_cache_that_is_none_says_what_to_do(
+    content: bytes, needle: str, hub: Path, photos: str, capsys: Capture
+) -> None:
+    hub.mkdir(parents=True)
+    (hub / FILE).write_bytes(content)
+    assert main(["train", f"model={NAME}", photos, *STILL]) == 3
+    error = capsys.readouterr().err
+    way = f"put the weights of {NAME} there, or remove it, or set model.pretrained=false"
+    assert error == f"imgcls: error: {hub / FILE}: {needle}; {way}\n"
+
+
+def test_a_cache_that_cannot_be_made_names_the_variable(photos: str, capsys: Capture) -> None:
+    Path("torch").write_bytes(b"")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(Path("torch").absolute()))
+        assert main(["train", f"model={NAME}", photos, *STILL, "model.pretrained=true"]) == 3
+    error = capsys.readouterr().err
+    assert f"cannot make the folder {Path('torch/hub/checkpoints').absolute()} (" in error
+    assert "set TORCH_HOME to one that can be written, or model.pretrained=false" in error
+
+
 def test_auto_is_the_model_that_weights_are_there_for(
     hub: Path, photos: str, asked: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

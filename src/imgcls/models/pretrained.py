@@ -94,14 +94,20 @@ class Pretrained:
         if problems := [*unknown, *wrong, *missing]:
             same = "set the model's parameters to those that it is for"
             if self.size:
-                same = "leave model.stem at auto or large and the model's other parameters at their defaults"
+                same = "leave model.stem at auto or large and the model's other parameters at their defaults; if they "
+                same += "are, it is another model's file: replace it, or set model.pretrained=false"
             raise ConfigError(
                 f"model.pretrained: {self.path.name} does not fit this {self.model} ({problems[0]}); {same}"
             )
         module.load_state_dict(state, strict=False)
 
+    @property
+    def _instead(self) -> str:
+        return f"put the weights of {self.model} there, or remove it, or set model.pretrained=false"
+
     def _state(self) -> MutableMapping[str, Tensor]:
-        """The tensors of the file; it is downloaded if missing, and verified by the SHA-256 digits in its name."""
+        """The tensors of the file; it is downloaded if missing, and then verified by the SHA-256 digits in its name."""
+        make_cache(self.path.parent)
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT)
         try:
@@ -117,15 +123,24 @@ class Pretrained:
                 f"put the file at {self.path}, or set model.pretrained=false"
             ) from error
         except Exception as error:
-            first = (str(error).splitlines() or [""])[0][:100]
-            raise DataError(
-                f"{self.path}: not the weights of {self.model} ({first}); remove it to download it again"
-            ) from error
+            what = (
+                "empty" if self.path.is_file() and not self.path.stat().st_size else "not a file of weights, or damaged"
+            )
+            raise DataError(f"{self.path}: {what}; {self._instead}") from error
         finally:
             socket.setdefaulttimeout(before)
         if not isinstance(state, MutableMapping) or not all(isinstance(one, Tensor) for one in state.values()):
-            raise DataError(f"{self.path}: expected a dictionary of tensors; remove it to download it again")
+            raise DataError(f"{self.path}: expected a dictionary of tensors; {self._instead}")
         return state
+
+
+def make_cache(folder: Path) -> None:
+    """Make torch's folder of weights. Raises DataError if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot make the folder {folder} ({error.strerror or error})"
+        raise DataError(f"{problem}; set TORCH_HOME to one that can be written, or model.pretrained=false") from error
 
 
 def is_file(wanted: object) -> TypeGuard[str]:

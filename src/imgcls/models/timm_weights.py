@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imgcls.errors import ConfigError, DataError
 from imgcls.files import locked
-from imgcls.models.pretrained import TIMEOUT, Pretrained, is_file, read_weights
+from imgcls.models.pretrained import TIMEOUT, Pretrained, is_file, make_cache, read_weights
 from imgcls.models.timm import PREFIX, choices, config_of, create, tags, timm_model
 
 HUB = "https://huggingface.co"
@@ -57,6 +57,7 @@ class TimmWeights(Pretrained):
         return read_weights(self.path)
 
     def _download(self) -> None:
+        make_cache(self.path.parent)
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(TIMEOUT)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from imgcls.config.components import select
 from imgcls.config.options import option_node
 from imgcls.data import mirroring
-from imgcls.data.datamodule import AUTO_BATCH, UPDATES_PER_EPOCH, UPDATES_PRETRAINED
+from imgcls.data.datamodule import AUTO_BATCH
 from imgcls.data.source import describe_parts
 from imgcls.loggers.run_log import WARNING_PREFIX
 from imgcls.models import MODELS, automatic
@@ -60,8 +60,15 @@ def _resized(run: Run) -> str:
     how = how and f"{how} (dataset.fit)"
     if not origin:
         return how and f"images {how}"
-    source, why = ("", ", as the pretrained weights expect") if origin == "pretrained" else (f" from {origin}", "")
+    source, why = ("", _expected(run)) if origin == "pretrained" else (f" from {origin}", "")
     return f"images resized{source} to {size}{why} (dataset.image_size)" + (how and f", {how}")
+
+
+def _expected(run: Run) -> str:
+    """Whose image size it is, if it is not the images' own."""
+    if isinstance(run.spec.pretrained, EarlierRun):
+        return f", as in {run.spec.pretrained}"
+    return ", as the pretrained weights expect" if run.spec.model else " (auto)"
 
 
 def _seen(run: Run) -> str:
@@ -75,8 +82,7 @@ def _seen(run: Run) -> str:
 def _batch(run: Run) -> list[str]:
     size, asked = run.data.batch_size, run.config.batch_size
     if asked == "auto":
-        least = UPDATES_PRETRAINED if run.spec.preset else UPDATES_PER_EPOCH
-        small = f"{size} (auto: at most {AUTO_BATCH}, and about {least} updates an epoch)"
+        small = f"{size} (auto: at most {AUTO_BATCH}; {len(run.loader):,} updates an epoch)"
         return [line("batch", small)] if size < AUTO_BATCH else []
     return [line("batch", f"reduced from {asked} to {size}, the number of training images")] if size < asked else []
 
