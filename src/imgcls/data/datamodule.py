@@ -34,6 +34,7 @@ from imgcls.data.pixels.survey import decode_sample, findings_of, shown_of
 from imgcls.data.renames import renames_of
 from imgcls.data.source import Images, Source, pooled
 from imgcls.data.splits import RULE, SplitOptions, Splits, split
+from imgcls.data.transforms.ops import SMALL
 from imgcls.decisions import positive_class
 from imgcls.errors import ConfigError
 from imgcls.runtime.session import Runtime
@@ -41,7 +42,7 @@ from imgcls.text import listing
 
 AUTO_WORKERS = 8
 AUTO_BATCH, LEAST_AUTO_BATCH = 128, 16
-UPDATES_PER_EPOCH, UPDATES_PRETRAINED = 8, 64  # at least, if batch_size=auto: the latter with pretrained weights
+UPDATES_PER_EPOCH, UPDATES_OF_PHOTOS = 8, 64  # at least, if batch_size=auto
 STATISTICS_BYTES = 1 << 30  # of decoded images for the statistics
 STATISTICS_SAMPLE = 2000  # training images that mean and standard deviation are computed from
 CROPPED_SAMPLE = 500  # the same where these images have to be decoded again, whole, for random crops
@@ -240,7 +241,8 @@ def set_up(
     data = dataclasses.replace(
         data, source=dataclasses.replace(data.source, findings=(*data.source.findings, *findings))
     )
-    updates = UPDATES_PRETRAINED if preset and not stored else UPDATES_PER_EPOCH  # earlier versions did not store it
+    is_photo = preset is not None or max(data.image_size) > SMALL
+    updates = UPDATES_OF_PHOTOS if is_photo and not stored else UPDATES_PER_EPOCH  # earlier versions did not store it
     loader = stored.get("loader", config.loader) if config.loader == "auto" else config.loader
     crops = cropped_view(preprocessing, crop)
     size = memory_bytes(len(train), preprocessing) if crops is None else store_bytes(train, crops)
