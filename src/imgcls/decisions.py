@@ -29,8 +29,8 @@ MOST_LOGITS = 1 << 22  # that the temperature is fitted to: evenly spaced images
 class Decisions:
     """What a checkpoint knows besides its weights.
 
-    positive: number of the class of two that is looked for, None of more classes. threshold: its least probability,
-    in [0, 1], for an image to be taken for it; None if there is none. temperature: divides the logits; None if unknown.
+    positive: number of the positive class of two, None for more classes. threshold: the lowest probability, in [0, 1],
+    at which an image counts as positive; None if there is none. temperature: divides the logits; None if unknown.
     """
 
     positive: int | None

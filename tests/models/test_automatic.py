@@ -81,4 +81,6 @@ def test_every_model_can_be_built_at_its_default_size_on_a_cpu(name: str) -> Non
         with torch.device("meta"):
             build_model(select(MODELS, option_node("model", name), "model", context=MODEL_CONTEXT), 3, (side, side), 10)
     except NotImplementedError:
+        if not name.startswith("regnet"):
+            raise
         pytest.skip("its widths are computed with tensors, which have no values here")

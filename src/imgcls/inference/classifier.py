@@ -118,7 +118,7 @@ class Classifier:
         decisions = self._decisions
         probabilities = metrics.softmax(decisions.cooled(logits))
         ranks, positive = probabilities, decisions.positive
-        if positive is not None and decisions.threshold is not None:  # the class that it is taken for comes first
+        if positive is not None and decisions.threshold is not None:  # the predicted class comes first
             is_taken = probabilities[:, positive].astype(np.float64) >= decisions.threshold
             ranks = np.where(np.arange(2) == positive, is_taken[:, None], ~is_taken[:, None])
         order = np.argsort(-ranks.astype(np.float32), axis=1, kind="stable")[:, : min(topk, len(self.classes))]

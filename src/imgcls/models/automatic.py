@@ -26,9 +26,9 @@ MEGAPIXELS = {"auto": 3.8, "resnet18": 0.8}  # a second on two cores: benchmarks
 class Row:
     """The choice for photos on a kind of device.
 
-    size: pixels per side for images of several sizes, and for larger ones. epochs: for at most so many images; those of
-    another size count by their pixels, so that a run takes about as long with large images. params: keys of the model
-    that are not at their defaults.
+    size: pixels per side for images that differ in size or are larger than 224 pixels. epochs: pairs of a number of
+    images and the epochs for up to that many; images of another size count by their pixels, so that a run takes about
+    as long with large images. params: the model's keys that differ from their defaults.
     """
 
     model: str
@@ -85,7 +85,10 @@ def default_epochs(
 
 
 def cpu_minutes(model: str, images: int, image_size: tuple[int, int]) -> float:
-    """About how long two cores train on so many images, counted once for each epoch; model: auto or resnet18."""
+    """Roughly how many minutes two cores need to train.
+
+    model: auto or resnet18. images: training images times epochs. image_size: (height, width).
+    """
     return images * math.prod(image_size) / (MEGAPIXELS[model] * 1e6) / 60
 
 

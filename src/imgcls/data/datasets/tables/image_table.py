@@ -120,7 +120,7 @@ def imagelist(
 
 
 def _grouped(source: Source, columns: Columns, group: str) -> Source:
-    """With what is said about the groups of a column, or with those that a pattern finds."""
+    """The data set with the groups of a column and notes about them, or with the groups that a pattern finds."""
     if columns.group is None:
         more = f"; the columns are {shown(columns.header)}" if columns.header else ""
         return grouped_by_path(source, group, more)
